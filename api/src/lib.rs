@@ -1,0 +1,1 @@
+//! The Windlass HTTP API: accept, poll and cancel jobs.

@@ -1,0 +1,1 @@
+//! The Windlass brokers: in-memory and RabbitMQ.

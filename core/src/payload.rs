@@ -1,0 +1,26 @@
+use std::time::Duration;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{KindInfo, RetryPolicy};
+
+/// A payload type, bound once to its kind and to the defaults of its jobs.
+///
+/// Usually derived: `#[derive(Serialize, Deserialize, Job)] #[job(kind = "email.send", queue = "mail")]`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a job payload",
+    label = "this type has no kind",
+    note = "add `#[derive(Serialize, Deserialize, Job)]` and `#[job(kind = \"…\")]` to `{Self}`"
+)]
+pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// The kind, unique among all payload types.
+    const KIND: &'static str;
+    /// The queue its jobs wait in, unless the enqueue says otherwise.
+    const QUEUE: &'static str = "default";
+    /// How many attempts its jobs get, unless the enqueue says otherwise.
+    const MAX_ATTEMPTS: u32 = KindInfo::DEFAULT_MAX_ATTEMPTS;
+    /// How long one attempt may run, unless the enqueue says otherwise; `None` is without limit.
+    const TIMEOUT: Option<Duration> = None;
+    /// When a failed attempt is tried again.
+    const RETRY: RetryPolicy = RetryPolicy::DEFAULT;
+}

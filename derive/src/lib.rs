@@ -1,0 +1,1 @@
+//! derive(Job) for Windlass payload types.

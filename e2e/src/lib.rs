@@ -1,0 +1,1 @@
+//! End-to-end tests of the promises, with real servers and processes that are killed.

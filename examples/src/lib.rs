@@ -1,0 +1,1 @@
+//! Four real Windlass handlers, and a worker binary that runs them.

@@ -1,0 +1,1 @@
+//! The Windlass stores: Postgres and SQLite.

@@ -1,0 +1,1 @@
+//! The Windlass worker: handlers, the run loop, leases and maintenance.
