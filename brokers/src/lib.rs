@@ -1,1 +1,50 @@
-//! The Windlass brokers: in-memory and RabbitMQ.
+//! The Windlass brokers. Each driver is a module and a cargo feature of its own; [`open`] picks one by URL.
+//!
+//! A driver is done when it passes the `conformance` suite, unmodified.
+
+mod memory;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
+mod rota;
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+
+use std::sync::Arc;
+
+use windlass_core::{Broker, BrokerError};
+
+pub use memory::Memory;
+#[cfg(feature = "rabbitmq")]
+pub use rabbitmq::RabbitMq;
+
+/// Opens the broker at `url`:
+///
+/// | URL | broker | cargo feature |
+/// |---|---|---|
+/// | `memory:` | lanes in this process, gone with it | |
+/// | `amqp://user:password@host:5672/vhost`, `amqps://…` | RabbitMQ 3.10 or later | `rabbitmq` |
+///
+/// The broker need not be up: the driver connects in the background, so that jobs are accepted meanwhile;
+/// [`Broker::ping`] tells how it goes.
+///
+/// # Errors
+/// [`BrokerError::Config`] for a URL that cannot work, naming `broker_url` and the remedy.
+pub async fn open(url: &str) -> Result<Arc<dyn Broker>, BrokerError> {
+    // Only the scheme is ever repeated in an error: the rest may hold a password.
+    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
+    match scheme {
+        "memory" => Ok(Arc::new(Memory::new())),
+        #[cfg(feature = "rabbitmq")]
+        "amqp" | "amqps" => Ok(Arc::new(RabbitMq::open(url)?)),
+        #[cfg(not(feature = "rabbitmq"))]
+        "amqp" | "amqps" => Err(BrokerError::Config {
+            problem: "broker_url names RabbitMQ, which this build leaves out".into(),
+            remedy: "build with the cargo feature `rabbitmq`".into(),
+        }),
+        _ => Err(BrokerError::Config {
+            problem: "broker_url names no broker that Windlass knows".into(),
+            remedy: "use memory:, amqp:// or amqps://".into(),
+        }),
+    }
+}

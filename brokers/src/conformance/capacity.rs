@@ -1,0 +1,54 @@
+use windlass_core::Lane;
+
+use super::support::{Case, jobs, messages, receive, receives_nothing, tags};
+
+/// A subscription for ten never has more than ten, and gets more as it settles.
+pub async fn holds_no_more_than_asked_for(case: Case<'_>) {
+    case.publish(50).await;
+    let mut first = case.subscribe(10).await;
+    let held = receive(&mut *first, 10).await;
+    receives_nothing(&mut *first).await;
+    case.depth_becomes(&case.lane(), 40).await;
+    first.ack(&tags(&held[..3])).await.unwrap();
+    let more = receive(&mut *first, 3).await;
+    receives_nothing(&mut *first).await;
+    // All others are free to be taken elsewhere.
+    let mut second = case.subscribe(100).await;
+    let rest = receive(&mut *second, 37).await;
+    receives_nothing(&mut *second).await;
+    let all = [held, more, rest].concat();
+    assert_eq!(jobs(&all).len(), 50, "each message was in one place only");
+}
+
+/// The limit is one for all lanes together, and none is left out.
+pub async fn several_lanes_share_the_capacity(case: Case<'_>) {
+    let lanes: Vec<Lane> = Lane::of(&case.queue).collect();
+    for lane in &lanes {
+        case.publish_all(&messages(lane, 20)).await;
+    }
+    let mut subscription = case.broker.subscribe(&lanes, 10).await.unwrap();
+    let mut held = receive(&mut *subscription, lanes.len()).await;
+    loop {
+        let more = subscription.receive(80);
+        match tokio::time::timeout(std::time::Duration::from_millis(300), more).await {
+            Ok(more) => held.extend(more.unwrap()),
+            Err(_) => break,
+        }
+    }
+    assert!(held.len() <= 10, "held {} messages", held.len());
+    let mut waiting = 0;
+    for lane in &lanes {
+        match case.broker.depth(lane).await.unwrap() {
+            Some(depth) => waiting += depth,
+            None => return,
+        }
+    }
+    assert!(waiting >= 70, "only {waiting} of 80 messages were left to others");
+    // As it settles, it gets to all of them.
+    let mut total = held.len();
+    while total < 80 {
+        subscription.ack(&tags(&held)).await.unwrap();
+        held = receive(&mut *subscription, 1).await;
+        total += 1;
+    }
+}

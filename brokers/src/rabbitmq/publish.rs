@@ -1,0 +1,178 @@
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+
+use futures::future::BoxFuture;
+use lapin::options::BasicPublishOptions;
+use lapin::types::ShortString;
+use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm};
+use tokio::time::timeout;
+use windlass_core::{BrokerError, Lane, Message};
+
+use super::DEADLINE;
+use super::lane;
+use super::link::Link;
+use super::problem::Problem;
+
+/// Messages of one batch on their way at once. Enough to keep any broker busy, and it bounds what the library
+/// searches for each confirm.
+const WINDOW: usize = 2048;
+
+/// Publishes a batch and answers message by message.
+pub(super) async fn publish(link: &Link, messages: &[Message]) -> Vec<Result<(), BrokerError>> {
+    if link.blocked() {
+        let short = Problem::Outage("the broker is short of memory or disk and takes no messages".into());
+        return messages.iter().map(|_| Err(short.clone().into())).collect();
+    }
+    match timeout(DEADLINE, Batch::new(messages).run(link)).await {
+        Ok(Ok(answers)) => answers.into_iter().map(|answer| answer.map_err(Into::into)).collect(),
+        // No word on the batch as a whole means no word on any message: a confirmed one may yet turn out to have
+        // been returned. Publishing it again is harmless.
+        Ok(Err(problem)) => messages.iter().map(|_| Err(problem.clone().into())).collect(),
+        Err(_) => messages.iter().map(|_| Err(BrokerError::Timeout(DEADLINE))).collect(),
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Refusal {
+    /// By the broker.
+    Nack,
+    /// There is no such lane, though it was just declared.
+    Returned,
+    /// The lane cannot be declared.
+    Lane(Problem),
+}
+
+struct Batch<'a> {
+    messages: &'a [Message],
+    payloads: Vec<Vec<u8>>,
+    answers: Vec<Result<(), Refusal>>,
+}
+
+impl<'a> Batch<'a> {
+    fn new(messages: &'a [Message]) -> Self {
+        let payloads = messages.iter().map(Message::encode).collect();
+        Self { messages, payloads, answers: vec![Ok(()); messages.len()] }
+    }
+
+    async fn run(mut self, link: &Link) -> Result<Vec<Result<(), Refusal>>, Problem> {
+        let publisher = link.publisher().await?;
+        let all: Vec<usize> = (0..self.messages.len()).collect();
+        let returned = self.round(link, &publisher.channel, &all).await?;
+        if !returned.is_empty() {
+            // Somebody deleted the lane since it was declared.
+            for &index in &returned {
+                link.declared().remove(&self.messages[index].lane);
+            }
+            for index in self.round(link, &publisher.channel, &returned).await? {
+                self.answers[index] = Err(Refusal::Returned);
+            }
+        }
+        publisher.give_back();
+        Ok(self.answers)
+    }
+
+    /// Publishes the messages at `indices`, and answers with those that came back.
+    async fn round(&mut self, link: &Link, channel: &Channel, indices: &[usize]) -> Result<Vec<usize>, Problem> {
+        let names = self.declare(link, indices).await?;
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let persistent = BasicProperties::default().with_delivery_mode(2);
+        let mut under_way: VecDeque<(usize, Sending<'_>)> = VecDeque::new();
+        // A returned message is announced with some confirm of the channel, not necessarily its own: what came back
+        // is told by its content.
+        let mut returned: HashSet<Vec<u8>> = HashSet::new();
+        let mut todo = indices.iter();
+        loop {
+            let next = if under_way.len() < WINDOW { todo.next() } else { None };
+            if let Some(&index) = next {
+                let Some(name) = names.get(&self.messages[index].lane) else { continue };
+                let publish = channel.basic_publish(
+                    ShortString::default(),
+                    name.clone(),
+                    options,
+                    &self.payloads[index],
+                    persistent.clone(),
+                );
+                under_way.push_back((index, Sending::start(Box::pin(publish)).await));
+                continue;
+            }
+            let Some((index, sending)) = under_way.pop_front() else { break };
+            match sending.finish().await?.await? {
+                Confirmation::Ack(None) => {}
+                Confirmation::Ack(Some(message)) => {
+                    returned.insert(message.delivery.data);
+                }
+                Confirmation::Nack(message) => {
+                    self.answers[index] = Err(Refusal::Nack);
+                    returned.extend(message.map(|message| message.delivery.data));
+                }
+                Confirmation::NotRequested => {
+                    return Err(Problem::Outage("the channel does not confirm".into()));
+                }
+            }
+        }
+        let came_back = |index: &usize| returned.contains(&self.payloads[*index]);
+        Ok(if returned.is_empty() { Vec::new() } else { indices.iter().copied().filter(came_back).collect() })
+    }
+
+    /// Sees to the lanes of the messages at `indices`, notes which messages have none, and answers with the
+    /// queue names of the others.
+    async fn declare(&mut self, link: &Link, indices: &[usize]) -> Result<HashMap<&'a Lane, ShortString>, Problem> {
+        let lanes: HashSet<&Lane> = indices.iter().map(|&index| &self.messages[index].lane).collect();
+        let mut names = HashMap::with_capacity(lanes.len());
+        for lane in lanes {
+            if !link.declared().contains(lane) {
+                // A channel of its own, because the broker closes it when it refuses.
+                let channel = link.channel().await?;
+                match lane::declare(link, &channel, lane).await {
+                    Ok(()) => {}
+                    Err(problem @ Problem::Config { .. }) => {
+                        for &index in indices.iter().filter(|&&index| self.messages[index].lane == *lane) {
+                            self.answers[index] = Err(Refusal::Lane(problem.clone()));
+                        }
+                        continue;
+                    }
+                    Err(outage) => return Err(outage),
+                }
+            }
+            names.insert(lane, lane.to_string().into());
+        }
+        Ok(names)
+    }
+}
+
+/// A publish whose frames are queued for the socket.
+enum Sending<'a> {
+    Pending(BoxFuture<'a, lapin::Result<PublisherConfirm>>),
+    Done(lapin::Result<PublisherConfirm>),
+}
+
+impl<'a> Sending<'a> {
+    /// Polls once, which queues the frames. Awaiting the write here, message by message, would cost a trip to the
+    /// socket's thread each; the batch waits for its confirms anyway.
+    async fn start(mut publish: BoxFuture<'a, lapin::Result<PublisherConfirm>>) -> Self {
+        let first = poll_fn(|cx| Poll::Ready(Pin::new(&mut publish).poll(cx))).await;
+        match first {
+            Poll::Ready(done) => Self::Done(done),
+            Poll::Pending => Self::Pending(publish),
+        }
+    }
+
+    async fn finish(self) -> lapin::Result<PublisherConfirm> {
+        match self {
+            Self::Pending(publish) => publish.await,
+            Self::Done(done) => done,
+        }
+    }
+}
+
+impl From<Refusal> for BrokerError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Nack => Self::Refused("negative confirm".into()),
+            Refusal::Returned => Self::Refused("the queue vanished while publishing".into()),
+            Refusal::Lane(problem) => problem.into(),
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! The memory broker through the conformance suite.
+
+use std::sync::{Arc, LazyLock};
+
+use async_trait::async_trait;
+use windlass_brokers::Memory;
+use windlass_brokers::conformance::Fixture;
+use windlass_core::{Broker, Lane};
+
+static SERVER: LazyLock<Memory> = LazyLock::new(Memory::new);
+
+struct InProcess;
+
+#[async_trait]
+impl Fixture for InProcess {
+    async fn client(&self) -> Arc<dyn Broker> {
+        Arc::new(SERVER.attach())
+    }
+
+    async fn publish_raw(&self, _: &Lane, _: &[u8]) -> bool {
+        false
+    }
+}
+
+windlass_brokers::broker_conformance!(InProcess);
+
+#[tokio::test]
+async fn opens_by_url() {
+    let broker = windlass_brokers::open("memory:").await.unwrap();
+    broker.ping().await.unwrap();
+    for url in ["kafka://secret@host", "secret", ""] {
+        let error = windlass_brokers::open(url).await.unwrap_err().to_string();
+        assert!(error.contains("broker_url") && !error.contains("secret"), "{error}");
+    }
+}
