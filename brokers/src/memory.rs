@@ -77,7 +77,8 @@ impl Broker for Memory {
         for lane in &lanes {
             state.lane(lane).takers.insert(id, Arc::clone(&wake));
         }
-        let holding = Holding { handle: self.handle, wake: Arc::clone(&wake), unacknowledged: BTreeMap::new() };
+        let holding =
+            Holding { handle: self.handle, wake: Arc::clone(&wake), unacknowledged: BTreeMap::new() };
         state.holdings.insert(id, holding);
         drop(state);
         let hub = Arc::clone(&self.hub);

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
-use windlass_brokers::conformance::{Case, Fixture, messages};
+use windlass_brokers::conformance::{Case, Fixture, messages, within};
 use windlass_core::{Broker, BrokerError, Lane, Priority};
 
 struct RabbitMq;
@@ -121,6 +121,29 @@ async fn a_queue_with_other_settings_is_for_the_operator() {
     .await;
 }
 
+/// A queue deleted and made anew at once leaves the broker with a consumer it never serves. An idle subscription
+/// finds out by itself.
+#[tokio::test]
+async fn a_forgotten_consumer_is_noticed() {
+    Case::run(&RabbitMq, async |case: Case<'_>| {
+        let mut subscription = case.subscribe(5).await;
+        let (_connection, channel) = raw().await;
+        let name: lapin::types::ShortString = case.lane().to_string().into();
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+        arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(i32::MAX));
+        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        channel.queue_delete(name.clone(), QueueDeleteOptions::default()).await.unwrap();
+        channel.queue_declare(name, options, arguments).await.unwrap();
+        case.publish(3).await;
+        let mut found = 0;
+        while found < 3 {
+            found += within("the messages", subscription.receive(3)).await.unwrap().len();
+        }
+    })
+    .await;
+}
+
 /// Lanes survive the broker: durable quorum queues, persistent messages.
 #[tokio::test]
 async fn lanes_are_quorum_queues() {
@@ -129,8 +152,9 @@ async fn lanes_are_quorum_queues() {
         let (_connection, channel) = raw().await;
         let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
         let mut arguments = FieldTable::default();
-        arguments.insert("x-queue-type".into(), lapin::types::AMQPValue::LongString("classic".into()));
-        let error = channel.queue_declare(case.lane().to_string().into(), options, arguments).await.unwrap_err();
+        arguments.insert("x-queue-type".into(), AMQPValue::LongString("classic".into()));
+        let error =
+            channel.queue_declare(case.lane().to_string().into(), options, arguments).await.unwrap_err();
         assert!(error.to_string().contains("x-queue-type"), "{error}");
         assert!(error.to_string().contains("quorum"), "{error}");
     })

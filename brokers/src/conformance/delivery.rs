@@ -153,7 +153,9 @@ pub async fn consumers_join_and_leave(case: Case<'_>) {
             let mut subscription = case.subscribe(100 + number).await;
             for _ in 0..10 + round % 7 {
                 // The end is noticed by this: others may have taken the last.
-                let Ok(found) = timeout(Duration::from_secs(1), subscription.receive(100)).await else { break };
+                let Ok(found) = timeout(Duration::from_secs(1), subscription.receive(100)).await else {
+                    break;
+                };
                 let found = found.unwrap();
                 let keep = found.len() - found.len().min(round % 3);
                 subscription.ack(&tags(&found[..keep])).await.unwrap();

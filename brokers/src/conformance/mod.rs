@@ -21,12 +21,14 @@ use windlass_core::{Broker, Lane};
 
 pub use capacity::{holds_no_more_than_asked_for, several_lanes_share_the_capacity};
 pub use delivery::{
-    acknowledged_is_gone, consumers_join_and_leave, dropping_gives_back, receive_can_be_dropped, release_gives_back,
-    stale_tags_are_ignored, urgent_comes_first,
+    acknowledged_is_gone, consumers_join_and_leave, dropping_gives_back, receive_can_be_dropped,
+    release_gives_back, stale_tags_are_ignored, urgent_comes_first,
 };
 pub use lanes::{delete_empties, deleted_under_a_subscription, depth_counts_what_waits};
 pub use life::{close_gives_back, closed_says_so, ping_answers};
-pub use park::{park_gives_back_what_was_not_handed_out, park_keeps_what_was_handed_out, park_twice_and_resume};
+pub use park::{
+    park_gives_back_what_was_not_handed_out, park_keeps_what_was_handed_out, park_twice_and_resume,
+};
 pub use publish::{
     empty_batch, large_batch, lone_message_wakes_a_waiting_receive, many_publishers, round_trip,
     several_lanes_in_one_batch, subscribing_creates_the_lane,

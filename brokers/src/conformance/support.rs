@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::time::{Instant, sleep, timeout};
-use windlass_core::{
-    Broker, Delivery, DeliveryTag, JobId, Lane, Message, Priority, QueueName, Subscription,
-};
+use windlass_core::{Broker, Delivery, DeliveryTag, JobId, Lane, Message, Priority, QueueName, Subscription};
 
 use super::Fixture;
 

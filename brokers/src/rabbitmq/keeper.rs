@@ -7,10 +7,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::DEADLINE;
 use super::address::Address;
 use super::link::Link;
 use super::problem::Problem;
-use super::DEADLINE;
 
 /// A connection that lived this long ends the row of failures before it.
 const STABLE: Duration = Duration::from_secs(10);

@@ -1,8 +1,8 @@
 //! Lanes as queues: durable quorum queues under the lane's name.
 
+use lapin::Channel;
 use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::Channel;
 use windlass_core::Lane;
 
 use super::link::Link;
@@ -52,8 +52,11 @@ pub(super) async fn delete(link: &Link, lanes: &[Lane]) -> Result<(), Problem> {
 fn refusal(error: lapin::Error, lane: &Lane) -> Problem {
     if code(&error) == Some(PRECONDITION_FAILED) {
         return Problem::Config {
-            problem: format!("broker_url: the queue {lane} exists there with settings other than a Windlass lane's"),
-            remedy: "delete that queue (unfinished jobs are published again) or use another virtual host".into(),
+            problem: format!(
+                "broker_url: the queue {lane} exists there with settings other than a Windlass lane's"
+            ),
+            remedy: "delete that queue (unfinished jobs are published again) or use another virtual host"
+                .into(),
         };
     }
     error.into()

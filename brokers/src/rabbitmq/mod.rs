@@ -129,7 +129,9 @@ impl Broker for RabbitMq {
     }
 }
 
-async fn deadline<T, E: Into<BrokerError>>(call: impl Future<Output = Result<T, E>>) -> Result<T, BrokerError> {
+async fn deadline<T, E: Into<BrokerError>>(
+    call: impl Future<Output = Result<T, E>>,
+) -> Result<T, BrokerError> {
     match timeout(DEADLINE, call).await {
         Ok(answer) => answer.map_err(Into::into),
         Err(_) => Err(BrokerError::Timeout(DEADLINE)),

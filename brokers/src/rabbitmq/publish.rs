@@ -2,12 +2,13 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use windlass_core::{BrokerError, Lane, Message};
 
 use super::DEADLINE;
@@ -18,6 +19,8 @@ use super::problem::Problem;
 /// Messages of one batch on their way at once. Enough to keep any broker busy, and it bounds what the library
 /// searches for each confirm.
 const WINDOW: usize = 2048;
+/// How long the broker is given to tell consumers of a deleted queue.
+const AFTER_DELETION: Duration = Duration::from_millis(300);
 
 /// Publishes a batch and answers message by message.
 pub(super) async fn publish(link: &Link, messages: &[Message]) -> Vec<Result<(), BrokerError>> {
@@ -61,7 +64,9 @@ impl<'a> Batch<'a> {
         let all: Vec<usize> = (0..self.messages.len()).collect();
         let returned = self.round(link, &publisher.channel, &all).await?;
         if !returned.is_empty() {
-            // Somebody deleted the lane since it was declared.
+            // Somebody deleted the lane since it was declared. Its consumers must hear of that first: RabbitMQ 3.10
+            // moves them over to a queue made anew at once, and then delivers nothing to them.
+            sleep(AFTER_DELETION).await;
             for &index in &returned {
                 link.declared().remove(&self.messages[index].lane);
             }
@@ -74,7 +79,12 @@ impl<'a> Batch<'a> {
     }
 
     /// Publishes the messages at `indices`, and answers with those that came back.
-    async fn round(&mut self, link: &Link, channel: &Channel, indices: &[usize]) -> Result<Vec<usize>, Problem> {
+    async fn round(
+        &mut self,
+        link: &Link,
+        channel: &Channel,
+        indices: &[usize],
+    ) -> Result<Vec<usize>, Problem> {
         let names = self.declare(link, indices).await?;
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let persistent = BasicProperties::default().with_delivery_mode(2);
@@ -118,7 +128,11 @@ impl<'a> Batch<'a> {
 
     /// Sees to the lanes of the messages at `indices`, notes which messages have none, and answers with the
     /// queue names of the others.
-    async fn declare(&mut self, link: &Link, indices: &[usize]) -> Result<HashMap<&'a Lane, ShortString>, Problem> {
+    async fn declare(
+        &mut self,
+        link: &Link,
+        indices: &[usize],
+    ) -> Result<HashMap<&'a Lane, ShortString>, Problem> {
         let lanes: HashSet<&Lane> = indices.iter().map(|&index| &self.messages[index].lane).collect();
         let mut names = HashMap::with_capacity(lanes.len());
         for lane in lanes {

@@ -16,7 +16,7 @@ use lapin::options::{
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Consumer};
 use tokio::runtime::Handle;
-use tokio::time::timeout;
+use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_util::task::TaskTracker;
 use windlass_core::{BrokerError, Delivery, DeliveryTag, Lane, Message, Priority, Subscription};
 
@@ -26,6 +26,11 @@ use super::lane;
 use super::problem::Problem;
 use super::tags::{Settle, Tags};
 use crate::rota::Rota;
+
+/// A subscription that got nothing for this long changes its channel for a new one. A broker may forget a consumer:
+/// RabbitMQ 3.10 does when a queue is deleted and made anew within milliseconds, keeps the messages for it, and
+/// nothing in the protocol tells of it. A new channel costs an idle worker little.
+const QUIET: Duration = Duration::from_secs(20);
 
 /// One channel with a consumer per lane. Everything here belongs to the caller of [`Subscription`]'s methods: the
 /// library's consumers buffer what arrives, so no task of our own stands between.
@@ -37,6 +42,8 @@ pub(super) struct RabbitSubscription {
     /// The channel that handed-out messages belong to.
     intake: Option<Intake>,
     taking: Taking,
+    /// Runs out when nothing has come for a while.
+    quiet: Pin<Box<Sleep>>,
     /// How many channels there have been.
     epoch: u64,
     /// Pauses between attempts to take up again, anew after each message.
@@ -51,6 +58,12 @@ enum Taking {
     /// Under way; kept here, so that a dropped `receive` does not undo what was done.
     Starting(BoxFuture<'static, Result<Started, Problem>>),
     Running,
+}
+
+/// Why a channel is given up.
+enum End {
+    Quiet,
+    Lost(String),
 }
 
 struct Started {
@@ -79,9 +92,19 @@ impl RabbitSubscription {
     ) -> Self {
         let mut lanes = lanes.to_vec();
         let rota = Rota::new(&mut lanes);
-        let lanes = shares(lanes, capacity).into();
-        let taking = Taking::Stopped;
-        Self { keeper, lanes, rota, intake: None, taking, epoch: 0, delays: delays(), leftovers, runtime }
+        let lanes: Arc<[(Lane, u16)]> = shares(lanes, capacity).into();
+        Self {
+            keeper,
+            lanes,
+            rota,
+            intake: None,
+            taking: Taking::Stopped,
+            quiet: Box::pin(sleep(QUIET)),
+            epoch: 0,
+            delays: delays(),
+            leftovers,
+            runtime,
+        }
     }
 
     /// Takes up, unless it is running already. An error leaves the subscription stopped, and the next attempt
@@ -109,6 +132,7 @@ impl RabbitSubscription {
                 if let Some(intake) = &mut self.intake {
                     intake.consumers = consumers;
                 }
+                self.quiet.as_mut().reset(Instant::now() + QUIET);
                 self.taking = Taking::Running;
                 Ok(())
             }
@@ -181,18 +205,30 @@ impl Subscription for RabbitSubscription {
         loop {
             self.start_taking().await?;
             let Some(intake) = &mut self.intake else { continue };
-            let rota = &mut self.rota;
+            let (rota, quiet) = (&mut self.rota, &mut self.quiet);
             // Cancel-safe: what a poll takes from the consumers is answered in the same poll.
-            match poll_fn(|cx| intake.poll(cx, rota, max)).await {
+            let taken = poll_fn(|cx| match intake.poll(cx, rota, max) {
+                // With messages in hand, it may be the capacity that holds others back.
+                Poll::Pending if intake.tags.all_settled() => {
+                    quiet.as_mut().poll(cx).map(|()| Err(End::Quiet))
+                }
+                taken => taken.map_err(End::Lost),
+            });
+            match taken.await {
                 Ok(deliveries) => {
                     self.delays = delays();
+                    self.quiet.as_mut().reset(Instant::now() + QUIET);
                     // None when all that came was set aside.
                     if !deliveries.is_empty() {
                         return Ok(deliveries);
                     }
                 }
-                Err(reason) => {
-                    tracing::warn!(reason, "the broker ended the consumer; taking up again");
+                Err(End::Quiet) => {
+                    self.intake = None;
+                    self.taking = Taking::Stopped;
+                }
+                Err(End::Lost(reason)) => {
+                    tracing::warn!(reason, "the consumer has ended; taking up again");
                     self.restart();
                 }
             }
@@ -229,7 +265,9 @@ impl Subscription for RabbitSubscription {
                 let Some(mut intake) = self.intake.take() else { return Ok(()) };
                 match timeout(DEADLINE, intake.park()).await {
                     Ok(Ok(())) => self.intake = Some(intake),
-                    Ok(Err(error)) => tracing::warn!(%error, "could not stop the consumer; closing its channel"),
+                    Ok(Err(error)) => {
+                        tracing::warn!(%error, "could not stop the consumer; closing its channel")
+                    }
                     Err(_) => tracing::warn!("the broker is slow to stop the consumer; closing its channel"),
                 }
             }
@@ -264,7 +302,7 @@ impl Intake {
                     Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error.to_string())),
                     Poll::Ready(Some(Ok(delivery))) => match Message::decode(&delivery.data) {
                         Ok(message) => {
-                            let tag = self.tags.tag(delivery.delivery_tag);
+                            let tag = self.tags.deliver(delivery.delivery_tag);
                             deliveries.push(Delivery { tag, message });
                         }
                         Err(error) => {

@@ -14,6 +14,8 @@ pub(super) struct Tags {
     floor: u64,
     /// Numbers above the floor that are settled.
     settled: BTreeSet<u64>,
+    /// The highest number handed out.
+    delivered: u64,
 }
 
 /// One frame that settles a number, or every number up to it.
@@ -25,11 +27,18 @@ pub(super) struct Settle {
 
 impl Tags {
     pub(super) fn new(epoch: u64) -> Self {
-        Self { epoch, floor: 0, settled: BTreeSet::new() }
+        Self { epoch, floor: 0, settled: BTreeSet::new(), delivered: 0 }
     }
 
-    pub(super) fn tag(&self, number: u64) -> DeliveryTag {
+    /// Notes `number` as handed out, and answers with its tag.
+    pub(super) fn deliver(&mut self, number: u64) -> DeliveryTag {
+        self.delivered = self.delivered.max(number);
         DeliveryTag(self.epoch << NUMBER_BITS | number)
+    }
+
+    /// Whether nothing that was handed out is still to be settled.
+    pub(super) fn all_settled(&self) -> bool {
+        self.floor >= self.delivered
     }
 
     /// The numbers behind `tags`, without the stale ones.
@@ -84,7 +93,8 @@ mod tests {
 
     #[test]
     fn tags_of_another_epoch_are_stale() {
-        let (old, new) = (Tags::new(1), Tags::new(2));
-        assert_eq!(new.numbers(&[old.tag(7), new.tag(8)]), [8]);
+        let (mut old, mut new) = (Tags::new(1), Tags::new(2));
+        let tags = [old.deliver(7), new.deliver(8)];
+        assert_eq!(new.numbers(&tags), [8]);
     }
 }
