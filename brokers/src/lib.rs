@@ -15,8 +15,6 @@ use std::sync::Arc;
 use windlass_core::{Broker, BrokerError};
 
 pub use memory::Memory;
-#[cfg(feature = "rabbitmq")]
-pub use rabbitmq::RabbitMq;
 
 /// Opens the broker at `url`:
 ///
@@ -36,7 +34,7 @@ pub async fn open(url: &str) -> Result<Arc<dyn Broker>, BrokerError> {
     match scheme {
         "memory" => Ok(Arc::new(Memory::new())),
         #[cfg(feature = "rabbitmq")]
-        "amqp" | "amqps" => Ok(Arc::new(RabbitMq::open(url)?)),
+        "amqp" | "amqps" => Ok(Arc::new(rabbitmq::RabbitMq::open(url)?)),
         #[cfg(not(feature = "rabbitmq"))]
         "amqp" | "amqps" => Err(BrokerError::Config {
             problem: "broker_url names RabbitMQ, which this build leaves out".into(),

@@ -1,4 +1,5 @@
 //! The memory broker through the conformance suite.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
 
 use std::sync::{Arc, LazyLock};
 

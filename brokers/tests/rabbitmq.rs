@@ -1,4 +1,5 @@
 //! RabbitMQ through the conformance suite, and what only RabbitMQ can get wrong.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
 
 use std::sync::Arc;
 

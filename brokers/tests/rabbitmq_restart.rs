@@ -1,5 +1,6 @@
 //! RabbitMQ killed, wiped, restarted and short of memory under a running process. Each test has a server of its own,
 //! started by `scripts/services`.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
 
 use std::collections::HashSet;
 use std::process::{Command, Stdio};

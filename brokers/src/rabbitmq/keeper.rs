@@ -56,7 +56,7 @@ impl Keeper {
         });
         let known = match timeout(DEADLINE, known).await {
             Ok(Ok(state)) => state.clone(),
-            Ok(Err(_)) => return Err(Problem::Closed),
+            Ok(Err(_)) => return Err(Problem::Outage("the connection's task has failed".into())),
             Err(_) => return Err(Problem::Outage("no connection yet".into())),
         };
         match known {

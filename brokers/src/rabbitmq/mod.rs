@@ -32,7 +32,7 @@ use subscription::RabbitSubscription;
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// A RabbitMQ server or cluster.
-pub struct RabbitMq {
+pub(crate) struct RabbitMq {
     address: Arc<Address>,
     publishing: Keeper,
     /// Started by the first subscription: a process that only publishes needs one connection.
@@ -45,11 +45,8 @@ pub struct RabbitMq {
 }
 
 impl RabbitMq {
-    /// Starts to connect to the broker at `url` in the background. Must be called within a Tokio runtime.
-    ///
-    /// # Errors
-    /// A URL that cannot work.
-    pub fn open(url: &str) -> Result<Self, BrokerError> {
+    /// Starts to connect to the broker at `url` in the background. To be called within a Tokio runtime.
+    pub(crate) fn open(url: &str) -> Result<Self, BrokerError> {
         let address = Arc::new(Address::parse(url)?);
         let closing = CancellationToken::new();
         let runtime = Handle::current();

@@ -19,6 +19,8 @@ use super::problem::Problem;
 /// Messages of one batch on their way at once. Enough to keep any broker busy, and it bounds what the library
 /// searches for each confirm.
 const WINDOW: usize = 2048;
+/// What a message adds to the deadline of its batch; a broker that works takes a tenth of it.
+const PER_MESSAGE: Duration = Duration::from_millis(1);
 /// How long the broker is given to tell consumers of a deleted queue.
 const AFTER_DELETION: Duration = Duration::from_millis(300);
 
@@ -28,12 +30,13 @@ pub(super) async fn publish(link: &Link, messages: &[Message]) -> Vec<Result<(),
         let short = Problem::Outage("the broker is short of memory or disk and takes no messages".into());
         return messages.iter().map(|_| Err(short.clone().into())).collect();
     }
-    match timeout(DEADLINE, Batch::new(messages).run(link)).await {
+    let deadline = DEADLINE + PER_MESSAGE.saturating_mul(u32::try_from(messages.len()).unwrap_or(u32::MAX));
+    match timeout(deadline, Batch::new(messages).run(link)).await {
         Ok(Ok(answers)) => answers.into_iter().map(|answer| answer.map_err(Into::into)).collect(),
         // No word on the batch as a whole means no word on any message: a confirmed one may yet turn out to have
         // been returned. Publishing it again is harmless.
         Ok(Err(problem)) => messages.iter().map(|_| Err(problem.clone().into())).collect(),
-        Err(_) => messages.iter().map(|_| Err(BrokerError::Timeout(DEADLINE))).collect(),
+        Err(_) => messages.iter().map(|_| Err(BrokerError::Timeout(deadline))).collect(),
     }
 }
 
