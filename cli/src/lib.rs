@@ -1,1 +1,105 @@
-//! The windlass command: dev, api, migrate, bench.
+//! The `windlass` command: `dev` runs everything in one process, `api` and `migrate` serve production, `bench`
+//! measures.
+//!
+//! Exit codes: 0 done, 1 failed while running, 2 wrong usage or a setting that cannot work.
+
+mod api;
+mod bench;
+mod dev;
+mod migrate;
+mod signals;
+
+use std::{ffi::OsString, fmt, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use windlass::{ClientError, Settings, driver::StoreError};
+
+/// Background jobs over any broker.
+///
+/// Settings come from windlass.toml (or the file that WINDLASS_CONFIG names) and from WINDLASS_* variables; flags
+/// override both.
+#[derive(Debug, Parser)]
+#[command(name = "windlass", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Dev(dev::Dev),
+    Api(api::Api),
+    Migrate(migrate::Migrate),
+    Bench(bench::Bench),
+}
+
+/// Runs the command with these arguments, the first being the program's name.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are no failures; clap knows which stream is theirs.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    match run(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("windlass: {failure}");
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    let settings = Settings::load().map_err(Failure::usage)?;
+    windlass::init_logging(&settings).map_err(Failure::usage)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::running)?;
+    runtime.block_on(async {
+        match command {
+            Command::Dev(dev) => dev.run(settings).await,
+            Command::Api(api) => api.run(settings).await,
+            Command::Migrate(migrate) => migrate.run(settings).await,
+            Command::Bench(bench) => bench.run(settings).await,
+        }
+    })
+}
+
+/// Why the command failed, told to the user once.
+#[derive(Debug)]
+struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    fn usage(error: impl fmt::Display) -> Self {
+        Self { code: 2, message: error.to_string() }
+    }
+
+    fn running(error: impl fmt::Display) -> Self {
+        Self { code: 1, message: error.to_string() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Config { .. } => Self::usage(error),
+            error => Self::running(format!("{error} (setting store_url)")),
+        }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        if error.retryable() { Self::running(error) } else { Self::usage(error) }
+    }
+}

@@ -1,1 +1,5 @@
-fn main() {}
+//! The `windlass` command.
+
+fn main() -> std::process::ExitCode {
+    windlass_cli::main(std::env::args_os())
+}

@@ -1,1 +1,18 @@
-//! The Windlass client: enqueue from Rust, and the grouped accept, publish and relay that the API and workers share.
+//! Enqueue jobs from Rust, and the parts that everything which enqueues has in common: grouped accept, publishing
+//! after the commit, and the relay for what that fast path could not publish.
+//!
+//! Users get this crate through `windlass`.
+
+mod client;
+mod enqueue;
+mod error;
+mod group;
+mod kinds;
+mod publish;
+mod relay;
+mod settings;
+
+pub use client::{Accepted, Client, ClientOptions};
+pub use enqueue::Enqueue;
+pub use error::ClientError;
+pub use settings::{LogFormat, SecretUrl, Settings, SettingsError, UnknownKinds};

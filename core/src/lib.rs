@@ -17,8 +17,8 @@ mod store;
 
 pub use broker::{Broker, BrokerError, Capabilities, Delivery, DeliveryTag, Subscription};
 pub use id::{ClaimId, InvalidId, JobId, WorkerId};
-pub use job::{ClaimedJob, ErrorRecord, Idempotency, JobRecord, KindInfo, NewJob, TraceParent};
-pub use lane::{Lane, Priority};
+pub use job::{ClaimedJob, ErrorRecord, Idempotency, InvalidTraceParent, JobRecord, KindInfo, NewJob, TraceParent};
+pub use lane::{InvalidPriority, Lane, Priority};
 pub use message::{Message, MessageError};
 pub use name::{InvalidName, Kind, QueueName};
 pub use outcome::{Finish, Outcome};

@@ -1,1 +1,118 @@
-//! derive(Job) for Windlass payload types.
+//! `#[derive(Job)]` for Windlass payload types.
+
+use proc_macro::TokenStream;
+use proc_macro2::{Span, TokenStream as Tokens};
+use quote::quote;
+use syn::{DeriveInput, Error, LitInt, LitStr, Result, parse_macro_input};
+
+/// Binds a payload type to its kind and to the defaults of its jobs.
+///
+/// ```ignore
+/// #[derive(Serialize, Deserialize, Job)]
+/// #[job(kind = "email.send", queue = "mail", max_attempts = 8, timeout = "30s")]
+/// struct SendEmail { to: String }
+/// ```
+///
+/// | key | meaning | default |
+/// |---|---|---|
+/// | `kind` | the kind: 1 to 128 ASCII letters, digits, `.`, `_`, `-` | required |
+/// | `queue` | where its jobs wait: the same, up to 64 | `default` |
+/// | `max_attempts` | how many attempts a job gets, at least 1 | 20 |
+/// | `timeout` | how long one attempt may run, such as `"30s"`, `"5m"` | without limit |
+/// | `retry_base` | the longest wait after the first failure; doubles with each | `"5s"` |
+/// | `retry_cap` | the longest wait after any failure | `"1h"` |
+#[proc_macro_derive(Job, attributes(job))]
+pub fn derive_job(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    expand(&input).unwrap_or_else(Error::into_compile_error).into()
+}
+
+#[derive(Default)]
+struct Options {
+    kind: Option<LitStr>,
+    queue: Option<LitStr>,
+    max_attempts: Option<LitInt>,
+    timeout: Option<Tokens>,
+    retry_base: Option<Tokens>,
+    retry_cap: Option<Tokens>,
+}
+
+fn expand(input: &DeriveInput) -> Result<Tokens> {
+    let options = read(input)?;
+    let missing = || Error::new(Span::call_site(), "a job needs a kind: add #[job(kind = \"…\")]");
+    let kind = options.kind.ok_or_else(missing)?;
+    let queue = options.queue.map(|queue| quote!(const QUEUE: &'static str = #queue;));
+    let max_attempts = options.max_attempts.map(|n| quote!(const MAX_ATTEMPTS: u32 = #n;));
+    let timeout = options.timeout.map(
+        |timeout| quote!(const TIMEOUT: ::core::option::Option<::core::time::Duration> = ::core::option::Option::Some(#timeout);),
+    );
+    let retry = (options.retry_base.is_some() || options.retry_cap.is_some()).then(|| {
+        let base = options.retry_base.map_or_else(
+            || quote!(::windlass::RetryPolicy::DEFAULT),
+            |base| quote!(::windlass::RetryPolicy::exponential(#base)),
+        );
+        let cap = options.retry_cap.map(|cap| quote!(.cap(#cap)));
+        quote!(const RETRY: ::windlass::RetryPolicy = #base #cap;)
+    });
+    let name = &input.ident;
+    let (generics, arguments, bounds) = input.generics.split_for_impl();
+    Ok(quote! {
+        impl #generics ::windlass::Job for #name #arguments #bounds {
+            const KIND: &'static str = #kind;
+            #queue
+            #max_attempts
+            #timeout
+            #retry
+        }
+    })
+}
+
+fn read(input: &DeriveInput) -> Result<Options> {
+    let mut options = Options::default();
+    for attribute in input.attrs.iter().filter(|attribute| attribute.path().is_ident("job")) {
+        attribute.parse_nested_meta(|meta| {
+            let key = meta.path.get_ident().map(ToString::to_string).unwrap_or_default();
+            match key.as_str() {
+                "kind" => options.kind = Some(name(meta.value()?.parse()?, 128)?),
+                "queue" => options.queue = Some(name(meta.value()?.parse()?, 64)?),
+                "max_attempts" => {
+                    let number: LitInt = meta.value()?.parse()?;
+                    if number.base10_parse::<u32>()? == 0 {
+                        return Err(Error::new(number.span(), "a job needs at least 1 attempt"));
+                    }
+                    options.max_attempts = Some(number);
+                }
+                "timeout" => options.timeout = Some(duration(&meta.value()?.parse()?)?),
+                "retry_base" => options.retry_base = Some(duration(&meta.value()?.parse()?)?),
+                "retry_cap" => options.retry_cap = Some(duration(&meta.value()?.parse()?)?),
+                _ => {
+                    return Err(meta.error(
+                        "unknown key: use kind, queue, max_attempts, timeout, retry_base or retry_cap",
+                    ));
+                }
+            }
+            Ok(())
+        })?;
+    }
+    Ok(options)
+}
+
+/// The rule of names, which the core checks again when the worker starts.
+fn name(literal: LitStr, longest: usize) -> Result<LitStr> {
+    let text = literal.value();
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    if (1..=longest).contains(&text.len()) && text.bytes().all(allowed) {
+        Ok(literal)
+    } else {
+        let rule = format!("use 1 to {longest} ASCII letters, digits, '.', '_' or '-'");
+        Err(Error::new(literal.span(), rule))
+    }
+}
+
+fn duration(literal: &LitStr) -> Result<Tokens> {
+    let duration = humantime::parse_duration(&literal.value()).map_err(|error| {
+        Error::new(literal.span(), format!("{error}: write a duration such as \"30s\" or \"5m\""))
+    })?;
+    let (seconds, nanos) = (duration.as_secs(), duration.subsec_nanos());
+    Ok(quote!(::core::time::Duration::new(#seconds, #nanos)))
+}

@@ -1,0 +1,60 @@
+use clap::Args;
+use tokio::net::TcpListener;
+use windlass::{Client, Settings, driver::BrokerError};
+use windlass_api::ApiOptions;
+
+use crate::{Failure, signals};
+
+/// Serve the HTTP API: accept jobs, publish them, answer polls. Run as many as you like behind a load balancer.
+#[derive(Debug, Args)]
+pub(crate) struct Api {
+    /// The address to listen on [setting: api_listen]
+    #[arg(long)]
+    listen: Option<String>,
+}
+
+impl Api {
+    pub(crate) async fn run(self, mut settings: Settings) -> Result<(), Failure> {
+        if let Some(listen) = self.listen {
+            settings.api_listen = listen;
+        }
+        if settings.broker_url.expose().starts_with("memory:") {
+            return Err(Failure::usage(
+                "broker_url is memory:, which reaches no other process; set it to the broker that your workers use \
+                 (WINDLASS_BROKER_URL), or run everything in one process with `windlass dev`",
+            ));
+        }
+        let shutdown = signals::shutdown().map_err(Failure::running)?;
+        let client = Client::connect(&settings).await?;
+        client.store().ping().await?;
+        match client.broker().ping().await {
+            Ok(()) => {}
+            Err(error @ BrokerError::Config { .. }) => return Err(Failure::usage(error)),
+            // Jobs are accepted all the same, and published when it is back (P6).
+            Err(error) => tracing::warn!(%error, "the broker does not answer yet (setting broker_url)"),
+        }
+        let listener = listen(&settings).await?;
+        let address = listener.local_addr().map_err(Failure::running)?;
+        tracing::info!(%address, store = %settings.store_url, broker = %settings.broker_url, "serving the API");
+        let served = windlass_api::serve(listener, client.clone(), options(&settings), shutdown).await;
+        client.close().await;
+        served.map_err(Failure::running)
+    }
+}
+
+pub(crate) async fn listen(settings: &Settings) -> Result<TcpListener, Failure> {
+    TcpListener::bind(&settings.api_listen)
+        .await
+        .map_err(|e| Failure::usage(format!("cannot listen on {}: {e} (setting api_listen)", settings.api_listen)))
+}
+
+pub(crate) fn options(settings: &Settings) -> ApiOptions {
+    ApiOptions {
+        max_body: settings.api_max_body,
+        max_depth: settings.api_max_depth,
+        unknown_kinds: settings.api_unknown_kinds,
+        idempotency_ttl: settings.api_idempotency_ttl,
+        request_timeout: settings.api_timeout,
+        ..ApiOptions::default()
+    }
+}

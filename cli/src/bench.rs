@@ -1,0 +1,52 @@
+use clap::Args;
+use windlass::Settings;
+
+use crate::Failure;
+
+/// Measure: accept and drain no-op jobs on a store and a broker.
+///
+/// Without --store and --broker, a SQLite file in a temporary folder and the memory broker.
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// The store's URL
+    #[arg(long)]
+    store: Option<String>,
+    /// The broker's URL
+    #[arg(long)]
+    broker: Option<String>,
+    /// How many jobs to run
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    jobs: u32,
+    /// How many the worker runs at a time
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    concurrency: u32,
+    /// Measure the bare servers in the same run too (Postgres with RabbitMQ only)
+    #[arg(long)]
+    bound: bool,
+    /// Write JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+impl Bench {
+    pub(crate) async fn run(self, mut settings: Settings) -> Result<(), Failure> {
+        let folder = tempfile::tempdir().map_err(Failure::running)?;
+        settings.store_url = match self.store {
+            Some(url) => url.into(),
+            None => format!("sqlite:{}", folder.path().join("bench.db").display()).into(),
+        };
+        settings.broker_url = self.broker.unwrap_or_else(|| "memory:".to_owned()).into();
+        let options = windlass_bench::Options {
+            jobs: self.jobs as usize,
+            concurrency: self.concurrency as usize,
+            bound: self.bound,
+        };
+        let report = windlass_bench::run(&settings, options).await.map_err(Failure::running)?;
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(&report).map_err(Failure::running)?);
+        } else {
+            println!("{report}");
+        }
+        Ok(())
+    }
+}

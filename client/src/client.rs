@@ -1,0 +1,296 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::sync::{Notify, mpsc::error::TrySendError, oneshot};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+use windlass_core::{
+    Broker, CancelOutcome, InsertOutcome, Inserted, Job, JobId, JobRecord, Kind, KindInfo, NewJob, State, Store,
+    StoreError, Timestamp,
+};
+
+use crate::{
+    ClientError, Enqueue, Settings,
+    group::{Grouper, Limits},
+    kinds::Kinds,
+    publish::{Group, Publisher},
+    relay::Relay,
+};
+
+const ACCEPT: Limits = Limits { waiting: 10_000, group: 500, in_flight: 2 };
+const PUBLISH: Limits = Limits { waiting: 1_000, group: 8, in_flight: 4 };
+/// How often an insert is tried before its callers hear of the failure.
+const INSERT_TRIES: u32 = 3;
+
+/// Enqueues jobs and reads their state. Cheap to clone; clones share their connections and background tasks, which
+/// end with the last clone, or in good order with [`close`](Self::close).
+///
+/// ```no_run
+/// # use windlass_client::{Client, Settings};
+/// # async fn run(job: impl windlass_core::Job) -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::connect(&Settings::load()?).await?;
+/// let id = client.enqueue(job).delay(std::time::Duration::from_secs(60)).await?;
+/// println!("{:?}", client.get(id).await?.map(|job| job.state));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Arc<dyn Store>,
+    broker: Arc<dyn Broker>,
+    accept: Grouper<Waiting>,
+    kinds: Kinds,
+    nudge: Arc<Notify>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    _stop_with_the_last_clone: DropGuard,
+}
+
+/// Times of the outbox, which rarely need changing.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientOptions {
+    /// How often the relay looks into the outbox.
+    pub relay_interval: Duration,
+    /// How long after the broker's confirm a job that still waits in an empty lane is published again.
+    pub republish_after: Duration,
+    /// How long a job may wait in a lane that is not empty before it is published again.
+    pub republish_bound: Duration,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            relay_interval: Duration::from_millis(500),
+            republish_after: Duration::from_secs(30),
+            republish_bound: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// A job that the store has committed, or already had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accepted {
+    /// When, by the store's clock.
+    pub at: Timestamp,
+    /// What became of it. [`InsertOutcome::KeyReused`] stored nothing.
+    pub outcome: InsertOutcome,
+}
+
+type Answer = Result<Accepted, ClientError>;
+
+struct Waiting {
+    job: NewJob,
+    answer: oneshot::Sender<Answer>,
+}
+
+impl Client {
+    /// Opens the store and the broker that `settings` name. Neither needs to be reachable yet.
+    ///
+    /// # Errors
+    /// A setting that can never work, such as an unknown URL scheme.
+    pub async fn connect(settings: &Settings) -> Result<Self, ClientError> {
+        let store = windlass_store::open(settings.store_url.expose(), &settings.store_options()).await?;
+        let broker = windlass_brokers::open(settings.broker_url.expose()).await?;
+        Ok(Self::new(store, broker, settings.client_options()))
+    }
+
+    /// A client over an open store and broker. Must be called within a Tokio runtime, where it starts the tasks that
+    /// accept, publish and relay.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, broker: Arc<dyn Broker>, options: ClientOptions) -> Self {
+        let tasks = TaskTracker::new();
+        let stop = CancellationToken::new();
+        let nudge = Arc::new(Notify::new());
+        let publisher = Publisher::new(store.clone(), broker.clone());
+
+        let relay = Relay {
+            store: store.clone(),
+            broker: broker.clone(),
+            publisher: publisher.clone(),
+            nudge: nudge.clone(),
+            interval: options.relay_interval,
+            verify_after: options.republish_after,
+            bound: options.republish_bound,
+        };
+        tasks.spawn(relay.run(stop.clone()));
+
+        // Ends once the accepting task, which holds the only way in, has ended and all of it is published.
+        let publish = Grouper::start(PUBLISH, &tasks, CancellationToken::new(), move |groups| {
+            let publisher = publisher.clone();
+            async move { publisher.publish(groups, options.republish_after).await }
+        });
+        let publish = Arc::new(publish);
+
+        let accepting = store.clone();
+        let accept = Grouper::start(ACCEPT, &tasks, stop.clone(), move |group| {
+            let (store, publish) = (accepting.clone(), publish.clone());
+            async move { accept_group(&*store, &publish, group).await }
+        });
+        tasks.close();
+        let inner = Inner {
+            store,
+            broker,
+            accept,
+            kinds: Kinds::default(),
+            nudge,
+            tasks,
+            _stop_with_the_last_clone: stop.clone().drop_guard(),
+            stop,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.inner.store
+    }
+
+    /// The broker.
+    #[must_use]
+    pub fn broker(&self) -> &Arc<dyn Broker> {
+        &self.inner.broker
+    }
+
+    /// Enqueues a job: await the answer for its id, after setting what differs from the type's defaults.
+    ///
+    /// When it is `Ok`, the job is committed (P1).
+    pub fn enqueue<J: Job>(&self, job: J) -> Enqueue<J> {
+        Enqueue::new(self.clone(), job)
+    }
+
+    /// Enqueues a job in your own Postgres transaction: it becomes real with your commit, or not at all. Workers see
+    /// it within half a second or so of the commit, by the relay.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; also when the store is not Postgres.
+    #[cfg(feature = "postgres")]
+    pub async fn enqueue_in<J: Job>(
+        &self,
+        transaction: &mut sqlx::PgConnection,
+        job: J,
+    ) -> Result<JobId, ClientError> {
+        self.enqueue(job).within(transaction).await
+    }
+
+    /// Accepts a job in one statement with whatever else is being accepted now. When it is `Ok`, the job is
+    /// committed; publishing follows by itself.
+    ///
+    /// # Errors
+    /// [`ClientError::Overloaded`] at once when too much waits; what the store says otherwise. After a retryable
+    /// store error the job may have been stored: use an idempotency key where that matters.
+    pub async fn accept(&self, job: NewJob) -> Result<Accepted, ClientError> {
+        let (answer, answered) = oneshot::channel();
+        self.inner.accept.add(Waiting { job, answer }).map_err(|refused| match refused {
+            TrySendError::Full(_) => ClientError::Overloaded,
+            TrySendError::Closed(_) => ClientError::Closed,
+        })?;
+        answered.await.unwrap_or(Err(ClientError::Closed))
+    }
+
+    /// The job with this id.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn get(&self, id: JobId) -> Result<Option<JobRecord>, ClientError> {
+        Ok(self.inner.store.get(&[id]).await?.pop())
+    }
+
+    /// Calls off a job: at once if it is not running, else by telling its handler.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn cancel(&self, id: JobId) -> Result<CancelOutcome, ClientError> {
+        Ok(self.inner.store.cancel(id).await?)
+    }
+
+    /// What workers have made known of a kind. Answers may be half a minute old, but a kind that has just appeared
+    /// is found within a second.
+    ///
+    /// # Errors
+    /// What the store says, when it has to be asked.
+    pub async fn kind(&self, kind: &Kind) -> Result<Option<KindInfo>, ClientError> {
+        Ok(self.inner.kinds.get(&*self.inner.store, kind).await?)
+    }
+
+    /// Has the relay look into the outbox now: after committing a transaction with
+    /// [`enqueue_in`](Self::enqueue_in), or after requeueing.
+    pub fn nudge_relay(&self) {
+        self.inner.nudge.notify_one();
+    }
+
+    /// Takes no more jobs, works off those being accepted and published, and closes the broker's connections.
+    pub async fn close(&self) {
+        self.inner.stop.cancel();
+        self.inner.tasks.wait().await;
+        self.inner.broker.close().await;
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("store", &self.inner.store).field("broker", &self.inner.broker).finish()
+    }
+}
+
+async fn accept_group(store: &dyn Store, publish: &Grouper<Group>, group: Vec<Waiting>) {
+    let (jobs, answers): (Vec<_>, Vec<_>) = group.into_iter().map(|w| (w.job, w.answer)).unzip();
+    match insert(store, &jobs).await {
+        Ok(inserted) => settle(publish, &jobs, answers, &inserted),
+        // Something in the group is more than the store can take. The others must not suffer for it.
+        Err(error) if !error.retryable() && jobs.len() > 1 => {
+            for (job, answer) in jobs.iter().zip(answers) {
+                match insert(store, std::slice::from_ref(job)).await {
+                    Ok(inserted) => settle(publish, std::slice::from_ref(job), vec![answer], &inserted),
+                    Err(error) => drop(answer.send(Err(error.into()))),
+                }
+            }
+        }
+        Err(error) => {
+            let error = Arc::new(error);
+            for answer in answers {
+                // The caller may have gone.
+                let _ = answer.send(Err(ClientError::Store(error.clone())));
+            }
+        }
+    }
+}
+
+/// Inserts, and repeats it when the connection was lost: the ids make the repeat harmless.
+async fn insert(store: &dyn Store, jobs: &[NewJob]) -> Result<Inserted, StoreError> {
+    let mut tries = 1;
+    loop {
+        match store.insert(jobs).await {
+            Err(StoreError::Unavailable(_)) if tries < INSERT_TRIES => tries += 1,
+            answer => return answer,
+        }
+    }
+}
+
+/// Answers the callers, and hands on for publishing what is queued now.
+fn settle(publish: &Grouper<Group>, jobs: &[NewJob], answers: Vec<oneshot::Sender<Answer>>, inserted: &Inserted) {
+    let mut messages = Vec::with_capacity(jobs.len());
+    for ((job, answer), outcome) in jobs.iter().zip(answers).zip(&inserted.outcomes) {
+        let outcome = match *outcome {
+            // The key is ours: an earlier try of this very insert did commit.
+            InsertOutcome::Existing(id) if id == job.id => {
+                let later = job.run_at.is_some_and(|at| at > inserted.at);
+                InsertOutcome::Created(if later { State::Scheduled } else { State::Queued })
+            }
+            outcome => outcome,
+        };
+        if outcome == InsertOutcome::Created(State::Queued) {
+            messages.push(job.message());
+        }
+        let _ = answer.send(Ok(Accepted { at: inserted.at, outcome }));
+    }
+    if !messages.is_empty() {
+        // When too much waits for the broker, the group is left to the relay.
+        let _ = publish.add(Group { outbox: inserted.outbox, messages });
+    }
+}

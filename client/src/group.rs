@@ -1,0 +1,69 @@
+use std::future::Future;
+
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Natural batching: whatever waits leaves together as soon as one of a few lanes is free. A lone item never waits
+/// for company, and a crowd shares one statement.
+#[derive(Debug)]
+pub(crate) struct Grouper<T> {
+    queue: mpsc::Sender<T>,
+}
+
+/// How a [`Grouper`] groups.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// How many items may wait; beyond it they are refused.
+    pub(crate) waiting: usize,
+    /// The largest group.
+    pub(crate) group: usize,
+    /// How many groups may be under way at once.
+    pub(crate) in_flight: usize,
+}
+
+impl<T: Send + 'static> Grouper<T> {
+    /// Starts the grouping task on `tracker`. After `stop` it takes nothing new, works off what waits, and ends.
+    pub(crate) fn start<F, R>(limits: Limits, tracker: &TaskTracker, stop: CancellationToken, run: F) -> Self
+    where
+        F: Fn(Vec<T>) -> R + Send + 'static,
+        R: Future<Output = ()> + Send + 'static,
+    {
+        let (queue, mut waiting) = mpsc::channel(limits.waiting);
+        tracker.spawn(async move {
+            let mut in_flight = JoinSet::new();
+            let mut stopping = false;
+            loop {
+                let mut group = Vec::new();
+                // `recv_many` and `join_next` are cancel-safe: a branch not taken has lost nothing.
+                tokio::select! {
+                    taken = waiting.recv_many(&mut group, limits.group), if in_flight.len() < limits.in_flight => {
+                        if taken == 0 {
+                            break;
+                        }
+                        in_flight.spawn(run(group));
+                    }
+                    Some(ended) = in_flight.join_next() => report_panic(ended),
+                    () = stop.cancelled(), if !stopping => {
+                        stopping = true;
+                        waiting.close();
+                    }
+                }
+            }
+            while let Some(ended) = in_flight.join_next().await {
+                report_panic(ended);
+            }
+        });
+        Self { queue }
+    }
+
+    /// Adds an item, or gives it back with the reason.
+    pub(crate) fn add(&self, item: T) -> Result<(), mpsc::error::TrySendError<T>> {
+        self.queue.try_send(item)
+    }
+}
+
+fn report_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a group was lost to a panic; what it held will be retried");
+    }
+}

@@ -1,0 +1,349 @@
+use std::{fmt, path::PathBuf, time::Duration};
+
+use figment::{
+    Figment,
+    providers::{Env, Format, Serialized, Toml},
+};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use windlass_core::QueueName;
+use windlass_store::StoreOptions;
+
+use crate::ClientOptions;
+
+/// Every setting of Windlass, read by the `windlass` command and by worker binaries alike.
+///
+/// In rising order: the defaults, `windlass.toml` (or the file that `WINDLASS_CONFIG` names), environment variables.
+/// A setting `name` is the key `name` in the file and the variable `WINDLASS_NAME`. Durations are written `30s`,
+/// `5m`, `24h`. Unknown keys in the file are errors.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Where jobs are kept: `postgres://user:password@host/database` or `sqlite:path/to/file.db`.
+    pub store_url: SecretUrl,
+    /// What delivers them: `amqp://user:password@host/vhost`, or `memory:` within one process.
+    pub broker_url: SecretUrl,
+    /// The Postgres schema that holds the tables.
+    pub store_schema: String,
+    /// The most connections that one process opens to the store.
+    pub store_connections: u32,
+    /// How long one call to the store may take.
+    #[serde(with = "duration")]
+    pub store_timeout: Duration,
+    /// A job that still waits this long after the broker's confirm, in an empty lane, is published again.
+    #[serde(with = "duration")]
+    pub republish_after: Duration,
+    /// A job that waits this long in a lane that is not empty is published again.
+    #[serde(with = "duration")]
+    pub republish_bound: Duration,
+
+    /// The address the API listens on.
+    pub api_listen: String,
+    /// The largest request body, in bytes.
+    pub api_max_body: usize,
+    /// The deepest nesting of JSON in a request.
+    pub api_max_depth: usize,
+    /// What becomes of a job whose kind no worker has made known: `refuse` or `accept`.
+    pub api_unknown_kinds: UnknownKinds,
+    /// How long a request may take.
+    #[serde(with = "duration")]
+    pub api_timeout: Duration,
+    /// How long an idempotency key is remembered.
+    #[serde(with = "duration")]
+    pub api_idempotency_ttl: Duration,
+
+    /// How many jobs one worker process runs at a time.
+    pub worker_concurrency: usize,
+    /// How many more it claims ahead; by default as many as it runs, up to 100.
+    pub worker_buffer: Option<usize>,
+    /// Which queues it takes from (a comma-separated list); by default those of the kinds it handles.
+    #[serde(deserialize_with = "queues")]
+    pub worker_queues: Vec<QueueName>,
+    /// A name for people; by default the host's name.
+    pub worker_label: Option<String>,
+    /// A worker silent for this long loses its jobs to others.
+    #[serde(with = "duration")]
+    pub worker_lease: Duration,
+    /// On shutdown, how long running handlers may still take.
+    #[serde(with = "duration")]
+    pub worker_grace: Duration,
+    /// A job that has taken this many workers down with it is `dead`.
+    pub worker_crash_limit: u32,
+
+    /// Which log lines are written: a level, or directives such as `info,windlass_worker=debug`.
+    pub log: String,
+    /// How: `text` or `json`.
+    pub log_format: LogFormat,
+}
+
+/// What the API does with kinds that no worker has made known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnknownKinds {
+    /// Answers 422 and stores nothing.
+    Refuse,
+    /// Accepts the job for a worker that may come.
+    Accept,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines: one object per line.
+    Json,
+}
+
+/// Settings that cannot be used, with the setting and what was expected.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// A value has the wrong form, a key is unknown, or the file cannot be read.
+    #[error("cannot read the settings: {0}")]
+    Read(#[source] Box<figment::Error>),
+    /// A value is out of its range.
+    #[error("{setting} {problem}")]
+    Invalid {
+        /// The setting.
+        setting: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let client = ClientOptions::default();
+        let store = StoreOptions::default();
+        Self {
+            store_url: SecretUrl("sqlite:windlass-data/windlass.db".into()),
+            broker_url: SecretUrl("memory:".into()),
+            store_schema: store.schema,
+            store_connections: store.connections,
+            store_timeout: store.deadline,
+            republish_after: client.republish_after,
+            republish_bound: client.republish_bound,
+            api_listen: "127.0.0.1:8080".into(),
+            api_max_body: 1024 * 1024,
+            api_max_depth: 64,
+            api_unknown_kinds: UnknownKinds::Refuse,
+            api_timeout: Duration::from_secs(30),
+            api_idempotency_ttl: Duration::from_secs(24 * 3600),
+            worker_concurrency: 100,
+            worker_buffer: None,
+            worker_queues: Vec::new(),
+            worker_label: None,
+            worker_lease: Duration::from_secs(30),
+            worker_grace: Duration::from_secs(25),
+            worker_crash_limit: 3,
+            log: "info".into(),
+            log_format: LogFormat::Text,
+        }
+    }
+}
+
+impl Settings {
+    /// Reads the file and the environment.
+    ///
+    /// # Errors
+    /// The first value that cannot be used, by name and place.
+    pub fn load() -> Result<Self, SettingsError> {
+        let named = std::env::var_os("WINDLASS_CONFIG").map(PathBuf::from);
+        if named.as_ref().is_some_and(|file| !file.is_file()) {
+            return Err(SettingsError::Invalid {
+                setting: "WINDLASS_CONFIG",
+                problem: "names a file that does not exist",
+            });
+        }
+        let file = named.unwrap_or_else(|| "windlass.toml".into());
+        let sources = Figment::from(Serialized::defaults(Self::default())).merge(Toml::file_exact(file));
+        Self::extract(sources.merge(Self::environment()))
+    }
+
+    fn extract(sources: Figment) -> Result<Self, SettingsError> {
+        let settings: Self = sources.extract().map_err(|e| SettingsError::Read(Box::new(e)))?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// Only variables that are settings: others with our prefix belong to handlers and tests.
+    fn environment() -> Env {
+        let names: Vec<String> = match serde_json::to_value(Self::default()) {
+            Ok(serde_json::Value::Object(fields)) => fields.into_iter().map(|(name, _)| name).collect(),
+            _ => Vec::new(),
+        };
+        Env::prefixed("WINDLASS_").filter(move |key| names.iter().any(|name| key == name.as_str()))
+    }
+
+    fn check(&self) -> Result<(), SettingsError> {
+        let invalid = |setting, problem| Err(SettingsError::Invalid { setting, problem });
+        if self.store_connections < 2 {
+            return invalid("store_connections", "must be at least 2");
+        }
+        if self.worker_concurrency == 0 {
+            return invalid("worker_concurrency", "must be at least 1");
+        }
+        if self.worker_crash_limit == 0 {
+            return invalid("worker_crash_limit", "must be at least 1");
+        }
+        if self.worker_lease < Duration::from_secs(1) {
+            return invalid("worker_lease", "must be at least 1s");
+        }
+        Ok(())
+    }
+
+    /// How the client watches its outbox.
+    #[must_use]
+    pub fn client_options(&self) -> ClientOptions {
+        ClientOptions {
+            republish_after: self.republish_after,
+            republish_bound: self.republish_bound,
+            ..ClientOptions::default()
+        }
+    }
+
+    /// How the store is opened.
+    #[must_use]
+    pub fn store_options(&self) -> StoreOptions {
+        StoreOptions {
+            schema: self.store_schema.clone(),
+            connections: self.store_connections,
+            deadline: self.store_timeout,
+        }
+    }
+}
+
+/// A URL that may hold a password, which never shows in `Debug`, `Display` or serialised form.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretUrl(String);
+
+impl SecretUrl {
+    /// The whole URL, for the driver only.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for SecretUrl {
+    fn from(url: String) -> Self {
+        Self(url)
+    }
+}
+
+impl fmt::Display for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some((scheme, rest)) = self.0.split_once("://") else {
+            // `memory:`, `sqlite:file`: no place for a password. Anything else may be a secret pasted wrongly.
+            let known = ["memory:", "sqlite:"].iter().any(|scheme| self.0.starts_with(scheme));
+            return f.write_str(if known { &self.0 } else { "(hidden)" });
+        };
+        // The query may hold secrets as well (`?password=`), and so may all that precedes the last `@`.
+        let rest = rest.split(['?', '#']).next().unwrap_or_default();
+        match rest.rsplit_once('@') {
+            Some((_, host)) => write!(f, "{scheme}://***@{host}"),
+            None => write!(f, "{scheme}://{rest}"),
+        }
+    }
+}
+
+impl fmt::Debug for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self)
+    }
+}
+
+impl Serialize for SecretUrl {
+    /// In full: only ever used for the defaults above, which hold no secret.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A list, or one text with commas, as environments have it.
+fn queues<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<QueueName>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum List {
+        Items(Vec<String>),
+        Text(String),
+    }
+    let items = match List::deserialize(deserializer)? {
+        List::Items(items) => items,
+        List::Text(text) => text.split(',').map(|item| item.trim().to_owned()).collect(),
+    };
+    items.iter().filter(|item| !item.is_empty()).map(|item| item.parse().map_err(D::Error::custom)).collect()
+}
+
+mod duration {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_duration(*duration))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_duration(&text)
+            .map_err(|e| D::Error::custom(format!("{e}; write a duration such as \"30s\" or \"5m\"")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(toml: &str) -> Result<Settings, SettingsError> {
+        Settings::extract(Figment::from(Serialized::defaults(Settings::default())).merge(Toml::string(toml)))
+    }
+
+    #[test]
+    fn defaults_round_trip_and_a_file_overrides_them() {
+        let settings = read("worker_lease = \"5s\"\nworker_queues = [\"mail\"]\napi_unknown_kinds = \"accept\"");
+        let settings = settings.unwrap();
+        assert_eq!(settings.worker_lease, Duration::from_secs(5));
+        assert_eq!(settings.worker_queues, ["mail".parse().unwrap()]);
+        assert_eq!(settings.api_unknown_kinds, UnknownKinds::Accept);
+        assert_eq!(settings.broker_url.expose(), "memory:");
+        assert_eq!(read("worker_queues = \"a, b\"").unwrap().worker_queues.len(), 2);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named() {
+        for (toml, name) in [
+            ("worker_leese = \"5s\"", "worker_leese"),
+            ("worker_lease = \"soon\"", "worker_lease"),
+            ("worker_lease = \"1ms\"", "worker_lease"),
+            ("worker_concurrency = 0", "worker_concurrency"),
+            ("worker_queues = [\"a b\"]", "worker_queues"),
+            ("api_unknown_kinds = \"maybe\"", "api_unknown_kinds"),
+        ] {
+            let message = read(toml).unwrap_err().to_string();
+            assert!(message.contains(name), "{toml}: {message}");
+        }
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        for url in [
+            "postgres://u:hunter2@db/x",
+            "postgres://u:p@hunter2@db/x",
+            "postgres://db/x?password=hunter2",
+            "hunter2",
+            "amqp://hunter2@host",
+        ] {
+            let shown = format!("{0} {0:?}", SecretUrl::from(url.to_owned()));
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+        let shown = format!("{:?}", read("store_url = \"postgres://u:hunter2@db/x\"").unwrap());
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+}

@@ -1,0 +1,354 @@
+//! A cluster of real processes over real servers, under a schema and a queue of its own.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::{
+    fs::File,
+    future::Future,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, PgPool, Row};
+use uuid::Uuid;
+
+/// How long anything that must come may take.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+pub struct Cluster {
+    pub pool: PgPool,
+    pub schema: String,
+    pub http: reqwest::Client,
+    environment: Vec<(String, String)>,
+    folder: tempfile::TempDir,
+}
+
+impl Cluster {
+    /// An empty cluster on the shared RabbitMQ. `settings` are `WINDLASS_` variables without the prefix.
+    pub async fn new(settings: &[(&str, &str)]) -> Self {
+        Self::on(&server("WINDLASS_TEST_RABBITMQ_URL"), settings).await
+    }
+
+    /// An empty cluster on the RabbitMQ at `broker_url`.
+    pub async fn on(broker_url: &str, settings: &[(&str, &str)]) -> Self {
+        let schema = format!("e2e_{}", Uuid::new_v4().simple());
+        let store_url = server("WINDLASS_TEST_POSTGRES_URL");
+        // The test's own connections are not to be among those it cuts.
+        let pool = PgPool::connect(&store_url).await.unwrap();
+        let cut = if store_url.contains('?') { '&' } else { '?' };
+        let mut environment = vec![
+            ("STORE_URL".to_owned(), format!("{store_url}{cut}application_name={schema}")),
+            ("STORE_SCHEMA".to_owned(), schema.clone()),
+            ("BROKER_URL".to_owned(), broker_url.to_owned()),
+            ("WORKER_QUEUES".to_owned(), schema.clone()),
+            ("WORKER_LEASE".to_owned(), "3s".to_owned()),
+            ("WORKER_CONCURRENCY".to_owned(), "20".to_owned()),
+            ("REPUBLISH_AFTER".to_owned(), "2s".to_owned()),
+            ("LOG".to_owned(), "info".to_owned()),
+        ];
+        environment.extend(settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
+        let folder = tempfile::tempdir().unwrap();
+        let cluster = Self { pool, schema, http: reqwest::Client::new(), environment, folder };
+
+        let migrated = cluster.command(&["migrate"]).output().unwrap();
+        assert!(migrated.status.success(), "{migrated:?}");
+        cluster.execute("CREATE TABLE {schema}.trail (job_id uuid, attempt int, what text, pid bigint, at timestamptz DEFAULT clock_timestamp())").await;
+        cluster.execute("CREATE TABLE {schema}.payments (job_id uuid, amount bigint)").await;
+        cluster
+    }
+
+    /// Starts an API process and waits until it answers.
+    pub async fn api(&self) -> Api {
+        let port = free_port();
+        let api = Api { url: format!("http://127.0.0.1:{port}"), port, process: self.start_api(port) };
+        self.api_ready(&api).await;
+        api
+    }
+
+    /// Starts the API process again at the same address.
+    pub async fn restart_api(&self, api: &mut Api) {
+        api.process.kill();
+        api.process = self.start_api(api.port);
+        self.api_ready(api).await;
+    }
+
+    fn start_api(&self, port: u16) -> Process {
+        self.spawn("api", &["api", "--listen", &format!("127.0.0.1:{port}")])
+    }
+
+    async fn api_ready(&self, api: &Api) {
+        until("the API answers", || async {
+            let answer = self.http.get(format!("{}/readyz", api.url)).send().await;
+            answer.is_ok_and(|answer| answer.status().is_success())
+        })
+        .await;
+    }
+
+    /// Starts a worker process and waits until it is registered.
+    pub async fn worker(&self) -> Process {
+        let before = self.count("SELECT count(*) FROM {schema}.workers").await;
+        let process = self.spawn("worker", &["worker"]);
+        until("the worker is registered", || async {
+            self.count("SELECT count(*) FROM {schema}.workers").await > before
+        })
+        .await;
+        process
+    }
+
+    /// Starts a worker process without waiting for anything.
+    pub fn spawn_worker(&self) -> Process {
+        self.spawn("worker", &["worker"])
+    }
+
+    /// The body of an enqueue of `payload` under `kind` into this cluster's queue.
+    pub fn job(&self, kind: &str, payload: Value) -> Value {
+        json!({"kind": kind, "queue": self.schema, "payload": payload})
+    }
+
+    /// Enqueues, and answers the id if, and only if, the API said 202.
+    pub async fn enqueue(&self, api: &Api, body: &Value) -> Option<Uuid> {
+        let answer = self.http.post(format!("{}/v1/jobs", api.url)).json(body).send().await.ok()?;
+        if answer.status() != 202 {
+            return None;
+        }
+        // The answer counts once its status line is here: that is when a client believes it.
+        let location = answer.headers().get("location")?.to_str().ok()?.to_owned();
+        Some(location.rsplit('/').next()?.parse().unwrap())
+    }
+
+    /// Enqueues `count` jobs, some at a time, and answers the ids accepted.
+    pub async fn enqueue_many(&self, api: &Api, body: &Value, count: usize) -> Vec<Uuid> {
+        use futures::StreamExt as _;
+        let ids = futures::stream::iter(0..count).map(|_| self.enqueue(api, body)).buffer_unordered(50);
+        ids.filter_map(std::future::ready).collect().await
+    }
+
+    /// The job as the API shows it.
+    pub async fn get(&self, api: &Api, id: Uuid) -> Value {
+        let answer = self.http.get(format!("{}/v1/jobs/{id}", api.url)).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        answer.json().await.unwrap()
+    }
+
+    /// Waits until each of `ids` has succeeded.
+    pub async fn all_succeed(&self, ids: &[Uuid]) {
+        self.all_reach(ids, &[4]).await;
+    }
+
+    /// Waits until each of `ids` is in one of the states with these codes.
+    pub async fn all_reach(&self, ids: &[Uuid], codes: &[i16]) {
+        let statement = self.sql("SELECT state, count(*) FROM {schema}.jobs WHERE id = ANY($1) GROUP BY state");
+        let started = Instant::now();
+        loop {
+            let rows = sqlx::query(statement.clone()).bind(ids).fetch_all(&self.pool).await.unwrap();
+            let states: Vec<(i16, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+            let there: i64 = states.iter().filter(|(code, _)| codes.contains(code)).map(|(_, n)| n).sum();
+            if there == i64::try_from(ids.len()).unwrap() {
+                return;
+            }
+            assert!(started.elapsed() < PATIENCE, "of {} jobs, by state: {states:?}", ids.len());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// How often the handlers of these jobs ran to their end.
+    pub async fn ends(&self, ids: &[Uuid]) -> i64 {
+        let statement = self.sql("SELECT count(*) FROM {schema}.trail WHERE what = 'end' AND job_id = ANY($1)");
+        sqlx::query(statement).bind(ids).fetch_one(&self.pool).await.unwrap().get(0)
+    }
+
+    /// Cuts every connection that the cluster's processes have to Postgres; answers how many.
+    pub async fn cut_connections(&self) -> i64 {
+        sqlx::query("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = $1")
+            .bind(&self.schema)
+            .fetch_one(&self.pool)
+            .await
+            .unwrap()
+            .get(0)
+    }
+
+    pub async fn count(&self, statement: &str) -> i64 {
+        sqlx::query(self.sql(statement)).fetch_one(&self.pool).await.unwrap().get(0)
+    }
+
+    pub async fn execute(&self, statement: &str) {
+        sqlx::query(self.sql(statement)).execute(&self.pool).await.unwrap();
+    }
+
+    fn sql(&self, statement: &str) -> AssertSqlSafe<String> {
+        AssertSqlSafe(statement.replace("{schema}", &self.schema))
+    }
+
+    /// What the processes started as `name` have logged, all together.
+    pub fn logs(&self, name: &str) -> String {
+        let mut logs = String::new();
+        for entry in std::fs::read_dir(self.folder.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(name)) {
+                logs += &std::fs::read_to_string(path).unwrap();
+            }
+        }
+        logs
+    }
+
+    /// Removes what the test left on the servers. After a failure it stays, to be looked at.
+    pub async fn clean_up(self) {
+        let broker = windlass::driver::open_broker(&self.setting("BROKER_URL")).await.unwrap();
+        let lanes: Vec<_> = windlass::driver::Lane::of(&self.schema.parse().unwrap()).collect();
+        broker.delete(&lanes).await.unwrap();
+        broker.close().await;
+        self.execute("DROP SCHEMA {schema} CASCADE").await;
+    }
+
+    /// A setting of the cluster's processes.
+    pub fn setting(&self, name: &str) -> String {
+        let setting = self.environment.iter().rev().find(|(key, _)| key == name);
+        setting.map(|(_, value)| value.clone()).unwrap()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_windlass-e2e"));
+        command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
+        command.envs(self.environment.iter().map(|(name, value)| (format!("WINDLASS_{name}"), value)));
+        command
+    }
+
+    fn spawn(&self, name: &str, arguments: &[&str]) -> Process {
+        let log = self.folder.path().join(format!("{name}-{}.log", Uuid::new_v4().simple()));
+        let file = File::create(&log).unwrap();
+        let mut command = self.command(arguments);
+        command.stdout(file.try_clone().unwrap()).stderr(file);
+        Process { child: command.spawn().unwrap(), log }
+    }
+}
+
+pub struct Api {
+    pub url: String,
+    port: u16,
+    pub process: Process,
+}
+
+/// A process that is killed when dropped, and whose log is shown when its test fails.
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// `kill -9`, at once.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Sends a signal by its name, such as `STOP`.
+    pub fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", signal, &pid]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    pub fn pid(&self) -> i64 {
+        self.child.id().into()
+    }
+
+    /// Waits for the process to end by itself, and answers whether it ended well.
+    pub async fn ended(&mut self) -> bool {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.success();
+            }
+            assert!(started.elapsed() < PATIENCE, "the process does not end");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+            let tail: Vec<_> = log.lines().rev().take(40).collect();
+            eprintln!("---- {}", self.log.display());
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
+
+/// A server of the test's own, to be stopped, killed and wiped.
+pub struct Rabbit {
+    folder: tempfile::TempDir,
+    pub url: String,
+}
+
+impl Rabbit {
+    /// Starts a RabbitMQ with these lines added to its configuration.
+    pub async fn start(configuration: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("servers");
+        let path = path.to_str().unwrap().to_owned();
+        let lines = services(&["up", "--dir", &path, "rabbitmq"], configuration).await;
+        let url = lines
+            .lines()
+            .find_map(|line| line.trim_start_matches("export ").strip_prefix("WINDLASS_TEST_RABBITMQ_URL="))
+            .map(|url| url.trim_matches(['"', '\'']).to_owned())
+            .unwrap_or_else(|| panic!("no URL in {lines:?}"));
+        Self { folder, url }
+    }
+
+    /// Does `action` (`start`, `stop`, `kill`, `wipe`) to the server.
+    pub async fn order(&self, action: &str) {
+        let path = self.path();
+        services(&[action, "rabbitmq", "--dir", path.to_str().unwrap()], "").await;
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("servers")
+    }
+}
+
+impl Drop for Rabbit {
+    fn drop(&mut self) {
+        let _ = Command::new(services_script())
+            .args(["down", "--dir"])
+            .arg(self.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+    }
+}
+
+async fn services(arguments: &[&str], configuration: &str) -> String {
+    let mut command = Command::new(services_script());
+    command.args(arguments).stdin(Stdio::null());
+    if !configuration.is_empty() {
+        command.env("WINDLASS_RABBITMQ_CONF", configuration);
+    }
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn services_script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/services")
+}
+
+/// Waits for a condition, as long as anyone would.
+pub async fn until<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
+    let started = Instant::now();
+    while !condition().await {
+        assert!(started.elapsed() < PATIENCE, "waited too long until {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn server(variable: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run the tests by scripts/test"))
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}

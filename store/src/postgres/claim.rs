@@ -1,0 +1,104 @@
+use std::time::Duration;
+
+use sqlx::{Error, Row, postgres::PgRow};
+use uuid::Uuid;
+use windlass_core::{ClaimId, ClaimedJob, JobId, StoreError, WorkerId};
+
+use super::{PostgresStore, classify, range, unexpected};
+
+/// Claims a group in one statement, and notes whose it is. Plan: nested loop over the ids into the primary keys of
+/// the partitions in range.
+pub(super) const CLAIM: &str = "
+WITH claimed AS (
+    UPDATE {schema}.jobs j
+    SET state = {to:claim}, attempt = j.attempt + 1, worker_id = $1, started_at = now()
+    FROM unnest($3::uuid[]) AS w (id)
+    WHERE j.id = w.id AND j.id >= $4 AND j.id <= $5 AND j.state IN ({from:claim})
+    RETURNING j.id, j.attempt, j.uncounted, j.max_attempts, j.kind, j.queue, j.priority, j.payload, j.timeout_ms,
+              j.created_at, j.labels::text, j.trace
+), noted AS (
+    INSERT INTO {schema}.claims (id, worker_id, job_ids)
+    SELECT $2, $1, array_agg(id) FROM claimed HAVING count(*) > 0
+)
+SELECT * FROM claimed";
+
+/// What this very claim took when its answer was lost.
+pub(super) const CLAIMED_BEFORE: &str = "
+SELECT j.id, j.attempt, j.uncounted, j.max_attempts, j.kind, j.queue, j.priority, j.payload, j.timeout_ms,
+       j.created_at, j.labels::text, j.trace
+FROM {schema}.claims c CROSS JOIN LATERAL unnest(c.job_ids) AS w (id)
+JOIN {schema}.jobs j ON j.id = w.id AND j.state = {running} AND j.worker_id = $1
+WHERE c.id = $2 AND c.worker_id = $1";
+
+impl PostgresStore {
+    pub(super) async fn claim_group(
+        &self,
+        worker: WorkerId,
+        claim: ClaimId,
+        ids: &[JobId],
+    ) -> Result<Vec<ClaimedJob>, StoreError> {
+        // Sorted, so that concurrent claims lock rows in one order.
+        let mut ids: Vec<Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let Some((least, greatest)) = range(&ids) else { return Ok(Vec::new()) };
+        let wanted = ids.len();
+        let claimed = self
+            .query(&self.sql.claim)
+            .bind(worker.as_uuid())
+            .bind(claim.as_uuid())
+            .bind(ids)
+            .bind(least)
+            .bind(greatest)
+            .fetch_all(&self.pool)
+            .await;
+        let rows = match claimed {
+            Ok(rows) if rows.len() == wanted => rows,
+            Ok(rows) if !rows.is_empty() => rows,
+            // None left to claim. Perhaps an earlier call under this id took them, which may have been under way
+            // when this one began, so only a new statement can tell.
+            Ok(_) => self.claimed_before(worker, claim).await.map_err(classify)?,
+            Err(Error::Database(e)) if e.is_foreign_key_violation() => {
+                return Err(StoreError::WorkerUnknown(worker));
+            }
+            Err(Error::Database(e)) if e.is_unique_violation() => {
+                self.claimed_before(worker, claim).await.map_err(classify)?
+            }
+            Err(error) => return Err(classify(error)),
+        };
+        rows.iter().map(claimed_job).collect::<Result<_, _>>().map_err(classify)
+    }
+
+    async fn claimed_before(&self, worker: WorkerId, claim: ClaimId) -> Result<Vec<PgRow>, Error> {
+        let query = self.query(&self.sql.claimed_before).bind(worker.as_uuid()).bind(claim.as_uuid());
+        query.fetch_all(&self.pool).await
+    }
+}
+
+fn claimed_job(row: &PgRow) -> Result<ClaimedJob, Error> {
+    let attempt: i32 = row.try_get(1)?;
+    let uncounted: i32 = row.try_get(2)?;
+    let payload: String = row.try_get(7)?;
+    let trace: Option<String> = row.try_get(11)?;
+    Ok(ClaimedJob {
+        id: row.try_get::<Uuid, _>(0)?.into(),
+        fence: number(attempt)?,
+        attempt: number(attempt - uncounted)?,
+        max_attempts: number(row.try_get(3)?)?,
+        kind: row.try_get::<&str, _>(4)?.parse().map_err(unexpected)?,
+        queue: row.try_get::<&str, _>(5)?.parse().map_err(unexpected)?,
+        priority: u8::try_from(row.try_get::<i16, _>(6)?)
+            .map_err(unexpected)?
+            .try_into()
+            .map_err(|e: windlass_core::InvalidPriority| unexpected(e))?,
+        payload: serde_json::value::RawValue::from_string(payload).map_err(unexpected)?,
+        timeout: row.try_get::<Option<i64>, _>(8)?.map(|ms| Duration::from_millis(ms.max(0).unsigned_abs())),
+        created_at: row.try_get(9)?,
+        labels: serde_json::from_str(row.try_get(10)?).map_err(unexpected)?,
+        trace: trace.map(|trace| trace.parse()).transpose().map_err(|e: windlass_core::InvalidTraceParent| unexpected(e))?,
+    })
+}
+
+pub(super) fn number(value: i32) -> Result<u32, Error> {
+    u32::try_from(value).map_err(unexpected)
+}

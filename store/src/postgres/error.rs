@@ -1,0 +1,48 @@
+use sqlx::Error;
+use windlass_core::{Source, StoreError};
+
+/// What to do about a driver's error: wait, mend a setting, or report a bug.
+pub(super) fn classify(error: Error) -> StoreError {
+    match &error {
+        Error::Io(_) | Error::Protocol(_) | Error::PoolTimedOut | Error::PoolClosed | Error::WorkerCrashed => {
+            StoreError::Unavailable(Box::new(error))
+        }
+        Error::Tls(_) => config("store_url: the TLS connection to Postgres failed", "check `sslmode` in it, and the server's certificate"),
+        Error::Database(database) => {
+            let code = database.code().unwrap_or_default();
+            match &*code {
+                // Passwords are not quoted by the server.
+                "28P01" | "28000" => config(
+                    "store_url: Postgres refuses the user or the password",
+                    "check both, and the server's pg_hba.conf",
+                ),
+                "3D000" => config("store_url: the database does not exist", "create it, or correct the name"),
+                "42501" => config(
+                    &format!("store_url: the user lacks a right ({})", database.message()),
+                    "grant it, or run `windlass migrate` as the owner of the schema",
+                ),
+                "3F000" | "42P01" | "42703" => config(
+                    &format!("the schema does not fit this release ({})", database.message()),
+                    "run `windlass migrate`, and check store_schema",
+                ),
+                // Serialization and deadlock, connection trouble, resources, shutdown, read-only after a failover,
+                // cancelled by the server's timeouts.
+                "40001" | "40P01" | "25006" | "55P03" | "57014" => StoreError::Unavailable(Box::new(error)),
+                code if ["08", "53", "57P", "58"].iter().any(|class| code.starts_with(class)) => {
+                    StoreError::Unavailable(Box::new(error))
+                }
+                _ => StoreError::Unexpected(Box::new(error)),
+            }
+        }
+        _ => StoreError::Unexpected(Box::new(error)),
+    }
+}
+
+fn config(problem: &str, remedy: &str) -> StoreError {
+    StoreError::Config { problem: problem.into(), remedy: remedy.into() }
+}
+
+/// For values in a row that this release cannot read.
+pub(super) fn unexpected(error: impl Into<Source>) -> Error {
+    Error::Decode(error.into())
+}

@@ -1,0 +1,104 @@
+use std::time::Duration;
+
+use sqlx::{Error, PgConnection, Row};
+use uuid::Uuid;
+use windlass_core::{ClaimId, Finish, JobId, Outcome, WorkerId};
+
+use super::{PostgresStore, range};
+
+/// Records a group of outcomes in one statement, each only under its fence. Plan: nested loop over the outcomes into
+/// the primary keys of the partitions in range.
+pub(super) const FINISH: &str = "
+WITH input AS (
+    SELECT * FROM unnest($2::uuid[], $3::int4[], $4::int2[], $5::int4[], $6::float8[], $7::text[], $8::text[])
+        AS i (id, fence, target, uncounted, after, result, error)
+), done AS (
+    UPDATE {schema}.jobs j
+    SET state = CASE WHEN j.cancel_requested AND i.target NOT IN ({succeeded}, {dead}) THEN {to:abort} ELSE i.target END,
+        uncounted = j.uncounted + i.uncounted,
+        run_at = CASE WHEN NOT j.cancel_requested THEN now() + make_interval(secs => i.after) END,
+        finished_at = CASE WHEN j.cancel_requested OR i.target IN ({succeeded}, {cancelled}, {dead}) THEN now() END,
+        result = i.result
+    FROM input i
+    WHERE j.id = i.id AND j.id >= $9 AND j.id <= $10 AND j.attempt = i.fence AND j.state = {running}
+    RETURNING j.id, j.state, j.attempt, j.uncounted, j.run_at, j.cancel_requested, i.error
+), failed AS (
+    INSERT INTO {schema}.job_errors (job_id, fence, attempt, worker, message)
+    SELECT id, attempt, attempt - uncounted,
+           coalesce((SELECT label FROM {schema}.workers WHERE id = $1), $1::text), error
+    FROM done WHERE error IS NOT NULL
+), waiting AS (
+    INSERT INTO {schema}.due (job_id, run_at)
+    SELECT id, run_at FROM done WHERE state IN ({scheduled}, {retrying})
+    ON CONFLICT (job_id) DO UPDATE SET run_at = excluded.run_at
+), released AS (
+    INSERT INTO {schema}.outbox (job_ids, due_at)
+    SELECT array_agg(id), now() FROM done WHERE state = {queued} HAVING count(*) > 0
+), settled AS (
+    DELETE FROM {schema}.cancellations WHERE job_id IN (SELECT id FROM done WHERE cancel_requested)
+), closed AS (
+    DELETE FROM {schema}.claims WHERE id = ANY($11)
+)
+SELECT id FROM done";
+
+impl PostgresStore {
+    pub(super) async fn finish_on(
+        &self,
+        connection: &mut PgConnection,
+        worker: WorkerId,
+        finishes: &[Finish],
+        closed: &[ClaimId],
+    ) -> Result<Vec<JobId>, Error> {
+        // In the order in which claims lock rows.
+        let mut finishes: Vec<&Finish> = finishes.iter().collect();
+        finishes.sort_unstable_by_key(|finish| finish.id);
+        let ids: Vec<Uuid> = finishes.iter().map(|finish| finish.id.as_uuid()).collect();
+        // With nothing to finish, any range does.
+        let (least, greatest) = range(&ids).unwrap_or_default();
+        let outcomes = || finishes.iter().map(|finish| &finish.outcome);
+        let target = |outcome: &Outcome| outcome.event().target().map(|state| state.code());
+        let rows = self
+            .query(&self.sql.finish)
+            .bind(worker.as_uuid())
+            .bind(&ids)
+            .bind(finishes.iter().map(|f| i32::try_from(f.fence).unwrap_or(i32::MAX)).collect::<Vec<_>>())
+            .bind(outcomes().map(target).collect::<Vec<_>>())
+            .bind(outcomes().map(|outcome| i32::from(!outcome.counts())).collect::<Vec<_>>())
+            .bind(outcomes().map(after).collect::<Vec<_>>())
+            .bind(outcomes().map(result).collect::<Vec<_>>())
+            .bind(outcomes().map(error).collect::<Vec<_>>())
+            .bind(least)
+            .bind(greatest)
+            .bind(closed.iter().map(|claim| claim.as_uuid()).collect::<Vec<_>>())
+            .fetch_all(connection)
+            .await?;
+        rows.iter().map(|row| Ok(row.try_get::<Uuid, _>(0)?.into())).collect()
+    }
+}
+
+fn after(outcome: &Outcome) -> Option<f64> {
+    match outcome {
+        Outcome::Retry { after, .. } | Outcome::Snoozed { after } => Some(seconds(*after)),
+        _ => None,
+    }
+}
+
+/// Within what an interval holds: a thousand years are for ever.
+pub(super) fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64().min(1000.0 * 365.0 * 86_400.0)
+}
+
+fn result(outcome: &Outcome) -> Option<&str> {
+    match outcome {
+        Outcome::Succeeded { result } => result.as_deref().map(|result| result.get()),
+        _ => None,
+    }
+}
+
+/// Postgres' text has no NUL; a handler's error may.
+fn error(outcome: &Outcome) -> Option<String> {
+    match outcome {
+        Outcome::Retry { error, .. } | Outcome::Dead { error } => Some(error.replace('\0', "\u{fffd}")),
+        _ => None,
+    }
+}

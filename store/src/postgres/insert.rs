@@ -1,0 +1,162 @@
+use std::{collections::HashMap, time::Duration};
+
+use sqlx::{Error, PgConnection, Row};
+use uuid::Uuid;
+use windlass_core::{InsertOutcome, Inserted, NewJob, OutboxId, State, Timestamp};
+
+use super::{PostgresStore, unexpected};
+
+/// How long the process that accepted a group has to publish it, before a relay does.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Accepts a group in one statement: jobs, times of those not due yet, and one outbox row for the others. A job whose
+/// id exists is skipped, so the statement may be repeated.
+pub(super) const INSERT: &str = "
+WITH input AS (
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::int2[], $5::text[], $6::int4[], $7::int8[],
+                         $8::timestamptz[], $9::text[], $10::text[])
+        AS i (id, kind, queue, priority, payload, max_attempts, timeout_ms, run_at, labels, trace)
+), created AS (
+    INSERT INTO {schema}.jobs AS j
+        (id, kind, queue, priority, payload, max_attempts, timeout_ms, labels, trace, state, run_at)
+    SELECT id, kind, queue, priority, payload, max_attempts, timeout_ms, labels::jsonb, trace,
+           CASE WHEN run_at > now() THEN {scheduled} ELSE {queued} END,
+           CASE WHEN run_at > now() THEN run_at END
+    FROM input
+    ON CONFLICT (id) DO NOTHING
+    RETURNING j.id, j.state, j.run_at
+), waiting AS (
+    INSERT INTO {schema}.due (job_id, run_at)
+    SELECT id, run_at FROM created WHERE state = {scheduled}
+), ledger AS (
+    INSERT INTO {schema}.outbox (job_ids, due_at)
+    SELECT array_agg(id), now() + make_interval(secs => $11)
+    FROM created WHERE state = {queued} HAVING count(*) > 0
+    RETURNING id
+)
+SELECT now(), (SELECT id FROM ledger)";
+
+/// Takes idempotency keys, each of them once per statement; those past their time are free. Keys come sorted, so that
+/// groups with the same keys cannot wait for each other in a circle.
+pub(super) const INSERT_KEYS: &str = "
+INSERT INTO {schema}.idempotency_keys AS k (key, fingerprint, job_id, expires_at)
+SELECT key, fingerprint, job_id, now() + make_interval(secs => ttl)
+FROM unnest($1::text[], $2::bytea[], $3::uuid[], $4::float8[]) AS i (key, fingerprint, job_id, ttl)
+ON CONFLICT (key) DO UPDATE
+    SET fingerprint = excluded.fingerprint, job_id = excluded.job_id, expires_at = excluded.expires_at
+    WHERE k.expires_at <= now()";
+
+/// Who has the keys now. A statement of its own, so that it sees what concurrent groups have committed.
+pub(super) const SELECT_KEYS: &str =
+    "SELECT key, fingerprint, job_id FROM {schema}.idempotency_keys WHERE key = ANY($1)";
+
+/// The holder of an idempotency key.
+struct Holder {
+    fingerprint: Vec<u8>,
+    job_id: Uuid,
+}
+
+impl PostgresStore {
+    pub(super) async fn insert_group(&self, jobs: &[NewJob]) -> Result<Inserted, Error> {
+        if jobs.iter().all(|job| job.idempotency.is_none()) {
+            let mut connection = self.pool.acquire().await?;
+            return self.insert_on(&mut connection, jobs, GRACE).await;
+        }
+        let mut transaction = self.pool.begin().await?;
+        let inserted = self.insert_on(&mut transaction, jobs, GRACE).await?;
+        transaction.commit().await?;
+        Ok(inserted)
+    }
+
+    /// Accepts on this connection; a group with idempotency keys needs a transaction around it.
+    pub(super) async fn insert_on(
+        &self,
+        connection: &mut PgConnection,
+        jobs: &[NewJob],
+        grace: Duration,
+    ) -> Result<Inserted, Error> {
+        let holders = self.take_keys(connection, jobs).await?;
+        let held_by_another = |job: &NewJob| -> Option<InsertOutcome> {
+            let idempotency = job.idempotency.as_ref()?;
+            let holder = holders.get(&idempotency.key)?;
+            if holder.job_id == job.id.as_uuid() {
+                None
+            } else if holder.fingerprint == idempotency.fingerprint {
+                Some(InsertOutcome::Existing(holder.job_id.into()))
+            } else {
+                Some(InsertOutcome::KeyReused)
+            }
+        };
+        let answers: Vec<_> = jobs.iter().map(held_by_another).collect();
+        let new = || jobs.iter().zip(&answers).filter(|(_, answer)| answer.is_none()).map(|(job, _)| job);
+        let (at, outbox) = self.insert_rows(connection, new(), grace).await?;
+        let outcomes = jobs.iter().zip(answers).map(|(job, answer)| {
+            answer.unwrap_or_else(|| {
+                let later = job.run_at.is_some_and(|run_at| run_at > at);
+                InsertOutcome::Created(if later { State::Scheduled } else { State::Queued })
+            })
+        });
+        Ok(Inserted { at, outcomes: outcomes.collect(), outbox })
+    }
+
+    async fn insert_rows<'a>(
+        &self,
+        connection: &mut PgConnection,
+        jobs: impl Iterator<Item = &'a NewJob> + Clone,
+        grace: Duration,
+    ) -> Result<(Timestamp, Option<OutboxId>), Error> {
+        let labels = |job: &NewJob| match job.labels.is_empty() {
+            true => Ok("{}".to_owned()),
+            false => serde_json::to_string(&job.labels).map_err(unexpected),
+        };
+        let ids: Vec<Uuid> = jobs.clone().map(|job| job.id.as_uuid()).collect();
+        let row = self
+            .query(&self.sql.insert)
+            .bind(ids)
+            .bind(jobs.clone().map(|job| job.kind.as_str()).collect::<Vec<_>>())
+            .bind(jobs.clone().map(|job| job.queue.as_str()).collect::<Vec<_>>())
+            .bind(jobs.clone().map(|job| job.priority as i16).collect::<Vec<_>>())
+            .bind(jobs.clone().map(|job| job.payload.get()).collect::<Vec<_>>())
+            .bind(jobs.clone().map(|job| i32::try_from(job.max_attempts).unwrap_or(i32::MAX)).collect::<Vec<_>>())
+            .bind(jobs.clone().map(|job| job.timeout.map(millis)).collect::<Vec<_>>())
+            .bind(jobs.clone().map(|job| job.run_at).collect::<Vec<_>>())
+            .bind(jobs.clone().map(labels).collect::<Result<Vec<_>, _>>()?)
+            .bind(jobs.clone().map(|job| job.trace.as_ref().map(|t| t.as_str())).collect::<Vec<_>>())
+            .bind(grace.as_secs_f64())
+            .fetch_one(connection)
+            .await?;
+        Ok((row.try_get(0)?, row.try_get::<Option<i64>, _>(1)?.map(OutboxId)))
+    }
+
+    /// Takes the keys of these jobs where they are free, and answers who holds each in the end.
+    async fn take_keys(
+        &self,
+        connection: &mut PgConnection,
+        jobs: &[NewJob],
+    ) -> Result<HashMap<String, Holder>, Error> {
+        let mut keyed: Vec<_> =
+            jobs.iter().filter_map(|job| Some((job.idempotency.as_ref()?, job.id.as_uuid()))).collect();
+        if keyed.is_empty() {
+            return Ok(HashMap::new());
+        }
+        // Stable: of several jobs with one key in this group, the first has it.
+        keyed.sort_by(|a, b| a.0.key.cmp(&b.0.key));
+        keyed.dedup_by(|later, first| later.0.key == first.0.key);
+        let keys: Vec<&str> = keyed.iter().map(|(idempotency, _)| idempotency.key.as_str()).collect();
+        self.query(&self.sql.insert_keys)
+            .bind(keys.clone())
+            .bind(keyed.iter().map(|(i, _)| i.fingerprint.as_slice()).collect::<Vec<_>>())
+            .bind(keyed.iter().map(|(_, id)| *id).collect::<Vec<_>>())
+            .bind(keyed.iter().map(|(i, _)| i.ttl.as_secs_f64()).collect::<Vec<_>>())
+            .execute(&mut *connection)
+            .await?;
+        let rows = self.query(&self.sql.select_keys).bind(keys).fetch_all(connection).await?;
+        rows.iter()
+            .map(|row| Ok((row.try_get(0)?, Holder { fingerprint: row.try_get(1)?, job_id: row.try_get(2)? })))
+            .collect()
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,278 @@
+//! The Postgres store. Each file holds the statements of one group of operations, with the plan they must keep.
+
+mod claim;
+mod error;
+mod finish;
+mod insert;
+mod maintain;
+mod migrate;
+mod outbox;
+mod read;
+mod worker;
+
+use std::{any::Any, fmt, future::Future, time::Duration};
+
+use async_trait::async_trait;
+use sqlx::{
+    Postgres, SqlStr, Transaction,
+    postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions},
+};
+use uuid::Uuid;
+use windlass_core::{
+    CancelOutcome, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted, JobId, JobRecord, KindInfo, NewJob,
+    NewWorker, OutboxGroup, OutboxId, Rescued, Store, StoreError, WorkerId,
+};
+
+use self::error::{classify, unexpected};
+use crate::{StoreOptions, template::fill};
+
+/// Connections idle for longer are tried before use, so that a server's restart is noticed in time; younger ones are
+/// not, since that would cost every statement a round trip.
+const TRY_AFTER_IDLE: Duration = Duration::from_secs(1);
+
+/// Keeps jobs in Postgres 14 or newer, in a schema of its own.
+///
+/// No statement relies on session state, so it works behind a pooler in transaction mode. One without support for
+/// prepared statements (PgBouncer before 1.21) needs `?statement-cache-capacity=0` in the URL.
+#[derive(Clone)]
+pub struct PostgresStore {
+    pool: PgPool,
+    schema: String,
+    deadline: Duration,
+    sql: std::sync::Arc<Statements>,
+    /// Whether the pooler, if any, keeps prepared statements.
+    persistent: bool,
+}
+
+/// The statements, filled in once.
+struct Statements {
+    insert: SqlStr,
+    insert_keys: SqlStr,
+    select_keys: SqlStr,
+    claim: SqlStr,
+    claimed_before: SqlStr,
+    finish: SqlStr,
+    get: SqlStr,
+    cancel: SqlStr,
+    outbox_take: SqlStr,
+    outbox_drop: SqlStr,
+    outbox_published: SqlStr,
+    promote_due: SqlStr,
+    heartbeat: SqlStr,
+    rescue: SqlStr,
+}
+
+impl Statements {
+    fn new(schema: &str) -> Self {
+        Self {
+            insert: fill(insert::INSERT, schema),
+            insert_keys: fill(insert::INSERT_KEYS, schema),
+            select_keys: fill(insert::SELECT_KEYS, schema),
+            claim: fill(claim::CLAIM, schema),
+            claimed_before: fill(claim::CLAIMED_BEFORE, schema),
+            finish: fill(finish::FINISH, schema),
+            get: fill(read::GET, schema),
+            cancel: fill(read::CANCEL, schema),
+            outbox_take: fill(outbox::TAKE, schema),
+            outbox_drop: fill(outbox::DROP, schema),
+            outbox_published: fill(outbox::PUBLISHED, schema),
+            promote_due: fill(outbox::PROMOTE_DUE, schema),
+            heartbeat: fill(worker::HEARTBEAT, schema),
+            rescue: fill(worker::RESCUE, schema),
+        }
+    }
+}
+
+impl PostgresStore {
+    /// Opens the store at `url` without connecting yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Config`] for a malformed URL or schema name.
+    pub fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
+        let schema = options.schema.clone();
+        let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+        let starts_well = schema.bytes().next().is_some_and(|b| !b.is_ascii_digit());
+        if !starts_well || schema.len() > 48 || !schema.bytes().all(letter) {
+            return Err(StoreError::Config {
+                problem: "store_schema is not a valid schema name".into(),
+                remedy: "use 1 to 48 lower-case letters, digits and '_', not starting with a digit".into(),
+            });
+        }
+        // The error is not shown, since it may quote the password.
+        let connect: PgConnectOptions = url.parse().map_err(|_| StoreError::Config {
+            problem: "store_url is not a valid Postgres URL".into(),
+            remedy: "write postgres://user:password@host:port/database, with special characters percent-encoded"
+                .into(),
+        })?;
+        let persistent = !url.contains("statement-cache-capacity=0");
+        let pool = PgPoolOptions::new()
+            .max_connections(options.connections)
+            .acquire_timeout(options.deadline)
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for < TRY_AFTER_IDLE {
+                        return Ok(true);
+                    }
+                    Ok(sqlx::Connection::ping(connection).await.is_ok())
+                })
+            })
+            .connect_lazy_with(connect);
+        let sql = Statements::new(&schema).into();
+        Ok(Self { pool, schema, deadline: options.deadline, sql, persistent })
+    }
+
+    /// Begins a transaction on the store's pool, for writes that are to be one with a job's
+    /// [completion](Self::finish_in).
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn begin(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
+        self.within(self.pool.begin()).await
+    }
+
+    /// Accepts jobs in the caller's transaction. Their outbox group is due as soon as that commits.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn insert_in(
+        &self,
+        connection: &mut PgConnection,
+        jobs: &[NewJob],
+    ) -> Result<Inserted, StoreError> {
+        self.within(self.insert_on(connection, jobs, Duration::ZERO)).await
+    }
+
+    /// Records an outcome in the caller's transaction. `false`: the lease is lost, and the transaction must not
+    /// commit.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn finish_in(
+        &self,
+        connection: &mut PgConnection,
+        worker: WorkerId,
+        finish: &Finish,
+    ) -> Result<bool, StoreError> {
+        let recorded = self.finish_on(connection, worker, std::slice::from_ref(finish), &[]);
+        Ok(!self.within(recorded).await?.is_empty())
+    }
+
+    /// Runs an operation under the deadline.
+    async fn within<T>(
+        &self,
+        operation: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, StoreError> {
+        match tokio::time::timeout(self.deadline, operation).await {
+            Ok(answer) => answer.map_err(classify),
+            Err(_) => Err(StoreError::Timeout(self.deadline)),
+        }
+    }
+
+    fn query(&self, sql: &SqlStr) -> sqlx::query::Query<'static, Postgres, sqlx::postgres::PgArguments> {
+        sqlx::query(sql.clone()).persistent(self.persistent)
+    }
+}
+
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the pool, whose options hold the password.
+        f.debug_struct("PostgresStore").field("schema", &self.schema).finish_non_exhaustive()
+    }
+}
+
+/// The least and greatest of `ids`, which let a statement prune partitions. `None` for none.
+fn range(ids: &[Uuid]) -> Option<(Uuid, Uuid)> {
+    Some((*ids.iter().min()?, *ids.iter().max()?))
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn migrate(&self) -> Result<(), StoreError> {
+        // Longer than a statement's deadline: another process may be migrating, and a large table takes its time.
+        self.migrate_schema().await.map_err(classify)
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.within(self.schema_version()).await.and_then(migrate::check)
+    }
+
+    async fn insert(&self, jobs: &[NewJob]) -> Result<Inserted, StoreError> {
+        self.within(self.insert_group(jobs)).await
+    }
+
+    async fn get(&self, ids: &[JobId]) -> Result<Vec<JobRecord>, StoreError> {
+        self.within(self.select_jobs(ids)).await
+    }
+
+    async fn cancel(&self, id: JobId) -> Result<CancelOutcome, StoreError> {
+        self.within(self.cancel_job(id)).await
+    }
+
+    async fn outbox_take(&self, limit: usize) -> Result<Vec<OutboxGroup>, StoreError> {
+        self.within(self.take_groups(limit)).await
+    }
+
+    async fn outbox_published(&self, groups: &[OutboxId], verify_after: Duration) -> Result<(), StoreError> {
+        self.within(self.mark_published(groups, verify_after)).await
+    }
+
+    async fn claim(
+        &self,
+        worker: WorkerId,
+        claim: ClaimId,
+        ids: &[JobId],
+    ) -> Result<Vec<ClaimedJob>, StoreError> {
+        let claimed = tokio::time::timeout(self.deadline, self.claim_group(worker, claim, ids)).await;
+        claimed.unwrap_or(Err(StoreError::Timeout(self.deadline)))
+    }
+
+    async fn finish(
+        &self,
+        worker: WorkerId,
+        finishes: &[Finish],
+        closed: &[ClaimId],
+    ) -> Result<Vec<JobId>, StoreError> {
+        self.within(async {
+            let mut connection = self.pool.acquire().await?;
+            self.finish_on(&mut connection, worker, finishes, closed).await
+        })
+        .await
+    }
+
+    async fn register(&self, worker: &NewWorker) -> Result<(), StoreError> {
+        self.within(self.insert_worker(worker)).await
+    }
+
+    async fn heartbeat(&self, worker: WorkerId) -> Result<HeartbeatReply, StoreError> {
+        self.within(self.beat(worker)).await?.ok_or(StoreError::WorkerUnknown(worker))
+    }
+
+    async fn deregister(&self, worker: WorkerId) -> Result<(), StoreError> {
+        self.within(self.delete_worker(worker)).await
+    }
+
+    async fn rescue(&self, crash_limit: u32) -> Result<Rescued, StoreError> {
+        self.within(self.rescue_jobs(crash_limit)).await
+    }
+
+    async fn kinds(&self) -> Result<Vec<KindInfo>, StoreError> {
+        self.within(self.select_kinds()).await
+    }
+
+    async fn lead(&self, name: &str, holder: WorkerId, ttl: Duration) -> Result<bool, StoreError> {
+        self.within(self.take_lease(name, holder, ttl)).await
+    }
+
+    async fn promote_due(&self, limit: usize) -> Result<usize, StoreError> {
+        self.within(self.promote(limit)).await
+    }
+
+    async fn maintain(&self) -> Result<(), StoreError> {
+        self.within(self.keep_house()).await
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}

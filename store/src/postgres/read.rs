@@ -1,0 +1,86 @@
+use sqlx::{Error, Row, postgres::PgRow};
+use uuid::Uuid;
+use windlass_core::{CancelOutcome, JobId, JobRecord, State};
+
+use super::{PostgresStore, claim::number, range, unexpected};
+
+/// Plan: primary keys of the partitions in range; errors by theirs.
+pub(super) const GET: &str = "
+SELECT j.id, j.kind, j.queue, j.priority, j.state, j.attempt, j.uncounted, j.max_attempts, j.created_at, j.run_at,
+       j.started_at, j.finished_at, j.result, j.labels::text, j.cancel_requested,
+       (SELECT json_agg(json_build_object('attempt', e.attempt, 'at', e.at, 'worker', e.worker, 'message', e.message)
+                        ORDER BY e.fence)::text
+        FROM {schema}.job_errors e WHERE e.job_id = j.id)
+FROM {schema}.jobs j
+WHERE j.id = ANY($1) AND j.id >= $2 AND j.id <= $3";
+
+/// One update decides between calling off and asking, so that no claim comes in between.
+pub(super) const CANCEL: &str = "
+WITH called AS (
+    UPDATE {schema}.jobs
+    SET state = CASE WHEN state = {running} THEN {running} ELSE {to:cancel} END,
+        cancel_requested = true,
+        finished_at = CASE WHEN state <> {running} THEN now() END,
+        run_at = NULL
+    WHERE id = $1 AND state IN ({from:cancel}, {running})
+    RETURNING id, state, worker_id
+), forgotten AS (
+    DELETE FROM {schema}.due WHERE job_id IN (SELECT id FROM called)
+), asked AS (
+    INSERT INTO {schema}.cancellations (job_id, worker_id)
+    SELECT id, worker_id FROM called WHERE state = {running}
+    ON CONFLICT DO NOTHING
+)
+SELECT state FROM called";
+
+impl PostgresStore {
+    pub(super) async fn select_jobs(&self, ids: &[JobId]) -> Result<Vec<JobRecord>, Error> {
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
+        let Some((least, greatest)) = range(&ids) else { return Ok(Vec::new()) };
+        let query = self.query(&self.sql.get).bind(ids).bind(least).bind(greatest);
+        query.fetch_all(&self.pool).await?.iter().map(record).collect()
+    }
+
+    pub(super) async fn cancel_job(&self, id: JobId) -> Result<CancelOutcome, Error> {
+        loop {
+            let called = self.query(&self.sql.cancel).bind(id.as_uuid()).fetch_optional(&self.pool).await?;
+            if let Some(row) = called {
+                return Ok(match row.try_get::<i16, _>(0)? {
+                    code if code == State::Running.code() => CancelOutcome::Requested,
+                    _ => CancelOutcome::Cancelled,
+                });
+            }
+            match self.select_jobs(&[id]).await?.pop() {
+                None => return Ok(CancelOutcome::NotFound),
+                Some(job) if job.state.is_terminal() => return Ok(CancelOutcome::Finished(job.state)),
+                // It came into being between the two statements.
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+fn record(row: &PgRow) -> Result<JobRecord, Error> {
+    let attempt: i32 = row.try_get(5)?;
+    let uncounted: i32 = row.try_get(6)?;
+    let result: Option<String> = row.try_get(12)?;
+    let errors: Option<&str> = row.try_get(15)?;
+    let priority = u8::try_from(row.try_get::<i16, _>(3)?).map_err(unexpected)?;
+    Ok(JobRecord {
+        id: row.try_get::<Uuid, _>(0)?.into(),
+        kind: row.try_get::<&str, _>(1)?.parse().map_err(unexpected)?,
+        queue: row.try_get::<&str, _>(2)?.parse().map_err(unexpected)?,
+        priority: priority.try_into().map_err(|e: windlass_core::InvalidPriority| unexpected(e))?,
+        state: row.try_get::<i16, _>(4)?.try_into().map_err(|e: windlass_core::UnknownState| unexpected(e))?,
+        attempt: number(attempt - uncounted)?,
+        max_attempts: number(row.try_get(7)?)?,
+        created_at: row.try_get(8)?,
+        run_at: row.try_get(9)?,
+        started_at: row.try_get(10)?,
+        finished_at: row.try_get(11)?,
+        result: result.map(serde_json::value::RawValue::from_string).transpose().map_err(unexpected)?,
+        labels: serde_json::from_str(row.try_get(13)?).map_err(unexpected)?,
+        cancel_requested: row.try_get(14)?,
+        errors: errors.map_or(Ok(Vec::new()), serde_json::from_str).map_err(unexpected)?,
+    })
+}

@@ -1,0 +1,32 @@
+//! Statements as templates, filled from the state table, so that no driver has its own idea of it.
+
+use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
+use windlass_core::{State, TRANSITIONS};
+
+/// Fills a statement: `{schema}` by the schema's name, `{queued}` by a state's code, `{from:claim}` by the codes of
+/// the states in which an event is allowed (separated by commas) and `{to:claim}` by the code it leads to.
+pub(crate) fn fill(template: &str, schema: &str) -> SqlStr {
+    let mut text = template.replace("{schema}", schema);
+    for state in State::ALL {
+        text = text.replace(&format!("{{{state}}}"), &state.code().to_string());
+    }
+    for transition in TRANSITIONS {
+        let event = format!("{:?}", transition.event).to_lowercase();
+        let sources: Vec<_> = transition.event.sources().map(|s| s.code().to_string()).collect();
+        text = text.replace(&format!("{{from:{event}}}"), &sources.join(", "));
+        text = text.replace(&format!("{{to:{event}}}"), &transition.to.code().to_string());
+    }
+    // Only our own texts and a checked schema name have gone into it.
+    AssertSqlSafe(text).into_sql_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fills_states_and_events() {
+        let filled = fill("{schema}.jobs {queued} ({from:due}) {to:due} {from:leaselost}", "w");
+        assert_eq!(filled.as_str(), "w.jobs 1 (0, 3) 1 2");
+    }
+}

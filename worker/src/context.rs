@@ -1,0 +1,219 @@
+use std::{
+    any::{Any, TypeId, type_name},
+    collections::{BTreeMap, HashMap},
+    fmt,
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+};
+
+use tokio_util::sync::CancellationToken;
+use windlass_client::Client;
+use windlass_core::{ClaimedJob, JobId, Kind, QueueName, WorkerId};
+
+use crate::JobError;
+
+/// The attempt that a handler runs: what it is, when to stop, and the way to the rest of the system. Cheap to clone.
+#[derive(Clone)]
+pub struct Context {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    job: ClaimedJob,
+    worker: WorkerId,
+    client: Client,
+    states: Arc<States>,
+    token: CancellationToken,
+    completion: AtomicU8,
+}
+
+/// How far the handler's own transaction has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Completion {
+    /// There is none: the worker records the outcome.
+    Ordinary,
+    /// It has begun, and nothing of it is real.
+    Begun,
+    /// It is committed, and the job's success with it.
+    Committed,
+}
+
+impl Context {
+    pub(crate) fn new(
+        job: ClaimedJob,
+        worker: WorkerId,
+        client: Client,
+        states: Arc<States>,
+        token: CancellationToken,
+    ) -> Self {
+        let completion = AtomicU8::new(Completion::Ordinary as u8);
+        Self { inner: Arc::new(Inner { job, worker, client, states, token, completion }) }
+    }
+
+    /// The job's id: the same in every attempt, so a good idempotency key for whatever the handler calls.
+    #[must_use]
+    pub fn job_id(&self) -> JobId {
+        self.inner.job.id
+    }
+
+    /// Which attempt this is, counted from 1.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.inner.job.attempt
+    }
+
+    /// How many attempts may be started.
+    #[must_use]
+    pub fn max_attempts(&self) -> u32 {
+        self.inner.job.max_attempts
+    }
+
+    /// The job's kind.
+    #[must_use]
+    pub fn kind(&self) -> &Kind {
+        &self.inner.job.kind
+    }
+
+    /// The job's queue.
+    #[must_use]
+    pub fn queue(&self) -> &QueueName {
+        &self.inner.job.queue
+    }
+
+    /// The job's labels.
+    #[must_use]
+    pub fn labels(&self) -> &BTreeMap<String, String> {
+        &self.inner.job.labels
+    }
+
+    /// Cancelled when the handler shall come to an end: on a cancellation request, a timeout, or at the end of a
+    /// shutdown's grace. A handler that does not is dropped a few seconds later; a blocking one cannot be dropped,
+    /// and should look here now and then.
+    #[must_use]
+    pub fn cancelled(&self) -> &CancellationToken {
+        &self.inner.token
+    }
+
+    /// The client, to enqueue more jobs.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.inner.client
+    }
+
+    pub(crate) fn job(&self) -> &ClaimedJob {
+        &self.inner.job
+    }
+
+    #[cfg(feature = "postgres")]
+    pub(crate) fn worker(&self) -> WorkerId {
+        self.inner.worker
+    }
+
+    pub(crate) fn completion(&self) -> Completion {
+        match self.inner.completion.load(Ordering::Acquire) {
+            1 => Completion::Begun,
+            2 => Completion::Committed,
+            _ => Completion::Ordinary,
+        }
+    }
+
+    #[cfg(feature = "postgres")]
+    pub(crate) fn set_completion(&self, completion: Completion) {
+        self.inner.completion.store(completion as u8, Ordering::Release);
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (job, worker) = (&self.inner.job, &self.inner.worker);
+        f.debug_struct("Context").field("job", &job.id).field("attempt", &job.attempt).field("worker", worker).finish()
+    }
+}
+
+/// What a handler can have as an argument after its payload.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be an argument of a handler",
+    note = "a handler takes its payload first, then any of `Context` and `State<T>`"
+)]
+pub trait FromContext: Sized {
+    /// Makes the argument for one attempt.
+    ///
+    /// # Errors
+    /// Ends the attempt.
+    fn from_context(context: &Context) -> Result<Self, JobError>;
+
+    /// The state that must have been added to the worker, if any; checked when it starts.
+    fn needs() -> Option<(TypeId, &'static str)> {
+        None
+    }
+}
+
+impl FromContext for Context {
+    fn from_context(context: &Context) -> Result<Self, JobError> {
+        Ok(context.clone())
+    }
+}
+
+/// Something that was added to the worker by `.state(…)`, shared by all handlers that ask for it.
+pub struct State<T>(Arc<T>);
+
+impl<T> Clone for State<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> Deref for State<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> From<T> for State<T> {
+    /// For calling a handler as a plain function in a test.
+    fn from(state: T) -> Self {
+        Self(Arc::new(state))
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for State<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<T: Send + Sync + 'static> FromContext for State<T> {
+    fn from_context(context: &Context) -> Result<Self, JobError> {
+        let state = context.inner.states.get::<T>();
+        // The worker has checked at its start that it is there.
+        state.map(Self).ok_or_else(|| JobError::retry(format!("no State<{}>", type_name::<T>())))
+    }
+
+    fn needs() -> Option<(TypeId, &'static str)> {
+        Some((TypeId::of::<T>(), type_name::<T>()))
+    }
+}
+
+/// The states of a worker, one per type.
+#[derive(Debug, Default)]
+pub(crate) struct States(HashMap<TypeId, Arc<dyn Any + Send + Sync>>);
+
+impl States {
+    pub(crate) fn add<T: Send + Sync + 'static>(&mut self, state: T) {
+        self.0.insert(TypeId::of::<T>(), Arc::new(state));
+    }
+
+    pub(crate) fn has(&self, id: TypeId) -> bool {
+        self.0.contains_key(&id)
+    }
+
+    fn get<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.0.get(&TypeId::of::<T>()).cloned().and_then(|state| state.downcast().ok())
+    }
+}

@@ -1,0 +1,152 @@
+use std::{any::TypeId, future::Future, sync::Arc, time::Duration};
+
+use futures::{FutureExt as _, future::BoxFuture};
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+use windlass_core::{Job, RetryPolicy};
+
+use crate::{Context, FromContext, JobError};
+
+/// What an attempt gives: the handler's value as JSON, `None` for `()`.
+pub(crate) type Value = Option<Box<RawValue>>;
+
+/// An async function that handles one kind of job: the payload first, then up to four of [`Context`] and
+/// [`State<T>`](crate::State). It returns `Result<R, E>` with an `R` that can be serialised and any error.
+#[diagnostic::on_unimplemented(
+    message = "this is not a job handler",
+    label = "expected `async fn(payload, …) -> Result<R, E>`",
+    note = "the payload comes first and derives `Job`; after it, only `Context` and `State<T>`, at most four",
+    note = "`R` must be `Serialize`, `E` an error or `JobError`, and the future must be `Send`"
+)]
+pub trait Handler<Arguments>: Clone + Send + Sync + 'static {
+    /// The payload.
+    type Job: Job;
+
+    /// Runs one attempt.
+    fn call(
+        self,
+        job: Self::Job,
+        context: Context,
+    ) -> impl Future<Output = Result<Option<Box<RawValue>>, JobError>> + Send;
+
+    /// The states it asks for.
+    fn needs() -> Vec<(TypeId, &'static str)>;
+}
+
+/// A plain function that handles one kind of job and may block its thread; otherwise as [`Handler`].
+#[diagnostic::on_unimplemented(
+    message = "this is not a blocking job handler",
+    label = "expected `fn(payload, …) -> Result<R, E>`",
+    note = "the payload comes first and derives `Job`; after it, only `Context` and `State<T>`, at most four",
+    note = "an `async fn` goes to `.handle(…)`"
+)]
+pub trait BlockingHandler<Arguments>: Clone + Send + Sync + 'static {
+    /// The payload.
+    type Job: Job;
+
+    /// Runs one attempt on this thread.
+    ///
+    /// # Errors
+    /// The handler's.
+    fn call(self, job: Self::Job, context: Context) -> Result<Option<Box<RawValue>>, JobError>;
+
+    /// The states it asks for.
+    fn needs() -> Vec<(TypeId, &'static str)>;
+}
+
+macro_rules! handlers {
+    ($($argument:ident),*) => {
+        #[allow(non_snake_case, unused_variables, reason = "one macro for any number of arguments")]
+        impl<F, Fut, J, R, E, $($argument),*> Handler<(J, $($argument,)*)> for F
+        where
+            F: Fn(J, $($argument),*) -> Fut + Clone + Send + Sync + 'static,
+            Fut: Future<Output = Result<R, E>> + Send,
+            J: Job,
+            R: Serialize,
+            E: Into<JobError>,
+            $($argument: FromContext + Send,)*
+        {
+            type Job = J;
+
+            async fn call(self, job: J, context: Context) -> Result<Value, JobError> {
+                $(let $argument = $argument::from_context(&context)?;)*
+                value(self(job, $($argument),*).await.map_err(Into::into)?)
+            }
+
+            fn needs() -> Vec<(TypeId, &'static str)> {
+                Vec::<Option<(TypeId, &'static str)>>::from([$($argument::needs()),*]).into_iter().flatten().collect()
+            }
+        }
+
+        #[allow(non_snake_case, unused_variables, reason = "one macro for any number of arguments")]
+        impl<F, J, R, E, $($argument),*> BlockingHandler<(J, $($argument,)*)> for F
+        where
+            F: Fn(J, $($argument),*) -> Result<R, E> + Clone + Send + Sync + 'static,
+            J: Job,
+            R: Serialize,
+            E: Into<JobError>,
+            $($argument: FromContext,)*
+        {
+            type Job = J;
+
+            fn call(self, job: J, context: Context) -> Result<Value, JobError> {
+                $(let $argument = $argument::from_context(&context)?;)*
+                value(self(job, $($argument),*).map_err(Into::into)?)
+            }
+
+            fn needs() -> Vec<(TypeId, &'static str)> {
+                Vec::<Option<(TypeId, &'static str)>>::from([$($argument::needs()),*]).into_iter().flatten().collect()
+            }
+        }
+    };
+}
+
+handlers!();
+handlers!(A);
+handlers!(A, B);
+handlers!(A, B, C);
+handlers!(A, B, C, D);
+
+fn value(result: impl Serialize) -> Result<Value, JobError> {
+    let value = to_raw_value(&result)?;
+    Ok((value.get() != "null").then_some(value))
+}
+
+/// A handler without its types, with what its payload type says of its jobs.
+#[derive(Clone)]
+pub(crate) struct Registered {
+    pub(crate) run: Run,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) retry: RetryPolicy,
+}
+
+#[derive(Clone)]
+pub(crate) enum Run {
+    Async(Arc<dyn Fn(Context) -> BoxFuture<'static, Result<Value, JobError>> + Send + Sync>),
+    Blocking(Arc<dyn Fn(Context) -> Result<Value, JobError> + Send + Sync>),
+}
+
+impl Registered {
+    pub(crate) fn new<H: Handler<A>, A>(handler: H) -> Self {
+        Self::of::<H::Job>(Run::Async(Arc::new(move |context| {
+            let handler = handler.clone();
+            async move { handler.call(decode(&context)?, context).await }.boxed()
+        })))
+    }
+
+    pub(crate) fn blocking<H: BlockingHandler<A>, A>(handler: H) -> Self {
+        Self::of::<H::Job>(Run::Blocking(Arc::new(move |context| {
+            handler.clone().call(decode(&context)?, context)
+        })))
+    }
+
+    fn of<J: Job>(run: Run) -> Self {
+        Self { run, timeout: J::TIMEOUT, retry: J::RETRY }
+    }
+}
+
+/// A payload that cannot be read is retried by policy as any failure: in a rollout, the next worker may understand it.
+fn decode<J: Job>(context: &Context) -> Result<J, JobError> {
+    serde_json::from_str(context.job().payload.get())
+        .map_err(|error| JobError::retry(format!("the payload does not fit {}: {error}", J::KIND)))
+}

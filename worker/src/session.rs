@@ -1,0 +1,122 @@
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use windlass_client::Client;
+use windlass_core::{ClaimId, ClaimedJob, Finish, JobId, Kind, Outcome, WorkerId};
+
+use crate::{completer::Ended, context::States, executor, handler::Registered};
+
+/// One registration of the worker with the store: it lasts until shutdown, or until the lease is lost, and then the
+/// worker goes on with a new one.
+pub(crate) struct Session {
+    pub(crate) id: WorkerId,
+    pub(crate) client: Client,
+    pub(crate) handlers: Arc<HashMap<Kind, Registered>>,
+    pub(crate) states: Arc<States>,
+    /// Take nothing more, and give back what has not started.
+    pub(crate) stop: CancellationToken,
+    /// The grace is over: tell running handlers to stop.
+    pub(crate) abort: CancellationToken,
+    /// The jobs are no longer ours: drop everything, record nothing.
+    pub(crate) lost: CancellationToken,
+    /// Places for claimed jobs: those running and those in the buffer.
+    pub(crate) places: Arc<Semaphore>,
+    /// Places for running handlers. Shared by all sessions, since a blocking handler may outlive its own.
+    pub(crate) running: Arc<Semaphore>,
+    /// The attempts under way.
+    pub(crate) attempts: TaskTracker,
+    /// Where attempts that have ended are recorded.
+    pub(crate) ended: mpsc::UnboundedSender<Ended>,
+    /// The tokens of the claimed jobs, for cancellation requests. Locked for single operations only.
+    tokens: Mutex<HashMap<JobId, CancellationToken>>,
+    /// A blocking handler outlives the session, so its job must stay under the lease.
+    left_behind: AtomicBool,
+}
+
+impl Session {
+    #[allow(clippy::too_many_arguments, reason = "each is a part of the worker that the session shares")]
+    pub(crate) fn new(
+        client: Client,
+        handlers: Arc<HashMap<Kind, Registered>>,
+        states: Arc<States>,
+        places: usize,
+        running: Arc<Semaphore>,
+        stop: CancellationToken,
+        abort: CancellationToken,
+        ended: mpsc::UnboundedSender<Ended>,
+    ) -> Self {
+        Self {
+            id: WorkerId::new(),
+            client,
+            handlers,
+            states,
+            stop,
+            abort,
+            lost: CancellationToken::new(),
+            places: Arc::new(Semaphore::new(places)),
+            running,
+            attempts: TaskTracker::new(),
+            ended,
+            tokens: Mutex::default(),
+            left_behind: AtomicBool::new(false),
+        }
+    }
+
+    /// Starts the attempt of a claimed job, which begins once there is a place among the running ones.
+    pub(crate) fn start(self: &Arc<Self>, claim: ClaimId, job: ClaimedJob, place: OwnedSemaphorePermit) {
+        let session = self.clone();
+        let token = CancellationToken::new();
+        self.lock_tokens().insert(job.id, token.clone());
+        self.attempts.spawn(async move {
+            let (id, fence) = (job.id, job.fence);
+            let outcome = session.attempt(job, token).await;
+            session.lock_tokens().remove(&id);
+            let finish = outcome.map(|outcome| Finish { id, fence, outcome });
+            // The completer ends after all attempts have.
+            let _ = session.ended.send(Ended::Attempt { claim, finish });
+            drop(place);
+        });
+    }
+
+    async fn attempt(&self, job: ClaimedJob, token: CancellationToken) -> Option<Outcome> {
+        let permit = tokio::select! {
+            biased;
+            () = self.lost.cancelled() => return None,
+            () = self.stop.cancelled() => return Some(Outcome::Released),
+            () = token.cancelled() => return Some(Outcome::Cancelled),
+            permit = self.running.clone().acquire_owned() => permit.ok()?,
+        };
+        let Some(handler) = self.handlers.get(&job.kind) else {
+            // Intake only claims kinds with a handler.
+            return Some(Outcome::Released);
+        };
+        executor::execute(self, handler.clone(), job, token, permit).await
+    }
+
+    /// Passes a cancellation request on to the handler. Repeats, and jobs that have just ended, do nothing.
+    pub(crate) fn cancel(&self, id: JobId) {
+        if let Some(token) = self.lock_tokens().get(&id) {
+            token.cancel();
+        }
+    }
+
+    pub(crate) fn leave_behind(&self) {
+        self.left_behind.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether all it ran has ended.
+    pub(crate) fn holds_nothing(&self) -> bool {
+        !self.left_behind.load(Ordering::Relaxed)
+    }
+
+    fn lock_tokens(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, CancellationToken>> {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

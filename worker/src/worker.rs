@@ -1,0 +1,365 @@
+use std::{
+    any::TypeId,
+    collections::{BTreeSet, HashMap},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::{JoinHandle, JoinSet},
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use windlass_client::{Client, Settings};
+use windlass_core::{Job, Kind, KindInfo, Lane, NewWorker, QueueName, StoreError};
+
+use crate::{
+    BlockingHandler, Handler, WorkerError,
+    completer::Completer,
+    context::States,
+    handler::Registered,
+    heartbeat, intake, maintenance,
+    session::Session,
+};
+
+/// A worker process: handlers, and the loop that feeds them.
+///
+/// ```no_run
+/// # use windlass_worker::{Context, JobError, State, Worker, WorkerError};
+/// # #[derive(serde::Serialize, serde::Deserialize)] struct SendEmail {}
+/// # impl windlass_core::Job for SendEmail { const KIND: &'static str = "email.send"; }
+/// # struct Mailer;
+/// async fn send_email(job: SendEmail, ctx: Context, mailer: State<Mailer>) -> Result<String, JobError> {
+///     Ok(format!("sent in attempt {}", ctx.attempt()))
+/// }
+///
+/// # async fn run() -> Result<(), WorkerError> {
+/// Worker::from_env().await?.state(Mailer).handle(send_email).run().await
+/// # }
+/// ```
+pub struct Worker {
+    client: Client,
+    options: WorkerOptions,
+    states: States,
+    handlers: HashMap<Kind, Registered>,
+    kinds: Vec<KindInfo>,
+    needs: Vec<(Kind, TypeId, &'static str)>,
+    /// The first thing wrong with the handlers, told when the worker is run.
+    problem: Option<WorkerError>,
+}
+
+/// How a worker works. Made from [`Settings`], where each is explained.
+#[derive(Debug, Clone)]
+pub struct WorkerOptions {
+    /// How many jobs run at a time.
+    pub concurrency: usize,
+    /// How many more are claimed ahead.
+    pub buffer: usize,
+    /// Which queues it takes from; none means those of its kinds.
+    pub queues: Vec<QueueName>,
+    /// A name for people.
+    pub label: String,
+    /// A silence of this length costs it its jobs.
+    pub lease: Duration,
+    /// On shutdown, how long running handlers may still take.
+    pub grace: Duration,
+    /// A job that has taken this many workers down is `dead`.
+    pub crash_limit: u32,
+}
+
+impl From<&Settings> for WorkerOptions {
+    fn from(settings: &Settings) -> Self {
+        Self {
+            concurrency: settings.worker_concurrency,
+            buffer: settings.worker_buffer.unwrap_or(settings.worker_concurrency.min(100)),
+            queues: settings.worker_queues.clone(),
+            label: settings.worker_label.clone().unwrap_or_else(host_name),
+            lease: settings.worker_lease,
+            grace: settings.worker_grace,
+            crash_limit: settings.worker_crash_limit,
+        }
+    }
+}
+
+fn host_name() -> String {
+    let name = std::env::var("HOSTNAME").or_else(|_| std::fs::read_to_string("/etc/hostname"));
+    name.map(|name| name.trim().to_owned()).ok().filter(|name| !name.is_empty()).unwrap_or("worker".into())
+}
+
+impl Worker {
+    /// A worker on the store and broker that the [settings](Settings) name.
+    ///
+    /// # Errors
+    /// Settings that cannot work, and a store that does not answer or whose schema does not fit.
+    pub async fn from_env() -> Result<Self, WorkerError> {
+        let settings = Settings::load()?;
+        let client = Client::connect(&settings).await?;
+        client.store().ping().await?;
+        Ok(Self::new(client, (&settings).into()))
+    }
+
+    /// A worker on this client's store and broker.
+    #[must_use]
+    pub fn new(client: Client, options: WorkerOptions) -> Self {
+        Self {
+            client,
+            options,
+            states: States::default(),
+            handlers: HashMap::new(),
+            kinds: Vec::new(),
+            needs: Vec::new(),
+            problem: None,
+        }
+    }
+
+    /// Adds something that handlers get by asking for [`State<T>`](crate::State): one of each type.
+    #[must_use]
+    pub fn state<T: Send + Sync + 'static>(mut self, state: T) -> Self {
+        self.states.add(state);
+        self
+    }
+
+    /// Adds the handler of a kind.
+    #[must_use]
+    pub fn handle<A, H: Handler<A>>(self, handler: H) -> Self {
+        self.add::<H::Job>(Registered::new(handler), H::needs())
+    }
+
+    /// Adds the handler of a kind that may block its thread: it runs on a thread of its own, off the async ones.
+    #[must_use]
+    pub fn handle_blocking<A, H: BlockingHandler<A>>(self, handler: H) -> Self {
+        self.add::<H::Job>(Registered::blocking(handler), H::needs())
+    }
+
+    fn add<J: Job>(mut self, handler: Registered, needs: Vec<(TypeId, &'static str)>) -> Self {
+        let names = J::KIND.parse::<Kind>().and_then(|kind| Ok((kind, J::QUEUE.parse::<QueueName>()?)));
+        let problem = match names {
+            Ok((kind, queue)) => {
+                self.needs.extend(needs.into_iter().map(|(id, name)| (kind.clone(), id, name)));
+                self.kinds.push(KindInfo { kind: kind.clone(), queue, max_attempts: J::MAX_ATTEMPTS.max(1) });
+                let twice = self.handlers.insert(kind.clone(), handler).is_some();
+                twice.then_some(WorkerError::TwoHandlers(kind))
+            }
+            Err(error) => Some(WorkerError::Name { payload: std::any::type_name::<J>(), error }),
+        };
+        self.problem = self.problem.or(problem);
+        self
+    }
+
+    /// Runs until SIGTERM or SIGINT, then stops in good order: takes nothing more, lets handlers finish within the
+    /// grace, gives the rest back. A second signal ends the process at once. Closes the client.
+    ///
+    /// # Errors
+    /// What keeps the worker from starting, or from ever going on.
+    pub async fn run(self) -> Result<(), WorkerError> {
+        let stop = CancellationToken::new();
+        let client = self.client.clone();
+        let signals = stop_by_signal(stop.clone()).map_err(WorkerError::Signals)?;
+        let ran = self.run_until(stop).await;
+        client.close().await;
+        signals.abort();
+        ran
+    }
+
+    /// Runs until `stop` is cancelled, then stops in good order. For programs that run more than a worker.
+    ///
+    /// # Errors
+    /// What keeps the worker from starting, or from ever going on.
+    pub async fn run_until(self, stop: CancellationToken) -> Result<(), WorkerError> {
+        let worker = self.checked()?;
+        while !stop.is_cancelled() {
+            worker.session(&stop).await?;
+        }
+        Ok(())
+    }
+
+    /// Says what is wrong before anything runs, and not once per job.
+    fn checked(mut self) -> Result<Running, WorkerError> {
+        if let Some(problem) = self.problem {
+            return Err(problem);
+        }
+        if self.kinds.is_empty() {
+            return Err(WorkerError::NoHandler);
+        }
+        if let Some((kind, _, state)) = self.needs.into_iter().find(|(_, id, _)| !self.states.has(*id)) {
+            return Err(WorkerError::MissingState { kind, state });
+        }
+        if self.options.queues.is_empty() {
+            let queues: BTreeSet<_> = self.kinds.iter().map(|info| info.queue.clone()).collect();
+            self.options.queues = queues.into_iter().collect();
+        }
+        Ok(Running {
+            running: Arc::new(Semaphore::new(self.options.concurrency)),
+            client: self.client,
+            options: self.options,
+            states: Arc::new(self.states),
+            handlers: Arc::new(self.handlers),
+            kinds: self.kinds,
+        })
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("options", &self.options).field("kinds", &self.kinds).finish_non_exhaustive()
+    }
+}
+
+/// A worker whose parts have been checked.
+struct Running {
+    client: Client,
+    options: WorkerOptions,
+    states: Arc<States>,
+    handlers: Arc<HashMap<Kind, Registered>>,
+    kinds: Vec<KindInfo>,
+    running: Arc<Semaphore>,
+}
+
+impl Running {
+    /// One registration, from its beginning to shutdown or the loss of the lease.
+    async fn session(&self, stop: &CancellationToken) -> Result<(), WorkerError> {
+        let options = &self.options;
+        let (ended, endings) = mpsc::unbounded_channel();
+        let abort = CancellationToken::new();
+        let places = options.concurrency + options.buffer;
+        let session = Arc::new(Session::new(
+            self.client.clone(),
+            self.handlers.clone(),
+            self.states.clone(),
+            places,
+            self.running.clone(),
+            stop.clone(),
+            abort.clone(),
+            ended,
+        ));
+        let Some(registered) = self.register(&session, stop).await? else { return Ok(()) };
+
+        let lanes: Vec<Lane> = options.queues.iter().flat_map(Lane::of).collect();
+        let last = CancellationToken::new();
+        let mut duties = JoinSet::new();
+        duties.spawn(heartbeat::run(session.clone(), options.lease, registered));
+        duties.spawn(maintenance::run(session.clone(), options.crash_limit));
+        let completer = tokio::spawn(Completer::new(session.clone(), endings).run(last.clone()));
+        let mut intake = tokio::spawn(intake::run(session.clone(), lanes.clone(), places.max(lanes.len())));
+
+        // Until it is time to stop, nothing but intake may end. Should something panic, the session is given up: its
+        // jobs are rescued, and a new session begins.
+        tokio::select! {
+            () = stop.cancelled() => {}
+            Err(error) = &mut intake => {
+                tracing::error!(%error, "taking messages panicked; giving up the lease");
+                session.lost.cancel();
+            }
+            Some(Err(error)) = duties.join_next() => {
+                tracing::error!(%error, "a part of the worker panicked; giving up the lease");
+                session.lost.cancel();
+            }
+            () = session.lost.cancelled() => {}
+        }
+        self.wind_down(&session, intake, &abort).await;
+        last.cancel();
+        let _ = completer.await;
+        // Heartbeats have gone on until everything was recorded.
+        duties.shutdown().await;
+        if session.lost.is_cancelled() {
+            // The next one is not to hit a struggling store at once.
+            sleep(Duration::from_millis(200)).await;
+        } else if session.holds_nothing()
+            && let Err(error) = self.client.store().deregister(session.id).await
+        {
+            tracing::warn!(%error, "the worker could not say goodbye; its lease will run out");
+        }
+        Ok(())
+    }
+
+    /// Makes the session known to the store, however often that takes. `None`: stopped meanwhile.
+    async fn register(
+        &self,
+        session: &Session,
+        stop: &CancellationToken,
+    ) -> Result<Option<Instant>, WorkerError> {
+        let worker = NewWorker {
+            id: session.id,
+            label: self.options.label.clone(),
+            lease: self.options.lease,
+            kinds: self.kinds.clone(),
+        };
+        let mut failing = false;
+        loop {
+            let sent = Instant::now();
+            match self.client.store().register(&worker).await {
+                Ok(()) => {
+                    let (id, label, queues) = (worker.id, worker.label, &self.options.queues);
+                    tracing::info!(worker = %id, label, ?queues, concurrency = self.options.concurrency, "worker started");
+                    return Ok(Some(sent));
+                }
+                Err(error @ StoreError::Config { .. }) => return Err(error.into()),
+                Err(error) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(%error, "the worker cannot register; trying again");
+                    }
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Ok(None),
+                () = sleep(Duration::from_millis(500)) => {}
+            }
+        }
+    }
+
+    /// Waits for intake and all attempts to end: by themselves within the grace, then by being told to.
+    async fn wind_down(&self, session: &Session, intake: JoinHandle<()>, abort: &CancellationToken) {
+        let ended = async {
+            // It has been polled to its end already if it panicked.
+            if !intake.is_finished() {
+                let _ = intake.await;
+            }
+            session.attempts.close();
+            session.attempts.wait().await;
+        };
+        tokio::pin!(ended);
+        let running = session.attempts.len();
+        if running > 0 && !session.lost.is_cancelled() {
+            tracing::info!(jobs = running, grace = ?self.options.grace, "waiting for handlers to finish");
+        }
+        tokio::select! {
+            () = &mut ended => return,
+            () = session.lost.cancelled() => {}
+            () = sleep(self.options.grace) => {
+                tracing::warn!(jobs = session.attempts.len(), "the grace is over; handlers are told to stop");
+                abort.cancel();
+            }
+        }
+        ended.await;
+    }
+}
+
+/// Cancels `stop` at the first SIGTERM or SIGINT, and ends the process at the second.
+fn stop_by_signal(stop: CancellationToken) -> std::io::Result<JoinHandle<()>> {
+    #[cfg(unix)]
+    let mut signals = {
+        use tokio::signal::unix::{SignalKind, signal};
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
+    Ok(tokio::spawn(async move {
+        for count in 1.. {
+            #[cfg(unix)]
+            tokio::select! {
+                _ = signals.0.recv() => {}
+                _ = signals.1.recv() => {}
+            }
+            #[cfg(not(unix))]
+            if tokio::signal::ctrl_c().await.is_err() {
+                return;
+            }
+            if count > 1 {
+                tracing::warn!("ended by a second signal; what was running is rescued once its lease runs out");
+                std::process::exit(1);
+            }
+            tracing::info!("shutting down; a second signal ends at once");
+            stop.cancel();
+        }
+    }))
+}
