@@ -14,7 +14,7 @@ use super::address::Address;
 use super::problem::Problem;
 
 /// Batches that may be under way at once, each on a channel of its own.
-const PUBLISHERS: usize = 16;
+const PUBLISHERS: usize = 64;
 /// How often to look at the connection's state, for the ends that the library announces to nobody.
 const LOOK: Duration = Duration::from_secs(1);
 

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm};
@@ -24,20 +24,35 @@ const PER_MESSAGE: Duration = Duration::from_millis(1);
 /// How long the broker is given to tell consumers of a deleted queue.
 const AFTER_DELETION: Duration = Duration::from_millis(300);
 
-/// Publishes a batch and answers message by message.
+/// Publishes `messages` and answers one by one. Lanes go side by side and apart from each other: a queue that
+/// cannot confirm, as when it has lost its majority, fails its own messages only.
 pub(super) async fn publish(link: &Link, messages: &[Message]) -> Vec<Result<(), BrokerError>> {
     if link.blocked() {
         let short = Problem::Outage("the broker is short of memory or disk and takes no messages".into());
         return messages.iter().map(|_| Err(short.clone().into())).collect();
     }
-    let deadline = DEADLINE + PER_MESSAGE.saturating_mul(u32::try_from(messages.len()).unwrap_or(u32::MAX));
-    match timeout(deadline, Batch::new(messages).run(link)).await {
-        Ok(Ok(answers)) => answers.into_iter().map(|answer| answer.map_err(Into::into)).collect(),
-        // No word on the batch as a whole means no word on any message: a confirmed one may yet turn out to have
-        // been returned. Publishing it again is harmless.
-        Ok(Err(problem)) => messages.iter().map(|_| Err(problem.clone().into())).collect(),
-        Err(_) => messages.iter().map(|_| Err(BrokerError::Timeout(deadline))).collect(),
+    let mut lanes: HashMap<&Lane, Vec<usize>> = HashMap::new();
+    for (index, message) in messages.iter().enumerate() {
+        lanes.entry(&message.lane).or_default().push(index);
     }
+    let deadline = DEADLINE + PER_MESSAGE.saturating_mul(u32::try_from(messages.len()).unwrap_or(u32::MAX));
+    let batches = lanes.into_iter().map(async |(lane, indices)| {
+        let batch = Batch::new(lane, indices.iter().map(|&index| messages[index].encode()).collect());
+        (indices, timeout(deadline, batch.run(link)).await)
+    });
+    let mut answers: Vec<Result<(), BrokerError>> = messages.iter().map(|_| Ok(())).collect();
+    for (indices, result) in join_all(batches).await {
+        for (place, index) in indices.into_iter().enumerate() {
+            // No word on the batch as a whole means no word on any message: a confirmed one may yet turn out to have
+            // been returned. Publishing it again is harmless.
+            answers[index] = match &result {
+                Ok(Ok(found)) => found[place].clone().map_err(Into::into),
+                Ok(Err(problem)) => Err(problem.clone().into()),
+                Err(_) => Err(BrokerError::Timeout(deadline)),
+            };
+        }
+    }
+    answers
 }
 
 #[derive(Debug, Clone)]
@@ -46,34 +61,32 @@ enum Refusal {
     Nack,
     /// There is no such lane, though it was just declared.
     Returned,
-    /// The lane cannot be declared.
-    Lane(Problem),
 }
 
+/// Messages of one lane.
 struct Batch<'a> {
-    messages: &'a [Message],
+    lane: &'a Lane,
     payloads: Vec<Vec<u8>>,
     answers: Vec<Result<(), Refusal>>,
 }
 
 impl<'a> Batch<'a> {
-    fn new(messages: &'a [Message]) -> Self {
-        let payloads = messages.iter().map(Message::encode).collect();
-        Self { messages, payloads, answers: vec![Ok(()); messages.len()] }
+    fn new(lane: &'a Lane, payloads: Vec<Vec<u8>>) -> Self {
+        Self { lane, answers: vec![Ok(()); payloads.len()], payloads }
     }
 
     async fn run(mut self, link: &Link) -> Result<Vec<Result<(), Refusal>>, Problem> {
         let publisher = link.publisher().await?;
-        let all: Vec<usize> = (0..self.messages.len()).collect();
-        let returned = self.round(link, &publisher.channel, &all).await?;
+        let all: Vec<usize> = (0..self.payloads.len()).collect();
+        self.declare(link).await?;
+        let returned = self.round(&publisher.channel, &all).await?;
         if !returned.is_empty() {
             // Somebody deleted the lane since it was declared. Its consumers must hear of that first: RabbitMQ 3.10
             // moves them over to a queue made anew at once, and then delivers nothing to them.
             sleep(AFTER_DELETION).await;
-            for &index in &returned {
-                link.declared().remove(&self.messages[index].lane);
-            }
-            for index in self.round(link, &publisher.channel, &returned).await? {
+            link.declared().remove(self.lane);
+            self.declare(link).await?;
+            for index in self.round(&publisher.channel, &returned).await? {
                 self.answers[index] = Err(Refusal::Returned);
             }
         }
@@ -81,14 +94,17 @@ impl<'a> Batch<'a> {
         Ok(self.answers)
     }
 
+    async fn declare(&self, link: &Link) -> Result<(), Problem> {
+        if link.declared().contains(self.lane) {
+            return Ok(());
+        }
+        // On a channel of its own, because the broker closes it when it refuses.
+        lane::declare(link, &link.channel().await?, self.lane).await
+    }
+
     /// Publishes the messages at `indices`, and answers with those that came back.
-    async fn round(
-        &mut self,
-        link: &Link,
-        channel: &Channel,
-        indices: &[usize],
-    ) -> Result<Vec<usize>, Problem> {
-        let names = self.declare(link, indices).await?;
+    async fn round(&mut self, channel: &Channel, indices: &[usize]) -> Result<Vec<usize>, Problem> {
+        let name = ShortString::from(self.lane.to_string());
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let persistent = BasicProperties::default().with_delivery_mode(2);
         let mut under_way: VecDeque<(usize, Sending<'_>)> = VecDeque::new();
@@ -99,14 +115,9 @@ impl<'a> Batch<'a> {
         loop {
             let next = if under_way.len() < WINDOW { todo.next() } else { None };
             if let Some(&index) = next {
-                let Some(name) = names.get(&self.messages[index].lane) else { continue };
-                let publish = channel.basic_publish(
-                    ShortString::default(),
-                    name.clone(),
-                    options,
-                    &self.payloads[index],
-                    persistent.clone(),
-                );
+                let (payload, properties) = (&self.payloads[index], persistent.clone());
+                let publish =
+                    channel.basic_publish(ShortString::default(), name.clone(), options, payload, properties);
                 under_way.push_back((index, Sending::start(Box::pin(publish)).await));
                 continue;
             }
@@ -127,35 +138,6 @@ impl<'a> Batch<'a> {
         }
         let came_back = |index: &usize| returned.contains(&self.payloads[*index]);
         Ok(if returned.is_empty() { Vec::new() } else { indices.iter().copied().filter(came_back).collect() })
-    }
-
-    /// Sees to the lanes of the messages at `indices`, notes which messages have none, and answers with the
-    /// queue names of the others.
-    async fn declare(
-        &mut self,
-        link: &Link,
-        indices: &[usize],
-    ) -> Result<HashMap<&'a Lane, ShortString>, Problem> {
-        let lanes: HashSet<&Lane> = indices.iter().map(|&index| &self.messages[index].lane).collect();
-        let mut names = HashMap::with_capacity(lanes.len());
-        for lane in lanes {
-            if !link.declared().contains(lane) {
-                // A channel of its own, because the broker closes it when it refuses.
-                let channel = link.channel().await?;
-                match lane::declare(link, &channel, lane).await {
-                    Ok(()) => {}
-                    Err(problem @ Problem::Config { .. }) => {
-                        for &index in indices.iter().filter(|&&index| self.messages[index].lane == *lane) {
-                            self.answers[index] = Err(Refusal::Lane(problem.clone()));
-                        }
-                        continue;
-                    }
-                    Err(outage) => return Err(outage),
-                }
-            }
-            names.insert(lane, lane.to_string().into());
-        }
-        Ok(names)
     }
 }
 
@@ -189,7 +171,6 @@ impl From<Refusal> for BrokerError {
         match refusal {
             Refusal::Nack => Self::Refused("negative confirm".into()),
             Refusal::Returned => Self::Refused("the queue vanished while publishing".into()),
-            Refusal::Lane(problem) => problem.into(),
         }
     }
 }
