@@ -1,0 +1,34 @@
+use std::path::Path;
+
+use sqlx::Error;
+use windlass_core::StoreError;
+
+/// What to do about a driver's error: wait, mend something, or report a bug.
+pub(super) fn classify(error: Error, file: &Path) -> StoreError {
+    let config = |what: &str, remedy: &str| StoreError::Config {
+        problem: format!("store_url: {} {what}", file.display()),
+        remedy: remedy.into(),
+    };
+    match &error {
+        Error::Io(_) | Error::PoolTimedOut | Error::PoolClosed | Error::WorkerCrashed => {
+            StoreError::Unavailable(Box::new(error))
+        }
+        Error::Database(database) => {
+            // The low byte of an extended code is the primary one.
+            let code = database.code().and_then(|code| code.parse::<i32>().ok()).unwrap_or_default() & 0xff;
+            match code {
+                // Busy, locked, out of memory, interrupted, I/O error, disk full.
+                5 | 6 | 7 | 9 | 10 | 13 => StoreError::Unavailable(Box::new(error)),
+                3 | 8 => config("cannot be written to", "give this user the right to write the file and its folder"),
+                14 => config("cannot be opened", "name a file in a folder that this user may write to"),
+                26 => config("is not a SQLite database", "name another file, or move this one away"),
+                1 if database.message().starts_with("no such") => config(
+                    &format!("has a schema that does not fit this release ({})", database.message()),
+                    "run `windlass migrate`",
+                ),
+                _ => StoreError::Unexpected(Box::new(error)),
+            }
+        }
+        _ => StoreError::Unexpected(Box::new(error)),
+    }
+}

@@ -1,0 +1,143 @@
+use std::collections::HashMap;
+
+use sqlx::{Error, Row, SqliteConnection};
+use windlass_core::{InsertOutcome, Inserted, NewJob, OutboxId, State};
+
+use super::{Commit, SqliteStore, ids, micros, statement, timestamp, unexpected};
+
+/// How long the process that accepted a group has to publish it, before a relay does.
+const GRACE_MICROS: i64 = 5_000_000;
+
+statement!(
+    INSERT,
+    "INSERT INTO jobs (id, kind, queue, priority, payload, max_attempts, timeout_ms, labels, trace, created_at, state, run_at)
+     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
+            value ->> 8, ?2, iif(value ->> 9 > ?2, {scheduled}, {queued}), iif(value ->> 9 > ?2, value ->> 9, NULL)
+     FROM json_each(?1) WHERE true
+     ON CONFLICT (id) DO NOTHING
+     RETURNING id, state"
+);
+statement!(
+    INSERT_DUE,
+    "INSERT INTO due (job_id, run_at)
+     SELECT id, run_at FROM jobs WHERE id IN (SELECT value FROM json_each(?)) AND state = {scheduled}"
+);
+statement!(
+    TAKE_KEY,
+    "INSERT INTO idempotency_keys AS k (key, fingerprint, job_id, expires_at) VALUES (?1, ?2, ?3, ?4)
+     ON CONFLICT (key) DO UPDATE
+         SET fingerprint = excluded.fingerprint, job_id = excluded.job_id, expires_at = excluded.expires_at
+         WHERE k.expires_at <= ?5"
+);
+statement!(SELECT_KEY, "SELECT fingerprint, job_id FROM idempotency_keys WHERE key = ?");
+
+impl SqliteStore {
+    pub(super) async fn insert_group(&self, jobs: &[NewJob]) -> Result<Inserted, Error> {
+        let mut transaction = self.write(Commit::Durable).await?;
+        let now = self.now();
+        let at = timestamp(now)?;
+        let mut answers = Vec::with_capacity(jobs.len());
+        // Who has each key; of several jobs with one key in this group, the first.
+        let mut holders: HashMap<&str, (Vec<u8>, String)> = HashMap::new();
+        for job in jobs {
+            answers.push(taken(&mut transaction, &mut holders, job, now).await?);
+        }
+        let new: Vec<&NewJob> =
+            jobs.iter().zip(&answers).filter(|(_, answer)| answer.is_none()).map(|(job, _)| job).collect();
+        let outbox = insert_rows(&mut transaction, &new, now).await?;
+        transaction.commit().await?;
+
+        let outcomes = jobs.iter().zip(answers).map(|(job, answer)| {
+            answer.unwrap_or_else(|| {
+                let later = job.run_at.is_some_and(|run_at| run_at > at);
+                InsertOutcome::Created(if later { State::Scheduled } else { State::Queued })
+            })
+        });
+        Ok(Inserted { at, outcomes: outcomes.collect(), outbox })
+    }
+}
+
+/// Takes the job's key if it has one and it is free. `Some`: another job has it.
+async fn taken<'a>(
+    connection: &mut SqliteConnection,
+    holders: &mut HashMap<&'a str, (Vec<u8>, String)>,
+    job: &'a NewJob,
+    now: i64,
+) -> Result<Option<InsertOutcome>, Error> {
+    let Some(idempotency) = &job.idempotency else { return Ok(None) };
+    if !holders.contains_key(idempotency.key.as_str()) {
+        sqlx::query(TAKE_KEY.clone())
+            .bind(&idempotency.key)
+            .bind(idempotency.fingerprint.as_slice())
+            .bind(job.id.to_string())
+            .bind(now + micros(idempotency.ttl))
+            .bind(now)
+            .execute(&mut *connection)
+            .await?;
+        let row = sqlx::query(SELECT_KEY.clone()).bind(&idempotency.key).fetch_one(connection).await?;
+        holders.insert(&idempotency.key, (row.try_get(0)?, row.try_get(1)?));
+    }
+    let Some((fingerprint, holder)) = holders.get(idempotency.key.as_str()) else { return Ok(None) };
+    Ok(if *holder == job.id.to_string() {
+        None
+    } else if *fingerprint == idempotency.fingerprint {
+        Some(InsertOutcome::Existing(holder.parse().map_err(|e: windlass_core::InvalidId| unexpected(e))?))
+    } else {
+        Some(InsertOutcome::KeyReused)
+    })
+}
+
+async fn insert_rows(
+    connection: &mut SqliteConnection,
+    jobs: &[&NewJob],
+    now: i64,
+) -> Result<Option<OutboxId>, Error> {
+    let rows: Vec<_> = jobs
+        .iter()
+        .map(|job| {
+            Ok((
+                job.id,
+                &job.kind,
+                &job.queue,
+                job.priority,
+                job.payload.get(),
+                job.max_attempts,
+                job.timeout.map(|timeout| micros(timeout) / 1000),
+                serde_json::to_string(&job.labels)?,
+                job.trace.as_ref().map(|trace| trace.as_str()),
+                job.run_at.map(|at| at.timestamp_micros()),
+            ))
+        })
+        .collect::<Result<_, serde_json::Error>>()
+        .map_err(unexpected)?;
+    let rows = serde_json::to_string(&rows).map_err(unexpected)?;
+    let created = sqlx::query(INSERT.clone()).bind(rows).bind(now).fetch_all(&mut *connection).await?;
+    let (mut queued, mut scheduled) = (Vec::new(), Vec::new());
+    for row in &created {
+        let id: String = row.try_get(0)?;
+        if row.try_get::<i16, _>(1)? == State::Queued.code() { queued.push(id) } else { scheduled.push(id) }
+    }
+    if !scheduled.is_empty() {
+        sqlx::query(INSERT_DUE.clone()).bind(ids(scheduled)).execute(&mut *connection).await?;
+    }
+    insert_outbox(connection, queued, now, now + GRACE_MICROS).await
+}
+
+/// Adds an outbox group, unless it is empty.
+pub(super) async fn insert_outbox(
+    connection: &mut SqliteConnection,
+    jobs: Vec<String>,
+    now: i64,
+    due_at: i64,
+) -> Result<Option<OutboxId>, Error> {
+    if jobs.is_empty() {
+        return Ok(None);
+    }
+    let inserted = sqlx::query("INSERT INTO outbox (created_at, due_at, job_ids) VALUES (?, ?, ?)")
+        .bind(now)
+        .bind(due_at)
+        .bind(ids(jobs))
+        .execute(connection)
+        .await?;
+    Ok(Some(OutboxId(inserted.last_insert_rowid())))
+}

@@ -1,0 +1,237 @@
+//! The SQLite store: the Postgres store's model for one machine, in one file.
+
+mod attempt;
+mod error;
+mod insert;
+mod maintain;
+mod outbox;
+mod read;
+mod worker;
+
+use std::{any::Any, fmt, future::Future, path::Path, time::Duration};
+
+use async_trait::async_trait;
+use sqlx::{
+    Sqlite, SqlitePool, Transaction,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use windlass_core::{
+    CancelOutcome, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted, JobId, JobRecord, KindInfo, NewJob,
+    NewWorker, OutboxGroup, OutboxId, Rescued, Source, Store, StoreError, Timestamp, WorkerId,
+};
+
+use self::error::classify;
+use crate::StoreOptions;
+
+/// A statement, filled in once.
+macro_rules! statement {
+    ($name:ident, $template:expr) => {
+        static $name: std::sync::LazyLock<sqlx::SqlStr> =
+            std::sync::LazyLock::new(|| crate::template::fill($template, ""));
+    };
+}
+pub(crate) use statement;
+
+/// Connections for reading beside the writer.
+const READERS: u32 = 4;
+
+/// Keeps jobs in a SQLite file, for one machine: development, tests, small installations.
+///
+/// SQLite has one writer at a time, so all writes go through one connection, in the groups that callers form.
+#[derive(Clone)]
+pub struct SqliteStore {
+    writer: SqlitePool,
+    readers: SqlitePool,
+    deadline: Duration,
+    file: std::path::PathBuf,
+}
+
+/// What a commit waits for.
+#[derive(Debug, Clone, Copy)]
+enum Commit {
+    /// The disk: it survives the loss of power.
+    Durable,
+    /// The operating system: it survives the death of the process, and a later durable commit makes it durable too.
+    /// For what may be forgotten together with every process of the machine: claims, heartbeats, publishing marks.
+    Soft,
+}
+
+impl SqliteStore {
+    /// Opens the file that `url` (`sqlite:path/to/file.db`) names, making it and its folder where needed.
+    ///
+    /// # Errors
+    /// [`StoreError::Config`] for a URL that names no file, or a folder that cannot be made.
+    pub async fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
+        let config = |problem: String, remedy: &str| StoreError::Config { problem, remedy: remedy.into() };
+        let connect: SqliteConnectOptions = url.parse().map_err(|error| {
+            config(format!("store_url is not a valid SQLite URL ({error})"), "write sqlite:path/to/file.db")
+        })?;
+        let file = connect.get_filename().to_owned();
+        if url.contains(":memory:") || url.contains("mode=memory") || file.as_os_str().is_empty() {
+            return Err(config(
+                "store_url names no file, and a store in memory would lose its jobs".into(),
+                "write sqlite:path/to/file.db",
+            ));
+        }
+        if let Some(folder) = file.parent().filter(|folder| *folder != Path::new("")) {
+            std::fs::create_dir_all(folder).map_err(|error| {
+                config(
+                    format!("store_url: the folder {} cannot be made ({error})", folder.display()),
+                    "name a folder that this user may write to",
+                )
+            })?;
+        }
+        let connect = connect
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(options.deadline)
+            .foreign_keys(true);
+        let pool = |connections| {
+            SqlitePoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(options.deadline)
+                .test_before_acquire(false)
+                .connect_lazy_with(connect.clone())
+        };
+        Ok(Self { writer: pool(1), readers: pool(READERS), deadline: options.deadline, file })
+    }
+
+    /// The store's clock, in microseconds since 1970.
+    fn now(&self) -> i64 {
+        chrono::Utc::now().timestamp_micros()
+    }
+
+    /// Begins a transaction that takes the write lock at once, so that it never has to give up half-way.
+    async fn write(&self, commit: Commit) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
+        // In one go, so that no other task comes between the setting and the transaction it is for.
+        self.writer
+            .begin_with(match commit {
+                Commit::Durable => "PRAGMA synchronous = FULL; BEGIN IMMEDIATE",
+                Commit::Soft => "PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE",
+            })
+            .await
+    }
+
+    /// Runs an operation under the deadline.
+    async fn within<T>(
+        &self,
+        operation: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, StoreError> {
+        match tokio::time::timeout(self.deadline, operation).await {
+            Ok(answer) => answer.map_err(|error| classify(error, &self.file)),
+            Err(_) => Err(StoreError::Timeout(self.deadline)),
+        }
+    }
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteStore").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+fn unexpected(error: impl Into<Source>) -> sqlx::Error {
+    sqlx::Error::Decode(error.into())
+}
+
+fn timestamp(micros: i64) -> Result<Timestamp, sqlx::Error> {
+    Timestamp::from_timestamp_micros(micros).ok_or_else(|| unexpected("a time out of range"))
+}
+
+fn micros(duration: Duration) -> i64 {
+    // A thousand years are for ever, and stay clear of overflow when added to now.
+    const LONGEST: Duration = Duration::from_secs(1000 * 365 * 86_400);
+    i64::try_from(duration.min(LONGEST).as_micros()).unwrap_or(i64::MAX / 2)
+}
+
+/// Ids as the JSON array that `json_each` reads.
+fn ids<T: fmt::Display>(ids: impl IntoIterator<Item = T>) -> String {
+    let quoted: Vec<String> = ids.into_iter().map(|id| format!("\"{id}\"")).collect();
+    format!("[{}]", quoted.join(","))
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn migrate(&self) -> Result<(), StoreError> {
+        self.within(self.migrate_schema()).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.within(self.schema_version()).await.and_then(maintain::check)
+    }
+
+    async fn insert(&self, jobs: &[NewJob]) -> Result<Inserted, StoreError> {
+        self.within(self.insert_group(jobs)).await
+    }
+
+    async fn get(&self, ids: &[JobId]) -> Result<Vec<JobRecord>, StoreError> {
+        self.within(self.select_jobs(ids)).await
+    }
+
+    async fn cancel(&self, id: JobId) -> Result<CancelOutcome, StoreError> {
+        self.within(self.cancel_job(id)).await
+    }
+
+    async fn outbox_take(&self, limit: usize) -> Result<Vec<OutboxGroup>, StoreError> {
+        self.within(self.take_groups(limit)).await
+    }
+
+    async fn outbox_published(&self, groups: &[OutboxId], verify_after: Duration) -> Result<(), StoreError> {
+        self.within(self.mark_published(groups, verify_after)).await
+    }
+
+    async fn claim(
+        &self,
+        worker: WorkerId,
+        claim: ClaimId,
+        ids: &[JobId],
+    ) -> Result<Vec<ClaimedJob>, StoreError> {
+        self.within(self.claim_group(worker, claim, ids)).await?.ok_or(StoreError::WorkerUnknown(worker))
+    }
+
+    async fn finish(
+        &self,
+        worker: WorkerId,
+        finishes: &[Finish],
+        closed: &[ClaimId],
+    ) -> Result<Vec<JobId>, StoreError> {
+        self.within(self.finish_group(worker, finishes, closed)).await
+    }
+
+    async fn register(&self, worker: &NewWorker) -> Result<(), StoreError> {
+        self.within(self.insert_worker(worker)).await
+    }
+
+    async fn heartbeat(&self, worker: WorkerId) -> Result<HeartbeatReply, StoreError> {
+        self.within(self.beat(worker)).await?.ok_or(StoreError::WorkerUnknown(worker))
+    }
+
+    async fn deregister(&self, worker: WorkerId) -> Result<(), StoreError> {
+        self.within(self.delete_worker(worker)).await
+    }
+
+    async fn rescue(&self, crash_limit: u32) -> Result<Rescued, StoreError> {
+        self.within(self.rescue_jobs(crash_limit)).await
+    }
+
+    async fn kinds(&self) -> Result<Vec<KindInfo>, StoreError> {
+        self.within(self.select_kinds()).await
+    }
+
+    async fn lead(&self, name: &str, holder: WorkerId, ttl: Duration) -> Result<bool, StoreError> {
+        self.within(self.take_lease(name, holder, ttl)).await
+    }
+
+    async fn promote_due(&self, limit: usize) -> Result<usize, StoreError> {
+        self.within(self.promote(limit)).await
+    }
+
+    async fn maintain(&self) -> Result<(), StoreError> {
+        self.within(self.keep_house()).await
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}

@@ -1,0 +1,113 @@
+use std::collections::HashMap;
+
+use sqlx::{Error, Row, sqlite::SqliteRow};
+use windlass_core::{CancelOutcome, ErrorRecord, JobId, JobRecord, Priority, State};
+
+use super::{Commit, SqliteStore, ids, statement, timestamp, unexpected};
+
+statement!(
+    CANCEL,
+    "UPDATE jobs
+     SET state = iif(state = {running}, {running}, {to:cancel}),
+         cancel_requested = 1,
+         finished_at = iif(state = {running}, NULL, ?2),
+         run_at = NULL
+     WHERE id = ?1 AND state IN ({from:cancel}, {running})
+     RETURNING state, worker_id"
+);
+
+impl SqliteStore {
+    pub(super) async fn select_jobs(&self, wanted: &[JobId]) -> Result<Vec<JobRecord>, Error> {
+        let wanted = ids(wanted);
+        // One snapshot for both statements.
+        let mut transaction = self.readers.begin().await?;
+        let rows = sqlx::query(
+            "SELECT id, kind, queue, priority, state, attempt, uncounted, max_attempts, created_at, run_at, started_at,
+                    finished_at, result, labels, cancel_requested
+             FROM jobs WHERE id IN (SELECT value FROM json_each(?))",
+        )
+        .bind(&wanted)
+        .fetch_all(&mut *transaction)
+        .await?;
+        let errors = sqlx::query(
+            "SELECT job_id, attempt, at, worker, message FROM job_errors
+             WHERE job_id IN (SELECT value FROM json_each(?)) ORDER BY job_id, fence",
+        )
+        .bind(&wanted)
+        .fetch_all(&mut *transaction)
+        .await?;
+        let mut by_job: HashMap<String, Vec<ErrorRecord>> = HashMap::new();
+        for row in &errors {
+            by_job.entry(row.try_get(0)?).or_default().push(ErrorRecord {
+                attempt: row.try_get(1)?,
+                at: timestamp(row.try_get(2)?)?,
+                worker: row.try_get(3)?,
+                message: row.try_get(4)?,
+            });
+        }
+        rows.iter().map(|row| record(row, &mut by_job)).collect()
+    }
+
+    pub(super) async fn cancel_job(&self, id: JobId) -> Result<CancelOutcome, Error> {
+        let id = id.to_string();
+        let mut transaction = self.write(Commit::Durable).await?;
+        let called =
+            sqlx::query(CANCEL.clone()).bind(&id).bind(self.now()).fetch_optional(&mut *transaction).await?;
+        let Some(row) = called else {
+            let now = sqlx::query("SELECT state FROM jobs WHERE id = ?").bind(&id);
+            return match now.fetch_optional(&mut *transaction).await? {
+                None => Ok(CancelOutcome::NotFound),
+                Some(row) => Ok(CancelOutcome::Finished(state(row.try_get(0)?)?)),
+            };
+        };
+        let outcome = if state(row.try_get(0)?)? == State::Running {
+            sqlx::query("INSERT INTO cancellations (job_id, worker_id) VALUES (?, ?) ON CONFLICT DO NOTHING")
+                .bind(&id)
+                .bind(row.try_get::<String, _>(1)?)
+                .execute(&mut *transaction)
+                .await?;
+            CancelOutcome::Requested
+        } else {
+            sqlx::query("DELETE FROM due WHERE job_id = ?").bind(&id).execute(&mut *transaction).await?;
+            CancelOutcome::Cancelled
+        };
+        transaction.commit().await?;
+        Ok(outcome)
+    }
+}
+
+fn record(row: &SqliteRow, errors: &mut HashMap<String, Vec<ErrorRecord>>) -> Result<JobRecord, Error> {
+    let time = |micros: Option<i64>| micros.map(timestamp).transpose();
+    let (attempt, uncounted): (u32, u32) = (row.try_get(5)?, row.try_get(6)?);
+    let result: Option<String> = row.try_get(12)?;
+    let text: &str = row.try_get(0)?;
+    Ok(JobRecord {
+        id: id(text)?,
+        kind: row.try_get::<&str, _>(1)?.parse().map_err(unexpected)?,
+        queue: row.try_get::<&str, _>(2)?.parse().map_err(unexpected)?,
+        priority: priority(row.try_get(3)?)?,
+        state: state(row.try_get(4)?)?,
+        attempt: attempt.saturating_sub(uncounted),
+        max_attempts: row.try_get(7)?,
+        created_at: timestamp(row.try_get(8)?)?,
+        run_at: time(row.try_get(9)?)?,
+        started_at: time(row.try_get(10)?)?,
+        finished_at: time(row.try_get(11)?)?,
+        result: result.map(serde_json::value::RawValue::from_string).transpose().map_err(unexpected)?,
+        labels: serde_json::from_str(row.try_get(13)?).map_err(unexpected)?,
+        cancel_requested: row.try_get(14)?,
+        errors: errors.remove(text).unwrap_or_default(),
+    })
+}
+
+pub(super) fn id(text: &str) -> Result<JobId, Error> {
+    text.parse().map_err(|error: windlass_core::InvalidId| unexpected(error))
+}
+
+pub(super) fn state(code: i16) -> Result<State, Error> {
+    code.try_into().map_err(|error: windlass_core::UnknownState| unexpected(error))
+}
+
+pub(super) fn priority(code: u8) -> Result<Priority, Error> {
+    code.try_into().map_err(|error: windlass_core::InvalidPriority| unexpected(error))
+}

@@ -1,0 +1,166 @@
+use std::time::Duration;
+
+use sqlx::{Error, Row};
+use windlass_core::{HeartbeatReply, InvalidId, KindInfo, NewWorker, Rescued, State, WorkerId};
+
+use super::{Commit, SqliteStore, attempt::insert_error, insert::insert_outbox, micros, read, statement, unexpected};
+
+statement!(
+    RESCUE,
+    "UPDATE jobs
+     SET state = CASE
+             WHEN cancel_requested THEN {to:abort}
+             WHEN crashes + 1 >= ?2 OR attempt - uncounted >= max_attempts THEN {to:quarantine}
+             ELSE {to:leaselost} END,
+         finished_at = CASE
+             WHEN cancel_requested OR crashes + 1 >= ?2 OR attempt - uncounted >= max_attempts THEN ?3 END,
+         crashes = crashes + 1
+     WHERE id IN (SELECT j.value FROM claims c, json_each(c.job_ids) j WHERE c.worker_id = ?1)
+       AND worker_id = ?1 AND state IN ({from:leaselost})
+     RETURNING id, state, attempt, attempt - uncounted"
+);
+
+impl SqliteStore {
+    pub(super) async fn insert_worker(&self, worker: &NewWorker) -> Result<(), Error> {
+        let mut transaction = self.write(Commit::Durable).await?;
+        let now = self.now();
+        sqlx::query(
+            "INSERT INTO workers (id, label, lease, started_at, heartbeat_at) VALUES (?1, ?2, ?3, ?4, ?4)
+             ON CONFLICT (id) DO UPDATE SET heartbeat_at = excluded.heartbeat_at",
+        )
+        .bind(worker.id.to_string())
+        .bind(&worker.label)
+        .bind(micros(worker.lease))
+        .bind(now)
+        .execute(&mut *transaction)
+        .await?;
+        for info in &worker.kinds {
+            sqlx::query(
+                "INSERT INTO kinds (kind, queue, max_attempts) VALUES (?, ?, ?)
+                 ON CONFLICT (kind) DO UPDATE SET queue = excluded.queue, max_attempts = excluded.max_attempts",
+            )
+            .bind(info.kind.as_str())
+            .bind(info.queue.as_str())
+            .bind(info.max_attempts)
+            .execute(&mut *transaction)
+            .await?;
+        }
+        transaction.commit().await
+    }
+
+    /// `None`: the worker is unknown.
+    pub(super) async fn beat(&self, worker: WorkerId) -> Result<Option<HeartbeatReply>, Error> {
+        let mut transaction = self.write(Commit::Soft).await?;
+        let beat = sqlx::query("UPDATE workers SET heartbeat_at = ? WHERE id = ?")
+            .bind(self.now())
+            .bind(worker.to_string())
+            .execute(&mut *transaction)
+            .await?;
+        if beat.rows_affected() == 0 {
+            return Ok(None);
+        }
+        let rows = sqlx::query("SELECT job_id FROM cancellations WHERE worker_id = ?")
+            .bind(worker.to_string())
+            .fetch_all(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        let cancel = rows.iter().map(|row| read::id(row.try_get(0)?)).collect::<Result<_, _>>()?;
+        Ok(Some(HeartbeatReply { cancel }))
+    }
+
+    /// Forgets a worker that holds nothing; one that does is dead from now on, and rescued.
+    pub(super) async fn delete_worker(&self, worker: WorkerId) -> Result<(), Error> {
+        let mut transaction = self.write(Commit::Durable).await?;
+        for statement in [
+            "UPDATE workers SET heartbeat_at = 0, lease = 0 WHERE id = ?",
+            "DELETE FROM workers WHERE id = ? AND id NOT IN (SELECT worker_id FROM claims)",
+        ] {
+            sqlx::query(statement).bind(worker.to_string()).execute(&mut *transaction).await?;
+        }
+        transaction.commit().await
+    }
+
+    pub(super) async fn rescue_jobs(&self, crash_limit: u32) -> Result<Rescued, Error> {
+        let now = self.now();
+        let dead = sqlx::query("SELECT 1 FROM workers WHERE heartbeat_at <= ?1 - lease LIMIT 1").bind(now);
+        if dead.fetch_optional(&self.readers).await?.is_none() {
+            return Ok(Rescued::default());
+        }
+        let mut transaction = self.write(Commit::Durable).await?;
+        let dead = sqlx::query("SELECT id, label FROM workers WHERE heartbeat_at <= ?1 - lease ORDER BY id")
+            .bind(now)
+            .fetch_all(&mut *transaction)
+            .await?;
+        let (mut rescued, mut requeued) = (Rescued::default(), Vec::new());
+        for worker in &dead {
+            let (id, label): (&str, &str) = (worker.try_get(0)?, worker.try_get(1)?);
+            let lost = sqlx::query(RESCUE.clone())
+                .bind(id)
+                .bind(crash_limit)
+                .bind(now)
+                .fetch_all(&mut *transaction)
+                .await?;
+            for job in &lost {
+                let job_id: String = job.try_get(0)?;
+                let (fence, attempt) = (job.try_get(2)?, job.try_get(3)?);
+                let message = "the worker was lost during this attempt";
+                insert_error(&mut transaction, &job_id, fence, attempt, now, label, message).await?;
+                match read::state(job.try_get(1)?)? {
+                    State::Dead => rescued.dead += 1,
+                    State::Queued => {
+                        rescued.requeued += 1;
+                        requeued.push(job_id);
+                    }
+                    _ => rescued.requeued += 1,
+                }
+            }
+            for statement in [
+                "DELETE FROM cancellations WHERE worker_id = ?",
+                "DELETE FROM claims WHERE worker_id = ?",
+                "DELETE FROM workers WHERE id = ?",
+            ] {
+                sqlx::query(statement).bind(id).execute(&mut *transaction).await?;
+            }
+            rescued.workers.push(id.parse().map_err(|e: InvalidId| unexpected(e))?);
+        }
+        insert_outbox(&mut transaction, requeued, now, now).await?;
+        transaction.commit().await?;
+        Ok(rescued)
+    }
+
+    pub(super) async fn select_kinds(&self) -> Result<Vec<KindInfo>, Error> {
+        let rows = sqlx::query("SELECT kind, queue, max_attempts FROM kinds").fetch_all(&self.readers).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(KindInfo {
+                    kind: row.try_get::<&str, _>(0)?.parse().map_err(unexpected)?,
+                    queue: row.try_get::<&str, _>(1)?.parse().map_err(unexpected)?,
+                    max_attempts: row.try_get(2)?,
+                })
+            })
+            .collect()
+    }
+
+    pub(super) async fn take_lease(
+        &self,
+        name: &str,
+        holder: WorkerId,
+        ttl: Duration,
+    ) -> Result<bool, Error> {
+        let mut transaction = self.write(Commit::Soft).await?;
+        let now = self.now();
+        let taken = sqlx::query(
+            "INSERT INTO leases AS l (name, holder, expires_at) VALUES (?1, ?2, ?3)
+             ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at
+             WHERE l.holder = excluded.holder OR l.expires_at <= ?4",
+        )
+        .bind(name)
+        .bind(holder.to_string())
+        .bind(now + micros(ttl))
+        .bind(now)
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(taken.rows_affected() == 1)
+    }
+}
