@@ -63,12 +63,13 @@ fn greet(address: &str, data_dir: &Path) {
         "Windlass is running. Stop it with Ctrl-C; jobs are kept in {data_dir}/windlass.db.
 
   API    http://{address}
+  files  {data_dir}/files/, results in {data_dir}/output/
   mail   {data_dir}/outbox/
 
 Enqueue a job, then poll the Location of the answer:
 
   curl -i http://{address}/v1/jobs -H 'content-type: application/json' \\
-       -d '{{\"kind\": \"report.build\", \"payload\": {{}}}}'
+       -d '{{\"kind\": \"report.build\", \"payload\": {{\"orders\": \"orders.csv\", \"group_by\": \"region\"}}}}'
 "
     );
 }
