@@ -155,7 +155,7 @@ async fn drain(client: &Client, settings: &Settings, options: Options) -> Result
 
 /// Enqueues one job at a time and takes the time until its handler starts, in microseconds.
 async fn lone_jobs(client: &Client, settings: &Settings, queue: &QueueName) -> Result<Histogram<u64>, Error> {
-    let (started, mut starts) = mpsc::unbounded_channel();
+    let (started, mut starts) = mpsc::unbounded_channel::<Instant>();
     let worker = Worker::new(client.clone(), settings.into()).state(started).handle(lone);
     let stop = CancellationToken::new();
     let working = tokio::spawn(worker.run_until(stop.clone()));
@@ -166,7 +166,7 @@ async fn lone_jobs(client: &Client, settings: &Settings, queue: &QueueName) -> R
         let start = starts.recv().await.ok_or("the worker has ended")?;
         if sample >= LONE_JOBS {
             let latency = start.saturating_duration_since(called).as_micros();
-            histogram.saturating_record(u64::try_from(latency).unwrap_or(u64::MAX));
+            histogram.record(u64::try_from(latency)?)?;
         }
     }
     stop.cancel();

@@ -1,4 +1,35 @@
-#![doc = include_str!("../README.md")]
+//! Background jobs over any broker: the crate that users depend on.
+//!
+//! A payload type, its handler, and a worker that runs it:
+//!
+//! ```no_run
+//! use windlass::prelude::*;
+//!
+//! #[derive(Serialize, Deserialize, Job)]
+//! #[job(kind = "greet", queue = "greetings", max_attempts = 8, timeout = "30s")]
+//! struct Greet {
+//!     name: String,
+//! }
+//!
+//! struct Greeting(String);
+//!
+//! async fn greet(job: Greet, ctx: Context, greeting: State<Greeting>) -> Result<String, JobError> {
+//!     if job.name.is_empty() {
+//!         return Err(JobError::discard("nobody to greet"));
+//!     }
+//!     Ok(format!("{}, {}! (attempt {})", greeting.0, job.name, ctx.attempt()))
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> windlass::Result<()> {
+//!     Worker::from_env().await?.state(Greeting("Hello".into())).handle(greet).run().await
+//! }
+//! ```
+//!
+//! Elsewhere, jobs are enqueued over HTTP, or from Rust by [`Client::enqueue`] and, in a Postgres transaction of
+//! your own, `Client::enqueue_in`.
+//!
+//! Cargo features: `sqlite` (default), `postgres`, `rabbitmq`. [`Settings`] lists the configuration.
 
 mod logging;
 

@@ -1,0 +1,216 @@
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::{Value, value::RawValue};
+use sha2::{Digest, Sha256};
+use windlass_client::UnknownKinds;
+use windlass_core::{
+    Idempotency, InsertOutcome, Kind, KindInfo, NewJob, Priority, QueueName, Timestamp,
+};
+
+use crate::{
+    Service, body,
+    body::Fields,
+    job::job_response,
+    problem::{FieldError, Problem},
+    view::{self, JobView},
+};
+
+const KNOWN: &str = "kind, payload, queue, priority, run_at, delay, max_attempts, timeout, labels";
+const MAX_ATTEMPTS: u32 = 1000;
+/// A delay or timeout longer than this is a mistake.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// `POST /v1/jobs`
+pub(crate) async fn enqueue(State(service): State<Arc<Service>>, request: Request) -> Result<Response, Problem> {
+    let options = &service.options;
+    let (parts, body) = request.into_parts();
+    if !is_json(&parts.headers) {
+        return Err(Problem::media_type());
+    }
+    let bytes = body::read(body, options.max_body, options.request_timeout).await?;
+    let text = body::text(&bytes, options.max_depth)?;
+    let mut draft = Draft::parse(text)?;
+    let info = kind_info(&service, &draft.kind).await?;
+    draft.idempotency = idempotency(&parts.headers, text, options.idempotency_ttl)?;
+    let trace = parts.headers.get("traceparent").and_then(|value| value.to_str().ok());
+    let mut job = draft.into_job(info);
+    job.trace = trace.and_then(|trace| trace.parse().ok());
+
+    let accepted = service.client.accept(job.clone()).await?;
+    match accepted.outcome {
+        InsertOutcome::Created(state) => {
+            answer(&JobView::accepted(&job, state, accepted.at), &job.id.to_string(), false)
+        }
+        InsertOutcome::Existing(id) => match service.client.get(id).await? {
+            Some(existing) => answer(&JobView::from(&existing), &id.to_string(), true),
+            None => Err(Problem::not_found(format!(
+                "the idempotency key made the job {id}, which has been removed since"
+            ))),
+        },
+        InsertOutcome::KeyReused => Err(Problem::key_reused()),
+    }
+}
+
+fn answer(view: &JobView<'_>, id: &str, replayed: bool) -> Result<Response, Problem> {
+    let mut response = job_response(StatusCode::ACCEPTED, view)?;
+    let headers = response.headers_mut();
+    if let Ok(location) = HeaderValue::from_str(&format!("/v1/jobs/{id}")) {
+        headers.insert(header::LOCATION, location);
+    }
+    if replayed {
+        headers.insert(HeaderName::from_static("idempotency-replayed"), HeaderValue::from_static("true"));
+    }
+    Ok(response.into_response())
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media_type = value.split(';').next().unwrap_or_default().trim();
+    media_type.eq_ignore_ascii_case("application/json")
+}
+
+/// What workers say of the kind; refuses it if they say nothing and the settings want that.
+async fn kind_info(service: &Service, kind: &Kind) -> Result<KindInfo, Problem> {
+    match service.client.kind(kind).await? {
+        Some(info) => Ok(info),
+        None if service.options.unknown_kinds == UnknownKinds::Accept => Ok(KindInfo {
+            kind: kind.clone(),
+            queue: QueueName::default(),
+            max_attempts: KindInfo::DEFAULT_MAX_ATTEMPTS,
+        }),
+        None => Err(Problem::unknown_kind(kind.as_str())),
+    }
+}
+
+/// The key with a fingerprint of the route and of the body without insignificant white space. The order of its
+/// fields counts: a client that repeats a request repeats its bytes.
+fn idempotency(headers: &HeaderMap, text: &str, ttl: Duration) -> Result<Option<Idempotency>, Problem> {
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let visible = (1..=255).contains(&value.len()) && value.as_bytes().iter().all(|b| (0x21..=0x7e).contains(b));
+    let (true, None, Ok(key)) = (visible, values.next(), value.to_str()) else {
+        return Err(Problem::invalid(vec![FieldError {
+            pointer: "header:idempotency-key".into(),
+            detail: "send one key of 1 to 255 visible ASCII characters".into(),
+        }]));
+    };
+    let mut hash = Sha256::new();
+    hash.update("POST /v1/jobs\n");
+    body::compact(text, |part| hash.update(part));
+    Ok(Some(Idempotency { key: key.to_owned(), fingerprint: hash.finalize().into(), ttl }))
+}
+
+/// A request's job, before the kind's defaults are known.
+struct Draft {
+    kind: Kind,
+    payload: Box<RawValue>,
+    queue: Option<QueueName>,
+    priority: Priority,
+    run_at: Option<Timestamp>,
+    max_attempts: Option<u32>,
+    timeout: Option<Duration>,
+    labels: BTreeMap<String, String>,
+    idempotency: Option<Idempotency>,
+}
+
+impl Draft {
+    /// Reads every field before it refuses any, so that a client hears of all its mistakes at once.
+    fn parse(text: &str) -> Result<Self, Problem> {
+        let mut fields = Fields::parse(text)?;
+        let mut errors = Vec::new();
+        let e = &mut errors;
+        let kind = fields.take("kind", e, |text: String| text.parse::<Kind>().map_err(|e| e.to_string()));
+        if kind.is_none() && e.is_empty() {
+            e.push(FieldError::new("kind", "required: what the job is, such as \"email.send\""));
+        }
+        let payload = fields.raw("payload").map(ToOwned::to_owned);
+        if payload.is_none() {
+            e.push(FieldError::new("payload", "required: what the handler gets, any JSON value"));
+        }
+        let queue =
+            fields.take("queue", e, |text: String| text.parse::<QueueName>().map_err(|e| e.to_string()));
+        let priority = fields.take("priority", e, |number: u64| {
+            let priority = u8::try_from(number).ok().and_then(|number| Priority::try_from(number).ok());
+            priority.ok_or_else(|| "use 0 (low), 1 (normal), 2 (high) or 3 (urgent)".into())
+        });
+        let (has_run_at, has_delay) = (fields.has("run_at"), fields.has("delay"));
+        let run_at = fields.take("run_at", e, |text: String| {
+            text.parse::<Timestamp>().map_err(|_| "write an RFC 3339 time such as \"2030-01-31T12:00:00Z\"".into())
+        });
+        let delay = fields.take("delay", e, |text: String| limited_duration(&text));
+        if has_run_at && has_delay {
+            e.push(FieldError::new("delay", "give either delay or run_at"));
+        }
+        let max_attempts = fields.take("max_attempts", e, |number: u64| match u32::try_from(number) {
+            Ok(number @ 1..=MAX_ATTEMPTS) => Ok(number),
+            _ => Err(format!("use 1 to {MAX_ATTEMPTS}")),
+        });
+        let timeout = fields.take("timeout", e, |text: String| match limited_duration(&text)? {
+            Duration::ZERO => Err("must be longer than zero".into()),
+            timeout => Ok(timeout),
+        });
+        let labels = fields.take("labels", e, Ok::<BTreeMap<String, Value>, String>).unwrap_or_default();
+        let labels = read_labels(labels, e);
+        fields.refuse_rest(KNOWN, e);
+        let (Some(kind), Some(payload), true) = (kind, payload, errors.is_empty()) else {
+            return Err(Problem::invalid(errors));
+        };
+        let delayed = delay.and_then(|delay| chrono::Utc::now().checked_add_signed(chrono::TimeDelta::from_std(delay).ok()?));
+        Ok(Self {
+            kind,
+            payload,
+            queue,
+            priority: priority.unwrap_or_default(),
+            run_at: run_at.or(delayed),
+            max_attempts,
+            timeout,
+            labels,
+            idempotency: None,
+        })
+    }
+
+    fn into_job(self, info: KindInfo) -> NewJob {
+        let mut job = NewJob::new(self.kind, self.payload);
+        job.queue = self.queue.unwrap_or(info.queue);
+        job.priority = self.priority;
+        job.max_attempts = self.max_attempts.unwrap_or(info.max_attempts);
+        job.timeout = self.timeout;
+        job.run_at = self.run_at;
+        job.labels = self.labels;
+        job.idempotency = self.idempotency;
+        job
+    }
+}
+
+fn limited_duration(text: &str) -> Result<Duration, String> {
+    let duration = view::duration(text)?;
+    if duration > LONGEST { Err("may be at most ten years".into()) } else { Ok(duration) }
+}
+
+fn read_labels(labels: BTreeMap<String, Value>, errors: &mut Vec<FieldError>) -> BTreeMap<String, String> {
+    if labels.len() > 64 {
+        errors.push(FieldError::new("labels", "at most 64"));
+        return BTreeMap::new();
+    }
+    let mut read = BTreeMap::new();
+    for (name, value) in labels {
+        let fits = |text: &str, longest| text.len() <= longest && !text.chars().any(char::is_control);
+        match value {
+            Value::String(value) if !name.is_empty() && fits(&name, 63) && fits(&value, 255) => {
+                read.insert(name, value);
+            }
+            _ => {
+                let shown: String = name.chars().take(64).collect();
+                let pointer = format!("/labels{}", FieldError::new(&shown, "").pointer);
+                let detail = "a name of 1 to 63 bytes and a text of up to 255, without control characters";
+                errors.push(FieldError { pointer, detail: detail.into() });
+            }
+        }
+    }
+    read
+}

@@ -1,0 +1,59 @@
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderName, HeaderValue, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use futures::FutureExt as _;
+use tracing::Instrument as _;
+
+use crate::{Service, problem::Problem};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Around every request: an id, a span, a time limit, and no panic that a client would see as a cut connection.
+pub(crate) async fn guard(State(service): State<Arc<Service>>, request: Request, next: Next) -> Response {
+    let id = request_id(&request);
+    let span = tracing::info_span!(
+        "request",
+        method = %request.method(), path = request.uri().path(), request_id = id.to_str().unwrap_or_default(),
+    );
+    let mut response = async {
+        let running = AssertUnwindSafe(next.run(request)).catch_unwind();
+        let response = match tokio::time::timeout(service.options.request_timeout, running).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(_)) => {
+                tracing::error!("the handler panicked");
+                Problem::internal().into_response()
+            }
+            Err(_) => Problem::unavailable(
+                "the request took too long; it may have been carried out, so repeat it with the same Idempotency-Key",
+                "1",
+            )
+            .into_response(),
+        };
+        tracing::debug!(status = response.status().as_u16(), "answered");
+        response
+    }
+    .instrument(span)
+    .await;
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, id);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// The client's own id if it is short and plain, else a new one.
+fn request_id(request: &Request) -> HeaderValue {
+    let given = request.headers().get(REQUEST_ID).filter(|id| {
+        let plain = |b: &u8| b.is_ascii_alphanumeric() || b"._-".contains(b);
+        (1..=128).contains(&id.len()) && id.as_bytes().iter().all(plain)
+    });
+    given.cloned().unwrap_or_else(|| {
+        let id = windlass_core::JobId::new().to_string();
+        // A UUID is a valid header value.
+        HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("unknown"))
+    })
+}

@@ -1,0 +1,87 @@
+use std::sync::Arc;
+
+use axum::{
+    extract::{Path, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use sha2::{Digest, Sha256};
+use windlass_core::{CancelOutcome, JobId, State as JobState};
+
+use crate::{Service, problem::Problem, view::JobView};
+
+/// `GET /v1/jobs/{id}`
+pub(crate) async fn get(
+    State(service): State<Arc<Service>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let id = parse_id(&id)?;
+    let job = service.client.get(id).await?.ok_or_else(|| no_such_job(id))?;
+    let mut response = job_response(StatusCode::OK, &JobView::from(&job))?;
+    // What is over stays as it is, short of an operator's retry.
+    let cache = if job.state.is_terminal() { "private, max-age=60" } else { "private, no-cache" };
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
+    let fresh = response.headers().get(header::ETAG).is_some_and(|etag| matches(&headers, etag));
+    if fresh {
+        let (parts, _) = response.into_parts();
+        let mut answer = StatusCode::NOT_MODIFIED.into_response();
+        for name in [header::ETAG, header::CACHE_CONTROL] {
+            if let Some(value) = parts.headers.get(&name) {
+                answer.headers_mut().insert(name, value.clone());
+            }
+        }
+        return Ok(answer);
+    }
+    Ok(response)
+}
+
+/// `POST /v1/jobs/{id}/cancel`
+pub(crate) async fn cancel(
+    State(service): State<Arc<Service>>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let id = parse_id(&id)?;
+    let status = match service.client.cancel(id).await? {
+        CancelOutcome::NotFound => return Err(no_such_job(id)),
+        CancelOutcome::Cancelled | CancelOutcome::Finished(JobState::Cancelled) => StatusCode::OK,
+        CancelOutcome::Requested => StatusCode::ACCEPTED,
+        CancelOutcome::Finished(state) => return Err(Problem::finished(state)),
+    };
+    let job = service.client.get(id).await?.ok_or_else(|| no_such_job(id))?;
+    job_response(status, &JobView::from(&job))
+}
+
+/// The job with an `ETag` over all that is shown.
+pub(crate) fn job_response(status: StatusCode, view: &JobView<'_>) -> Result<Response, Problem> {
+    let body = serde_json::to_vec(view).map_err(|error| {
+        tracing::error!(%error, "a job cannot be written as JSON");
+        Problem::internal()
+    })?;
+    let hash = Sha256::digest(&body);
+    let etag: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let mut response = (status, body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Ok(etag) = HeaderValue::from_str(&format!("\"{etag}\"")) {
+        headers.insert(header::ETAG, etag);
+    }
+    Ok(response)
+}
+
+/// `If-None-Match` by the weak comparison, as RFC 9110 wants it.
+fn matches(headers: &HeaderMap, etag: &HeaderValue) -> bool {
+    let etag = etag.to_str().unwrap_or_default();
+    let lists = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|list| list.to_str().ok());
+    lists.flat_map(|list| list.split(',')).map(str::trim).any(|candidate| {
+        candidate == "*" || candidate.strip_prefix("W/").unwrap_or(candidate) == etag
+    })
+}
+
+fn parse_id(text: &str) -> Result<JobId, Problem> {
+    text.parse().map_err(|error: windlass_core::InvalidId| Problem::malformed(error.to_string()))
+}
+
+fn no_such_job(id: JobId) -> Problem {
+    Problem::not_found(format!("there is no job {id}"))
+}

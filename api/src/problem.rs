@@ -1,0 +1,191 @@
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use windlass_client::ClientError;
+use windlass_core::StoreError;
+
+/// An error as clients see it: a problem document, RFC 9457.
+#[derive(Debug, Serialize)]
+pub(crate) struct Problem {
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<FieldError>,
+    #[serde(skip)]
+    retry_after: Option<&'static str>,
+}
+
+/// What is wrong with one field of the request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct FieldError {
+    /// JSON pointer (RFC 6901) to the field, or `header:name`.
+    pub(crate) pointer: String,
+    /// What is wrong, and what would be right.
+    pub(crate) detail: String,
+}
+
+impl FieldError {
+    /// An error of a top-level field.
+    pub(crate) fn new(field: &str, detail: impl Into<String>) -> Self {
+        // RFC 6901, since the name may be anything a client has sent.
+        let escaped = field.replace('~', "~0").replace('/', "~1");
+        Self { pointer: format!("/{escaped}"), detail: detail.into() }
+    }
+}
+
+impl Problem {
+    fn new(status: StatusCode, name: &str, title: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            kind: format!("urn:windlass:problem:{name}"),
+            title,
+            status: status.as_u16(),
+            detail: detail.into(),
+            errors: Vec::new(),
+            retry_after: None,
+        }
+    }
+
+    pub(crate) fn malformed(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "malformed", "The request cannot be read", detail)
+    }
+
+    pub(crate) fn invalid(errors: Vec<FieldError>) -> Self {
+        let detail = match errors.as_slice() {
+            [only] => format!("{}: {}", only.pointer, only.detail),
+            several => format!("{} fields are not as they should be", several.len()),
+        };
+        let problem = Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "invalid-field",
+            "The request has fields that are not as they should be",
+            detail,
+        );
+        Self { errors, ..problem }
+    }
+
+    pub(crate) fn unknown_kind(kind: &str) -> Self {
+        let detail = format!("no worker has ever handled the kind {kind}; start one that does, or correct the name");
+        let title = "The kind is unknown";
+        let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown-kind", title, &*detail);
+        Self { errors: vec![FieldError::new("kind", detail)], ..problem }
+    }
+
+    pub(crate) fn key_reused() -> Self {
+        Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "idempotency-key-reused",
+            "The idempotency key was used for another request",
+            "use a new Idempotency-Key for a new job, and the same key only to repeat the very same request",
+        )
+    }
+
+    pub(crate) fn too_large(limit: usize) -> Self {
+        let detail = format!("the body may have at most {limit} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large", detail)
+    }
+
+    pub(crate) fn too_deep(limit: usize) -> Self {
+        let detail = format!("JSON may be nested at most {limit} levels deep");
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "nested-too-deeply", "The JSON is nested too deeply", detail)
+    }
+
+    pub(crate) fn media_type() -> Self {
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "media-type",
+            "The body is not JSON",
+            "send JSON, with the header content-type: application/json",
+        )
+    }
+
+    pub(crate) fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
+    }
+
+    pub(crate) fn method_not_allowed() -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method-not-allowed",
+            "The method is not allowed here",
+            "the Allow header lists those that are",
+        )
+    }
+
+    pub(crate) fn finished(state: windlass_core::State) -> Self {
+        let detail = format!("the job is {state}, and can no longer be cancelled");
+        Self::new(StatusCode::CONFLICT, "job-finished", "The job is over", detail)
+    }
+
+    pub(crate) fn slow_body() -> Self {
+        let detail = "the body did not arrive in time; nothing was stored";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "slow-body", "The request took too long to arrive", detail)
+    }
+
+    pub(crate) fn unavailable(detail: impl Into<String>, retry_after: &'static str) -> Self {
+        let title = "The service cannot do this now";
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", title, detail);
+        Self { retry_after: Some(retry_after), ..problem }
+    }
+
+    pub(crate) fn internal() -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "Something went wrong here",
+            "the log has the details, under the id in the x-request-id header",
+        )
+    }
+}
+
+impl From<ClientError> for Problem {
+    fn from(error: ClientError) -> Self {
+        match &error {
+            ClientError::KeyReused => Self::key_reused(),
+            ClientError::Overloaded => Self::unavailable("too many jobs are being accepted; nothing was stored", "1"),
+            ClientError::Closed => Self::unavailable("this instance is shutting down; nothing was stored", "1"),
+            ClientError::Store(store) => match &**store {
+                StoreError::Unavailable(_) | StoreError::Timeout(_) => {
+                    tracing::warn!(%error, "store call failed");
+                    Self::unavailable(
+                        "the store does not answer; the request may have been carried out, so repeat it with the \
+                         same Idempotency-Key",
+                        "1",
+                    )
+                }
+                StoreError::Config { .. } => {
+                    tracing::error!(%error, "store call failed");
+                    Self::unavailable("the service is not set up correctly; its log has the details", "30")
+                }
+                StoreError::WorkerUnknown(_) | StoreError::Unexpected(_) => {
+                    tracing::error!(%error, "store call failed");
+                    Self::internal()
+                }
+            },
+            _ => {
+                tracing::error!(%error, "request failed");
+                Self::internal()
+            }
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        // It consists of texts and numbers only, so it always can be written.
+        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let mut response = (status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
+        }
+        response
+    }
+}

@@ -1,0 +1,108 @@
+use std::{collections::BTreeMap, time::Duration};
+
+use chrono::SecondsFormat;
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+use windlass_core::{ErrorRecord, JobId, JobRecord, Kind, NewJob, Priority, QueueName, State, Timestamp};
+
+/// A job as clients see it.
+#[derive(Debug, Serialize)]
+pub(crate) struct JobView<'a> {
+    id: JobId,
+    kind: &'a Kind,
+    queue: &'a QueueName,
+    state: State,
+    attempt: u32,
+    max_attempts: u32,
+    priority: Priority,
+    #[serde(serialize_with = "time")]
+    created_at: Timestamp,
+    #[serde(serialize_with = "optional_time")]
+    run_at: Option<Timestamp>,
+    #[serde(serialize_with = "optional_time")]
+    started_at: Option<Timestamp>,
+    #[serde(serialize_with = "optional_time")]
+    finished_at: Option<Timestamp>,
+    /// Handlers cannot report it yet.
+    progress: Option<()>,
+    result: Option<&'a RawValue>,
+    errors: Vec<ErrorView<'a>>,
+    labels: &'a BTreeMap<String, String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ErrorView<'a> {
+    attempt: u32,
+    #[serde(serialize_with = "time")]
+    at: Timestamp,
+    worker: &'a str,
+    message: &'a str,
+}
+
+impl<'a> JobView<'a> {
+    /// A job that was accepted just now, without asking the store again.
+    pub(crate) fn accepted(job: &'a NewJob, state: State, at: Timestamp) -> Self {
+        Self {
+            id: job.id,
+            kind: &job.kind,
+            queue: &job.queue,
+            state,
+            attempt: 0,
+            max_attempts: job.max_attempts,
+            priority: job.priority,
+            created_at: at,
+            run_at: job.run_at.filter(|_| state == State::Scheduled),
+            started_at: None,
+            finished_at: None,
+            progress: None,
+            result: None,
+            errors: Vec::new(),
+            labels: &job.labels,
+        }
+    }
+}
+
+impl<'a> From<&'a JobRecord> for JobView<'a> {
+    fn from(job: &'a JobRecord) -> Self {
+        Self {
+            id: job.id,
+            kind: &job.kind,
+            queue: &job.queue,
+            state: job.state,
+            attempt: job.attempt,
+            max_attempts: job.max_attempts,
+            priority: job.priority,
+            created_at: job.created_at,
+            run_at: job.run_at,
+            started_at: job.started_at,
+            finished_at: job.finished_at,
+            progress: None,
+            result: job.result.as_deref(),
+            errors: job.errors.iter().map(ErrorView::from).collect(),
+            labels: &job.labels,
+        }
+    }
+}
+
+impl<'a> From<&'a ErrorRecord> for ErrorView<'a> {
+    fn from(error: &'a ErrorRecord) -> Self {
+        Self { attempt: error.attempt, at: error.at, worker: &error.worker, message: &error.message }
+    }
+}
+
+/// RFC 3339 in UTC with microseconds, always of the same length.
+fn time<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Micros, true))
+}
+
+fn optional_time<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+    match at {
+        Some(at) => time(at, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// Reads a duration such as `30s` or `1h 30m`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "write a duration such as \"30s\", \"5m\" or \"1h 30m\"".into())
+}

@@ -1,0 +1,31 @@
+//! The benchmark itself works, on each pair of store and broker. What it measures decides no test.
+
+use windlass::Settings;
+use windlass_bench::{Options, run};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn embedded() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("bench.db").display());
+    let settings = Settings { store_url: url.into(), ..Settings::default() };
+    let report = run(&settings, Options { jobs: 500, concurrency: 50, bound: true }).await.unwrap();
+    assert_eq!(report.jobs, 500);
+    assert!(report.whole_path_per_second > 0.0 && report.bound.is_none());
+    println!("{report}");
+}
+
+#[cfg(all(feature = "postgres", feature = "rabbitmq"))]
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_and_rabbitmq_next_to_their_bound() {
+    let server = |name| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run scripts/test"));
+    let settings = Settings {
+        store_url: server("WINDLASS_TEST_POSTGRES_URL").into(),
+        broker_url: server("WINDLASS_TEST_RABBITMQ_URL").into(),
+        ..Settings::default()
+    };
+    let report = run(&settings, Options { jobs: 500, concurrency: 50, bound: true }).await.unwrap();
+    // Insert, claim and finish, and a little for the groups.
+    assert!(report.row_writes_per_job.unwrap() >= 3.0);
+    assert!(report.bound.is_some());
+    println!("{report}");
+}
