@@ -1,4 +1,8 @@
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use figment::{
     Figment,
@@ -155,8 +159,15 @@ impl Settings {
                 problem: "names a file that does not exist",
             });
         }
-        let file = named.unwrap_or_else(|| "windlass.toml".into());
-        let sources = Figment::from(Serialized::defaults(Self::default())).merge(Toml::file_exact(file));
+        Self::read(&named.unwrap_or_else(|| "windlass.toml".into()))
+    }
+
+    fn read(file: &Path) -> Result<Self, SettingsError> {
+        let mut sources = Figment::from(Serialized::defaults(Self::default()));
+        // Merging a file that is not there is an error.
+        if file.is_file() {
+            sources = sources.merge(Toml::file_exact(file));
+        }
         Self::extract(sources.merge(Self::environment()))
     }
 
@@ -314,6 +325,11 @@ mod tests {
         assert_eq!(settings.api_unknown_kinds, UnknownKinds::Accept);
         assert_eq!(settings.broker_url.expose(), "memory:");
         assert_eq!(read("worker_queues = \"a, b\"").unwrap().worker_queues.len(), 2);
+    }
+
+    #[test]
+    fn no_file_is_needed() {
+        assert!(Settings::read(Path::new("/no/such/windlass.toml")).is_ok());
     }
 
     #[test]
