@@ -1,7 +1,7 @@
 use std::io::{BufReader, Cursor};
 
 use image::{
-    DynamicImage, ImageDecoder as _, ImageError, ImageFormat, ImageReader, ImageResult,
+    DynamicImage, ImageDecoder as _, ImageError, ImageFormat, ImageReader, ImageResult, Limits,
     codecs::jpeg::JpegEncoder,
 };
 use windlass::prelude::*;
@@ -87,7 +87,7 @@ pub fn thumbnails(
     Ok(Thumbnails { thumbnails })
 }
 
-/// Reads the picture, the right way up. The decoder refuses pictures that would need more than 512 MiB of memory.
+/// Reads the picture, the right way up, unless it would need more than 512 MiB of memory.
 fn decode(workspace: &Workspace, path: &str) -> Result<(DynamicImage, ImageFormat), Problem> {
     let file = workspace.open(path)?;
     let reader = ImageReader::new(BufReader::new(file)).with_guessed_format().map_err(Problem::io(path))?;
@@ -97,6 +97,8 @@ fn decode(workspace: &Workspace, path: &str) -> Result<(DynamicImage, ImageForma
     };
     let decode = || -> ImageResult<DynamicImage> {
         let mut decoder = reader.into_decoder()?;
+        // A decoder on its own makes room for whatever size the file claims.
+        Limits::default().reserve(decoder.total_bytes())?;
         let orientation = decoder.orientation()?;
         let mut picture = DynamicImage::from_decoder(decoder)?;
         picture.apply_orientation(orientation);

@@ -220,10 +220,13 @@ fn broken_pictures_and_sizes_are_refused_for_good() {
     place.file("half.png", &png[..png.len() / 2]);
     place.file("text.png", "no picture");
     place.file("empty.png", "");
-    // A PNG that says it is 2^31 - 1 pixels wide and high.
+    // A PNG that says it is 40,000 pixels wide and high, with a checksum to match: a few kilobytes that ask for 6 GB.
     let mut huge = png.clone();
-    huge[16..24].copy_from_slice(&[0x7f, 0xff, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff]);
+    huge[16..24].copy_from_slice(&[40_000_u32.to_be_bytes(); 2].concat());
+    huge[29..33].copy_from_slice(&[0x51, 0x0c, 0x0e, 0x05]);
     place.file("huge.png", huge);
+    let problem = thumbnails(&place.workspace, &picture("huge.png", &[64]), NEVER).unwrap_err();
+    assert!(problem.to_string().contains("limit"), "{problem}");
     fs::create_dir(place.folder.path().join("files/folder.png")).unwrap();
     for image in ["head.jpg", "half.png", "text.png", "empty.png", "huge.png", "folder.png", "orders.csv"] {
         let problem = thumbnails(&place.workspace, &picture(image, &[64]), NEVER).unwrap_err();
