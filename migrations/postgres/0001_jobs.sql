@@ -29,7 +29,13 @@ CREATE TABLE {schema}.jobs (
 ) PARTITION BY RANGE (id);
 
 -- The net for ids whose time lies outside every partition, from a clock that is wrong by days.
-CREATE TABLE {schema}.jobs_default PARTITION OF {schema}.jobs DEFAULT WITH (fillfactor = 50);
+CREATE TABLE {schema}.jobs_default PARTITION OF {schema}.jobs DEFAULT
+    WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, vacuum_truncate = off);
+
+-- Pages of nothing: to the planner, a table without pages is best read whole.
+INSERT INTO {schema}.jobs_default (id, max_attempts, state, priority, kind, queue, payload)
+SELECT gen_random_uuid(), 1, {dead}, 0, '', '', repeat('x', 1900) FROM generate_series(1, 64);
+DELETE FROM {schema}.jobs_default;
 
 -- One row per failed attempt. Partitioned as jobs are, so that both are dropped together.
 CREATE TABLE {schema}.job_errors (
@@ -44,11 +50,14 @@ CREATE TABLE {schema}.job_errors (
 
 CREATE TABLE {schema}.job_errors_default PARTITION OF {schema}.job_errors DEFAULT;
 
+-- Of due, outbox and claims, rows come and go all the time while few are there at once: vacuum clears them by the
+-- thousand, unthrottled.
+
 -- What waits for its time: scheduled and retrying jobs.
 CREATE TABLE {schema}.due (
     job_id uuid        NOT NULL PRIMARY KEY,
     run_at timestamptz NOT NULL
-);
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
 CREATE INDEX due_run_at ON {schema}.due (run_at);
 
 -- Groups of queued jobs: first to be published, then to be verified, until none of them is queued any more.
@@ -58,7 +67,7 @@ CREATE TABLE {schema}.outbox (
     due_at     timestamptz NOT NULL,
     published  boolean     NOT NULL DEFAULT false,
     job_ids    uuid[]      NOT NULL
-);
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
 CREATE INDEX outbox_due_at ON {schema}.outbox (due_at);
 
 -- Worker processes; one row and one heartbeat each, however many jobs they run.
@@ -76,7 +85,7 @@ CREATE TABLE {schema}.claims (
     id        uuid   NOT NULL PRIMARY KEY,
     worker_id uuid   NOT NULL REFERENCES {schema}.workers (id),
     job_ids   uuid[] NOT NULL
-);
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
 CREATE INDEX claims_worker_id ON {schema}.claims (worker_id);
 
 -- Requests to cancel running jobs, until those have ended.
@@ -94,7 +103,8 @@ CREATE TABLE {schema}.kinds (
 );
 
 CREATE TABLE {schema}.idempotency_keys (
-    key         text        NOT NULL PRIMARY KEY,
+    -- As bytes, since it is the client's and may hold what text cannot.
+    key         bytea       NOT NULL PRIMARY KEY,
     fingerprint bytea       NOT NULL,
     job_id      uuid        NOT NULL,
     expires_at  timestamptz NOT NULL

@@ -4,16 +4,16 @@ use sqlx::{Error, Row, postgres::PgRow};
 use uuid::Uuid;
 use windlass_core::{ClaimId, ClaimedJob, JobId, StoreError, WorkerId};
 
-use super::{PostgresStore, classify, range, unexpected};
+use super::{PostgresStore, classify, priority, range, unexpected};
 
-/// Claims a group in one statement, and notes whose it is. Plan: nested loop over the ids into the primary keys of
-/// the partitions in range.
+/// Claims a group in one statement, and notes whose it is. Plan: the array of ids into the primary keys of the
+/// partitions in range, which also locks rows in the order of their ids. (A join with the ids turns into a scan of the
+/// whole range when it is planned while a partition is small.)
 pub(super) const CLAIM: &str = "
 WITH claimed AS (
     UPDATE {schema}.jobs j
     SET state = {to:claim}, attempt = j.attempt + 1, worker_id = $1, started_at = now()
-    FROM unnest($3::uuid[]) AS w (id)
-    WHERE j.id = w.id AND j.id >= $4 AND j.id <= $5 AND j.state IN ({from:claim})
+    WHERE j.id = ANY($3::uuid[]) AND j.id >= $4 AND j.id <= $5 AND j.state IN ({from:claim})
     RETURNING j.id, j.attempt, j.uncounted, j.max_attempts, j.kind, j.queue, j.priority, j.payload, j.timeout_ms,
               j.created_at, j.labels::text, j.trace
 ), noted AS (
@@ -22,13 +22,16 @@ WITH claimed AS (
 )
 SELECT * FROM claimed";
 
-/// What this very claim took when its answer was lost.
+/// What this very claim took when its answer was lost: a row of nulls for nothing, no row for an unknown worker.
 pub(super) const CLAIMED_BEFORE: &str = "
 SELECT j.id, j.attempt, j.uncounted, j.max_attempts, j.kind, j.queue, j.priority, j.payload, j.timeout_ms,
        j.created_at, j.labels::text, j.trace
-FROM {schema}.claims c CROSS JOIN LATERAL unnest(c.job_ids) AS w (id)
-JOIN {schema}.jobs j ON j.id = w.id AND j.state = {running} AND j.worker_id = $1
-WHERE c.id = $2 AND c.worker_id = $1";
+FROM {schema}.workers w
+LEFT JOIN {schema}.claims c ON c.id = $2 AND c.worker_id = w.id
+LEFT JOIN {schema}.jobs j
+    ON j.id = ANY(ARRAY(SELECT unnest(job_ids) FROM {schema}.claims WHERE id = $2))
+    AND j.state = {running} AND j.worker_id = c.worker_id
+WHERE w.id = $1";
 
 impl PostgresStore {
     pub(super) async fn claim_group(
@@ -42,36 +45,49 @@ impl PostgresStore {
         ids.sort_unstable();
         ids.dedup();
         let Some((least, greatest)) = range(&ids) else { return Ok(Vec::new()) };
-        let wanted = ids.len();
-        let claimed = self
-            .query(&self.sql.claim)
-            .bind(worker.as_uuid())
-            .bind(claim.as_uuid())
-            .bind(ids)
-            .bind(least)
-            .bind(greatest)
-            .fetch_all(&self.pool)
-            .await;
-        let rows = match claimed {
-            Ok(rows) if rows.len() == wanted => rows,
+        let rows = match self.claim_rows(worker, claim, ids, least, greatest).await {
             Ok(rows) if !rows.is_empty() => rows,
-            // None left to claim. Perhaps an earlier call under this id took them, which may have been under way
-            // when this one began, so only a new statement can tell.
-            Ok(_) => self.claimed_before(worker, claim).await.map_err(classify)?,
+            // None left to claim, or this claim is noted already. Perhaps an earlier call under this id took them,
+            // which may have been under way when this one began, so only a new statement can tell.
+            Ok(_) => self.claimed_before(worker, claim).await?,
+            Err(Error::Database(e)) if e.is_unique_violation() => self.claimed_before(worker, claim).await?,
             Err(Error::Database(e)) if e.is_foreign_key_violation() => {
                 return Err(StoreError::WorkerUnknown(worker));
-            }
-            Err(Error::Database(e)) if e.is_unique_violation() => {
-                self.claimed_before(worker, claim).await.map_err(classify)?
             }
             Err(error) => return Err(classify(error)),
         };
         rows.iter().map(claimed_job).collect::<Result<_, _>>().map_err(classify)
     }
 
-    async fn claimed_before(&self, worker: WorkerId, claim: ClaimId) -> Result<Vec<PgRow>, Error> {
-        let query = self.query(&self.sql.claimed_before).bind(worker.as_uuid()).bind(claim.as_uuid());
-        query.fetch_all(&self.pool).await
+    async fn claim_rows(
+        &self,
+        worker: WorkerId,
+        claim: ClaimId,
+        ids: Vec<Uuid>,
+        least: Uuid,
+        greatest: Uuid,
+    ) -> Result<Vec<PgRow>, Error> {
+        let query = self.query(&self.sql.claim).bind(worker.as_uuid()).bind(claim.as_uuid());
+        let mut session = self.statement().await?;
+        let rows = query.bind(ids).bind(least).bind(greatest).fetch_all(&mut *session).await?;
+        session.commit().await?;
+        Ok(rows)
+    }
+
+    async fn claimed_before(&self, worker: WorkerId, claim: ClaimId) -> Result<Vec<PgRow>, StoreError> {
+        let select = async {
+            let query = self.query(&self.sql.claimed_before).bind(worker.as_uuid()).bind(claim.as_uuid());
+            let mut session = self.statement().await?;
+            let rows = query.fetch_all(&mut *session).await?;
+            session.commit().await?;
+            Ok(rows)
+        };
+        let mut rows = select.await.map_err(classify)?;
+        if rows.is_empty() {
+            return Err(StoreError::WorkerUnknown(worker));
+        }
+        rows.retain(|row| !matches!(row.try_get::<Option<Uuid>, _>(0), Ok(None)));
+        Ok(rows)
     }
 }
 
@@ -87,15 +103,12 @@ fn claimed_job(row: &PgRow) -> Result<ClaimedJob, Error> {
         max_attempts: number(row.try_get(3)?)?,
         kind: row.try_get::<&str, _>(4)?.parse().map_err(unexpected)?,
         queue: row.try_get::<&str, _>(5)?.parse().map_err(unexpected)?,
-        priority: u8::try_from(row.try_get::<i16, _>(6)?)
-            .map_err(unexpected)?
-            .try_into()
-            .map_err(|e: windlass_core::InvalidPriority| unexpected(e))?,
+        priority: priority(row, 6)?,
         payload: serde_json::value::RawValue::from_string(payload).map_err(unexpected)?,
         timeout: row.try_get::<Option<i64>, _>(8)?.map(|ms| Duration::from_millis(ms.max(0).unsigned_abs())),
         created_at: row.try_get(9)?,
         labels: serde_json::from_str(row.try_get(10)?).map_err(unexpected)?,
-        trace: trace.map(|trace| trace.parse()).transpose().map_err(|e: windlass_core::InvalidTraceParent| unexpected(e))?,
+        trace: trace.and_then(|trace| trace.parse().ok()),
     })
 }
 

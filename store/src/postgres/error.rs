@@ -4,10 +4,15 @@ use windlass_core::{Source, StoreError};
 /// What to do about a driver's error: wait, mend a setting, or report a bug.
 pub(super) fn classify(error: Error) -> StoreError {
     match &error {
-        Error::Io(_) | Error::Protocol(_) | Error::PoolTimedOut | Error::PoolClosed | Error::WorkerCrashed => {
-            StoreError::Unavailable(Box::new(error))
-        }
-        Error::Tls(_) => config("store_url: the TLS connection to Postgres failed", "check `sslmode` in it, and the server's certificate"),
+        Error::Io(_)
+        | Error::Protocol(_)
+        | Error::PoolTimedOut
+        | Error::PoolClosed
+        | Error::WorkerCrashed => StoreError::Unavailable(Box::new(error)),
+        Error::Tls(_) => config(
+            "store_url: the TLS connection to Postgres failed",
+            "check `sslmode` in it, and the server's certificate",
+        ),
         Error::Database(database) => {
             let code = database.code().unwrap_or_default();
             match &*code {
@@ -20,6 +25,11 @@ pub(super) fn classify(error: Error) -> StoreError {
                 "42501" => config(
                     &format!("store_url: the user lacks a right ({})", database.message()),
                     "grant it, or run `windlass migrate` as the owner of the schema",
+                ),
+                // Prepared on one server connection, run on another.
+                "26000" | "42P05" => config(
+                    "store_url leads to a pooler that keeps no prepared statements",
+                    "add `?statement-cache-capacity=0` to it, or upgrade PgBouncer to 1.21 and set max_prepared_statements",
                 ),
                 "3F000" | "42P01" | "42703" => config(
                     &format!("the schema does not fit this release ({})", database.message()),
@@ -43,6 +53,6 @@ fn config(problem: &str, remedy: &str) -> StoreError {
 }
 
 /// For values in a row that this release cannot read.
-pub(super) fn unexpected(error: impl Into<Source>) -> Error {
+pub(super) fn unexpected<E: Into<Source>>(error: E) -> Error {
     Error::Decode(error.into())
 }

@@ -6,8 +6,8 @@ use windlass_core::{ClaimId, Finish, JobId, Outcome, WorkerId};
 
 use super::{PostgresStore, range};
 
-/// Records a group of outcomes in one statement, each only under its fence. Plan: nested loop over the outcomes into
-/// the primary keys of the partitions in range.
+/// Records a group of outcomes in one statement, each only under its fence. Plan: as for a claim, joined with the
+/// outcomes.
 pub(super) const FINISH: &str = "
 WITH input AS (
     SELECT * FROM unnest($2::uuid[], $3::int4[], $4::int2[], $5::int4[], $6::float8[], $7::text[], $8::text[])
@@ -20,7 +20,8 @@ WITH input AS (
         finished_at = CASE WHEN j.cancel_requested OR i.target IN ({succeeded}, {cancelled}, {dead}) THEN now() END,
         result = i.result
     FROM input i
-    WHERE j.id = i.id AND j.id >= $9 AND j.id <= $10 AND j.attempt = i.fence AND j.state = {running}
+    WHERE j.id = ANY($2::uuid[]) AND j.id >= $9 AND j.id <= $10
+    AND j.id = i.id AND j.attempt = i.fence AND j.state = {running}
     RETURNING j.id, j.state, j.attempt, j.uncounted, j.run_at, j.cancel_requested, i.error
 ), failed AS (
     INSERT INTO {schema}.job_errors (job_id, fence, attempt, worker, message)

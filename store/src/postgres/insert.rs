@@ -4,7 +4,7 @@ use sqlx::{Error, PgConnection, Row};
 use uuid::Uuid;
 use windlass_core::{InsertOutcome, Inserted, NewJob, OutboxId, State, Timestamp};
 
-use super::{PostgresStore, unexpected};
+use super::{PostgresStore, finish::seconds, unexpected};
 
 /// How long the process that accepted a group has to publish it, before a relay does.
 const GRACE: Duration = Duration::from_secs(5);
@@ -41,7 +41,7 @@ SELECT now(), (SELECT id FROM ledger)";
 pub(super) const INSERT_KEYS: &str = "
 INSERT INTO {schema}.idempotency_keys AS k (key, fingerprint, job_id, expires_at)
 SELECT key, fingerprint, job_id, now() + make_interval(secs => ttl)
-FROM unnest($1::text[], $2::bytea[], $3::uuid[], $4::float8[]) AS i (key, fingerprint, job_id, ttl)
+FROM unnest($1::bytea[], $2::bytea[], $3::uuid[], $4::float8[]) AS i (key, fingerprint, job_id, ttl)
 ON CONFLICT (key) DO UPDATE
     SET fingerprint = excluded.fingerprint, job_id = excluded.job_id, expires_at = excluded.expires_at
     WHERE k.expires_at <= now()";
@@ -58,13 +58,10 @@ struct Holder {
 
 impl PostgresStore {
     pub(super) async fn insert_group(&self, jobs: &[NewJob]) -> Result<Inserted, Error> {
-        if jobs.iter().all(|job| job.idempotency.is_none()) {
-            let mut connection = self.pool.acquire().await?;
-            return self.insert_on(&mut connection, jobs, GRACE).await;
-        }
-        let mut transaction = self.pool.begin().await?;
-        let inserted = self.insert_on(&mut transaction, jobs, GRACE).await?;
-        transaction.commit().await?;
+        let keyed = jobs.iter().any(|job| job.idempotency.is_some());
+        let mut session = if keyed { self.transaction().await? } else { self.statement().await? };
+        let inserted = self.insert_on(&mut session, jobs, GRACE).await?;
+        session.commit().await?;
         Ok(inserted)
     }
 
@@ -78,7 +75,7 @@ impl PostgresStore {
         let holders = self.take_keys(connection, jobs).await?;
         let held_by_another = |job: &NewJob| -> Option<InsertOutcome> {
             let idempotency = job.idempotency.as_ref()?;
-            let holder = holders.get(&idempotency.key)?;
+            let holder = holders.get(idempotency.key.as_bytes())?;
             if holder.job_id == job.id.as_uuid() {
                 None
             } else if holder.fingerprint == idempotency.fingerprint {
@@ -107,7 +104,10 @@ impl PostgresStore {
     ) -> Result<(Timestamp, Option<OutboxId>), Error> {
         let labels = |job: &NewJob| match job.labels.is_empty() {
             true => Ok("{}".to_owned()),
-            false => serde_json::to_string(&job.labels).map_err(unexpected),
+            // A NUL, which jsonb cannot hold, would fail the whole group.
+            false => serde_json::to_string(&job.labels)
+                .map(|labels| labels.replace("\\u0000", "\\ufffd"))
+                .map_err(unexpected),
         };
         let ids: Vec<Uuid> = jobs.clone().map(|job| job.id.as_uuid()).collect();
         let row = self
@@ -117,9 +117,13 @@ impl PostgresStore {
             .bind(jobs.clone().map(|job| job.queue.as_str()).collect::<Vec<_>>())
             .bind(jobs.clone().map(|job| job.priority as i16).collect::<Vec<_>>())
             .bind(jobs.clone().map(|job| job.payload.get()).collect::<Vec<_>>())
-            .bind(jobs.clone().map(|job| i32::try_from(job.max_attempts).unwrap_or(i32::MAX)).collect::<Vec<_>>())
+            .bind(
+                jobs.clone()
+                    .map(|job| i32::try_from(job.max_attempts).unwrap_or(i32::MAX))
+                    .collect::<Vec<_>>(),
+            )
             .bind(jobs.clone().map(|job| job.timeout.map(millis)).collect::<Vec<_>>())
-            .bind(jobs.clone().map(|job| job.run_at).collect::<Vec<_>>())
+            .bind(jobs.clone().map(|job| job.run_at.map(within_calendar)).collect::<Vec<_>>())
             .bind(jobs.clone().map(labels).collect::<Result<Vec<_>, _>>()?)
             .bind(jobs.clone().map(|job| job.trace.as_ref().map(|t| t.as_str())).collect::<Vec<_>>())
             .bind(grace.as_secs_f64())
@@ -133,7 +137,7 @@ impl PostgresStore {
         &self,
         connection: &mut PgConnection,
         jobs: &[NewJob],
-    ) -> Result<HashMap<String, Holder>, Error> {
+    ) -> Result<HashMap<Vec<u8>, Holder>, Error> {
         let mut keyed: Vec<_> =
             jobs.iter().filter_map(|job| Some((job.idempotency.as_ref()?, job.id.as_uuid()))).collect();
         if keyed.is_empty() {
@@ -142,19 +146,26 @@ impl PostgresStore {
         // Stable: of several jobs with one key in this group, the first has it.
         keyed.sort_by(|a, b| a.0.key.cmp(&b.0.key));
         keyed.dedup_by(|later, first| later.0.key == first.0.key);
-        let keys: Vec<&str> = keyed.iter().map(|(idempotency, _)| idempotency.key.as_str()).collect();
+        let keys: Vec<&[u8]> = keyed.iter().map(|(idempotency, _)| idempotency.key.as_bytes()).collect();
         self.query(&self.sql.insert_keys)
             .bind(keys.clone())
             .bind(keyed.iter().map(|(i, _)| i.fingerprint.as_slice()).collect::<Vec<_>>())
             .bind(keyed.iter().map(|(_, id)| *id).collect::<Vec<_>>())
-            .bind(keyed.iter().map(|(i, _)| i.ttl.as_secs_f64()).collect::<Vec<_>>())
+            .bind(keyed.iter().map(|(i, _)| seconds(i.ttl)).collect::<Vec<_>>())
             .execute(&mut *connection)
             .await?;
         let rows = self.query(&self.sql.select_keys).bind(keys).fetch_all(connection).await?;
         rows.iter()
-            .map(|row| Ok((row.try_get(0)?, Holder { fingerprint: row.try_get(1)?, job_id: row.try_get(2)? })))
+            .map(|row| {
+                Ok((row.try_get(0)?, Holder { fingerprint: row.try_get(1)?, job_id: row.try_get(2)? }))
+            })
             .collect()
     }
+}
+
+/// Postgres' calendar does not begin as early as ours; whatever is past means at once.
+fn within_calendar(run_at: Timestamp) -> Timestamp {
+    run_at.max(Timestamp::UNIX_EPOCH)
 }
 
 fn millis(duration: Duration) -> i64 {

@@ -1,82 +1,87 @@
-use chrono::{Days, NaiveDate, NaiveTime, Utc};
-use sqlx::{AssertSqlSafe, Error, PgConnection, Row};
+use sqlx::{Error, PgConnection, Row, raw_sql};
 use uuid::Uuid;
 
 use super::PostgresStore;
 use crate::template::fill;
 
-/// Days before and after today that have partitions: before, for clocks that are behind; after, so that a few days
-/// without any maintenance do no harm.
-const DAYS: std::ops::RangeInclusive<i64> = -1..=3;
+/// Partitions that should exist and do not, with the least id of their day and of the next (a UUIDv7 begins with 48
+/// bits of milliseconds): from yesterday, for clocks that are behind, to three days ahead, so that a few days without
+/// maintenance do no harm. Where the default partition has rows of a day already, the whole day stays there.
+const MISSING: &str = "
+SELECT t.name, to_char(d.day, 'YYYYMMDD'), b.least, b.beyond
+FROM (VALUES ('jobs'), ('job_errors')) AS t (name)
+CROSS JOIN generate_series(-1, 3) AS ahead (days)
+CROSS JOIN LATERAL (SELECT (now() AT TIME ZONE 'UTC')::date + ahead.days) AS d (day)
+CROSS JOIN LATERAL (SELECT
+    (lpad(to_hex(extract(epoch FROM d.day)::int8 * 1000), 12, '0') || repeat('0', 20))::uuid,
+    (lpad(to_hex(extract(epoch FROM d.day + 1)::int8 * 1000), 12, '0') || repeat('0', 20))::uuid
+) AS b (least, beyond)
+WHERE to_regclass('{schema}.' || t.name || '_' || to_char(d.day, 'YYYYMMDD')) IS NULL
+AND NOT EXISTS (SELECT FROM {schema}.jobs_default WHERE id >= b.least AND id < b.beyond)
+AND NOT EXISTS (SELECT FROM {schema}.job_errors_default WHERE job_id >= b.least AND job_id < b.beyond)
+ORDER BY d.day, t.name";
+
+/// Keys past their time, except those that an insert is just taking.
+const EXPIRE_KEYS: &str = "
+DELETE FROM {schema}.idempotency_keys WHERE key = ANY(ARRAY(
+    SELECT key FROM {schema}.idempotency_keys WHERE expires_at <= now()
+    ORDER BY expires_at LIMIT 100000 FOR UPDATE SKIP LOCKED
+))";
+
+/// Half of each page stays free, so that a job's two updates find room on it.
+const JOBS_OPTIONS: &str =
+    "WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, vacuum_truncate = off)";
+
+/// Leaves a partition with some pages of nothing. To the planner a table without pages is best read whole, which a
+/// prepared statement would go on doing once the table has grown.
+const PAD: &str = "
+INSERT INTO {schema}.{name} (id, max_attempts, state, priority, kind, queue, payload)
+SELECT '{least}', 1, {dead}, 0, '', '', repeat('x', 1900) FROM generate_series(1, 64);
+DELETE FROM {schema}.{name};";
 
 impl PostgresStore {
     pub(super) async fn keep_house(&self) -> Result<(), Error> {
-        let expired = fill("DELETE FROM {schema}.idempotency_keys WHERE expires_at <= now()", &self.schema);
-        sqlx::query(expired).persistent(self.persistent).execute(&self.pool).await?;
-        let mut transaction = self.pool.begin().await?;
-        // Rather no partition today than writers waiting behind us.
-        sqlx::raw_sql("SET LOCAL lock_timeout = '2s'").execute(&mut *transaction).await?;
-        self.lock_schema(&mut transaction).await?;
-        self.make_partitions(&mut transaction).await?;
-        transaction.commit().await
+        let mut session = self.statement().await?;
+        self.rare(EXPIRE_KEYS).execute(&mut *session).await?;
+        let missing = self.rare(MISSING).fetch_optional(&mut *session).await?;
+        session.commit().await?;
+        if missing.is_none() {
+            return Ok(());
+        }
+        let mut session = self.transaction().await?;
+        // Attaching waits for transactions that touch the default partition, and others wait behind it meanwhile:
+        // rather no partition this minute.
+        raw_sql("SET LOCAL lock_timeout = '1s'").execute(&mut *session).await?;
+        self.lock_schema(&mut session).await?;
+        self.make_partitions(&mut session).await?;
+        session.commit().await
     }
 
-    /// Makes the partitions of the coming days that do not exist, under the schema's lock.
+    /// Makes the partitions that are missing, under the schema's lock.
+    ///
+    /// Each is made beside its table first, and attached then: that only needs a lock which lets readers and writers
+    /// go on. The check spares the scan for rows out of range, and goes again.
     pub(super) async fn make_partitions(&self, connection: &mut PgConnection) -> Result<(), Error> {
-        let today = Utc::now().date_naive();
-        for offset in DAYS {
-            let day = match u64::try_from(offset) {
-                Ok(after) => today.checked_add_days(Days::new(after)),
-                Err(_) => today.checked_sub_days(Days::new(offset.unsigned_abs())),
+        for row in self.rare(MISSING).fetch_all(&mut *connection).await? {
+            let table: &str = row.try_get(0)?;
+            let name = format!("{table}_{}", row.try_get::<&str, _>(1)?);
+            let (least, beyond): (Uuid, Uuid) = (row.try_get(2)?, row.try_get(3)?);
+            let (key, options, pad) = match table {
+                "jobs" => {
+                    ("id", JOBS_OPTIONS, PAD.replace("{name}", &name).replace("{least}", &least.to_string()))
+                }
+                _ => ("job_id", "", String::new()),
             };
-            let Some(day) = day else { continue };
-            let Some(next) = day.checked_add_days(Days::new(1)) else { continue };
-            for (table, key, options) in [
-                // Half of each page stays free, so that a job's two updates find room on it. Frequent, unthrottled
-                // vacuums keep the dead versions from piling up.
-                ("jobs", "id", "WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05)"),
-                ("job_errors", "job_id", ""),
-            ] {
-                self.make_partition(connection, table, key, options, day, next).await?;
-            }
+            let make = format!(
+                "CREATE TABLE {{schema}}.{name} (LIKE {{schema}}.{table} INCLUDING DEFAULTS,
+                     CONSTRAINT in_range CHECK ({key} >= '{least}' AND {key} < '{beyond}')) {options};
+                 {pad}
+                 ALTER TABLE {{schema}}.{table} ATTACH PARTITION {{schema}}.{name}
+                     FOR VALUES FROM ('{least}') TO ('{beyond}');
+                 ALTER TABLE {{schema}}.{name} DROP CONSTRAINT in_range"
+            );
+            raw_sql(fill(&make, &self.schema)).execute(&mut *connection).await?;
         }
         Ok(())
     }
-
-    /// Makes the partition beside its table first, and attaches it then: that only needs a lock which lets readers
-    /// and writers go on. The check spares the scan for rows out of range.
-    async fn make_partition(
-        &self,
-        connection: &mut PgConnection,
-        table: &str,
-        key: &str,
-        options: &str,
-        day: NaiveDate,
-        next: NaiveDate,
-    ) -> Result<(), Error> {
-        let schema = &self.schema;
-        let name = format!("{table}_{}", day.format("%Y%m%d"));
-        let exists = sqlx::query("SELECT to_regclass($1) IS NOT NULL")
-            .persistent(self.persistent)
-            .bind(format!("{schema}.{name}"))
-            .fetch_one(&mut *connection)
-            .await?;
-        if exists.try_get(0)? {
-            return Ok(());
-        }
-        let (from, to) = (first_id(day), first_id(next));
-        let statements = format!(
-            "CREATE TABLE {schema}.{name} (LIKE {schema}.{table} INCLUDING DEFAULTS,
-                 CONSTRAINT in_range CHECK ({key} >= '{from}' AND {key} < '{to}')) {options};
-             ALTER TABLE {schema}.{table} ATTACH PARTITION {schema}.{name} FOR VALUES FROM ('{from}') TO ('{to}');
-             ALTER TABLE {schema}.{name} DROP CONSTRAINT in_range"
-        );
-        sqlx::raw_sql(AssertSqlSafe(statements)).execute(connection).await.map(drop)
-    }
-}
-
-/// The least UUIDv7 of a day: 48 bits of milliseconds, then zeros.
-fn first_id(day: NaiveDate) -> Uuid {
-    let millis = day.and_time(NaiveTime::MIN).and_utc().timestamp_millis();
-    Uuid::from_u128(u128::from(millis.unsigned_abs()) << 80)
 }

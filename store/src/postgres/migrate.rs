@@ -1,4 +1,4 @@
-use sqlx::{AssertSqlSafe, Error, PgConnection, Row};
+use sqlx::{Error, PgConnection, Row, raw_sql};
 use windlass_core::StoreError;
 
 use super::PostgresStore;
@@ -7,44 +7,50 @@ use crate::template::fill;
 /// Every migration, oldest first. A released one is never changed.
 const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/postgres/0001_jobs.sql")];
 
+const VERSIONS: &str = "
+CREATE TABLE IF NOT EXISTS {schema}.schema_migrations (
+    version    integer     NOT NULL PRIMARY KEY,
+    applied_at timestamptz NOT NULL DEFAULT now()
+)";
+
 impl PostgresStore {
     pub(super) async fn migrate_schema(&self) -> Result<(), Error> {
-        let mut transaction = self.pool.begin().await?;
-        self.lock_schema(&mut transaction).await?;
-        let prepare = "CREATE SCHEMA IF NOT EXISTS {schema};
-             CREATE TABLE IF NOT EXISTS {schema}.migrations (
-                 version    integer     NOT NULL PRIMARY KEY,
-                 applied_at timestamptz NOT NULL DEFAULT now()
-             )";
-        sqlx::raw_sql(fill(prepare, &self.schema)).execute(&mut *transaction).await?;
-        let done = usize::try_from(self.schema_version_on(&mut transaction).await?).unwrap_or(0);
-        for (version, migration) in (1i32..).zip(MIGRATIONS).skip(done) {
-            sqlx::raw_sql(fill(migration, &self.schema)).execute(&mut *transaction).await?;
-            let note = format!("INSERT INTO {}.migrations (version) VALUES ({version})", self.schema);
-            sqlx::raw_sql(AssertSqlSafe(note)).execute(&mut *transaction).await?;
+        let mut session = self.transaction().await?;
+        self.lock_schema(&mut session).await?;
+        // `IF NOT EXISTS` would want the right to create schemas, also where an administrator has made this one.
+        let exists =
+            self.rare("SELECT to_regnamespace('{schema}') IS NOT NULL").fetch_one(&mut *session).await?;
+        if !exists.try_get::<bool, _>(0)? {
+            raw_sql(fill("CREATE SCHEMA {schema}", &self.schema)).execute(&mut *session).await?;
         }
-        self.make_partitions(&mut transaction).await?;
-        transaction.commit().await
+        raw_sql(fill(VERSIONS, &self.schema)).execute(&mut *session).await?;
+        let done = usize::try_from(self.schema_version_on(&mut session).await?).unwrap_or(0);
+        for (version, migration) in (1i32..).zip(MIGRATIONS).skip(done) {
+            raw_sql(fill(migration, &self.schema)).execute(&mut *session).await?;
+            let note = self.rare("INSERT INTO {schema}.schema_migrations (version) VALUES ($1)");
+            note.bind(version).execute(&mut *session).await?;
+        }
+        self.make_partitions(&mut session).await?;
+        session.commit().await
     }
 
     /// One process at a time changes the schema. The lock ends with the transaction, so poolers work.
     pub(super) async fn lock_schema(&self, connection: &mut PgConnection) -> Result<(), Error> {
-        sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
-            .persistent(self.persistent)
-            .bind(format!("windlass schema {}", self.schema))
-            .execute(connection)
-            .await
-            .map(drop)
+        let lock = self.rare("SELECT pg_advisory_xact_lock(hashtextextended('windlass schema {schema}', 0))");
+        lock.execute(connection).await.map(drop)
     }
 
     /// The newest migration applied, 0 for none.
     pub(super) async fn schema_version(&self) -> Result<i32, Error> {
-        self.schema_version_on(&mut *self.pool.acquire().await?).await
+        let mut session = self.statement().await?;
+        let version = self.schema_version_on(&mut session).await?;
+        session.commit().await?;
+        Ok(version)
     }
 
     async fn schema_version_on(&self, connection: &mut PgConnection) -> Result<i32, Error> {
-        let statement = fill("SELECT coalesce(max(version), 0) FROM {schema}.migrations", &self.schema);
-        sqlx::query(statement).persistent(self.persistent).fetch_one(connection).await?.try_get(0)
+        let select = self.rare("SELECT coalesce(max(version), 0) FROM {schema}.schema_migrations");
+        select.fetch_one(connection).await?.try_get(0)
     }
 }
 

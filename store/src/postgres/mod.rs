@@ -7,20 +7,27 @@ mod insert;
 mod maintain;
 mod migrate;
 mod outbox;
+#[cfg(test)]
+mod plans;
 mod read;
+mod session;
+#[cfg(test)]
+#[path = "../../tests/support/postgres.rs"]
+mod support;
 mod worker;
 
 use std::{any::Any, fmt, future::Future, time::Duration};
 
 use async_trait::async_trait;
 use sqlx::{
-    Postgres, SqlStr, Transaction,
-    postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions},
+    Connection, Postgres, Row, SqlStr, Transaction,
+    postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow},
+    query::Query,
 };
 use uuid::Uuid;
 use windlass_core::{
     CancelOutcome, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted, JobId, JobRecord, KindInfo, NewJob,
-    NewWorker, OutboxGroup, OutboxId, Rescued, Store, StoreError, WorkerId,
+    NewWorker, OutboxGroup, OutboxId, Priority, Rescued, Store, StoreError, WorkerId,
 };
 
 use self::error::{classify, unexpected};
@@ -29,6 +36,12 @@ use crate::{StoreOptions, template::fill};
 /// Connections idle for longer are tried before use, so that a server's restart is noticed in time; younger ones are
 /// not, since that would cost every statement a round trip.
 const TRY_AFTER_IDLE: Duration = Duration::from_secs(1);
+
+/// How long such a connection has to answer before a new one is made.
+const TRY_FOR: Duration = Duration::from_secs(1);
+
+/// How long a migration may take, which may have to wait for another process that migrates.
+const MIGRATION_DEADLINE: Duration = Duration::from_secs(600);
 
 /// Keeps jobs in Postgres 14 or newer, in a schema of its own.
 ///
@@ -55,7 +68,6 @@ struct Statements {
     get: SqlStr,
     cancel: SqlStr,
     outbox_take: SqlStr,
-    outbox_drop: SqlStr,
     outbox_published: SqlStr,
     promote_due: SqlStr,
     heartbeat: SqlStr,
@@ -74,7 +86,6 @@ impl Statements {
             get: fill(read::GET, schema),
             cancel: fill(read::CANCEL, schema),
             outbox_take: fill(outbox::TAKE, schema),
-            outbox_drop: fill(outbox::DROP, schema),
             outbox_published: fill(outbox::PUBLISHED, schema),
             promote_due: fill(outbox::PROMOTE_DUE, schema),
             heartbeat: fill(worker::HEARTBEAT, schema),
@@ -101,25 +112,31 @@ impl PostgresStore {
         // The error is not shown, since it may quote the password.
         let connect: PgConnectOptions = url.parse().map_err(|_| StoreError::Config {
             problem: "store_url is not a valid Postgres URL".into(),
-            remedy: "write postgres://user:password@host:port/database, with special characters percent-encoded"
-                .into(),
+            remedy:
+                "write postgres://user:password@host:port/database, with special characters percent-encoded"
+                    .into(),
         })?;
-        let persistent = !url.contains("statement-cache-capacity=0");
+        let connect = match connect.get_application_name() {
+            None => connect.application_name("windlass"),
+            Some(_) => connect,
+        };
         let pool = PgPoolOptions::new()
             .max_connections(options.connections)
-            .acquire_timeout(options.deadline)
+            // So that the statement has the other half.
+            .acquire_timeout(options.deadline / 2)
             .test_before_acquire(false)
             .before_acquire(|connection, meta| {
                 Box::pin(async move {
                     if meta.idle_for < TRY_AFTER_IDLE {
                         return Ok(true);
                     }
-                    Ok(sqlx::Connection::ping(connection).await.is_ok())
+                    let answer = tokio::time::timeout(TRY_FOR, connection.ping()).await;
+                    Ok(matches!(answer, Ok(Ok(()))))
                 })
             })
             .connect_lazy_with(connect);
         let sql = Statements::new(&schema).into();
-        Ok(Self { pool, schema, deadline: options.deadline, sql, persistent })
+        Ok(Self { pool, schema, deadline: options.deadline, sql, persistent: keeps_statements(url) })
     }
 
     /// Begins a transaction on the store's pool, for writes that are to be one with a job's
@@ -163,14 +180,17 @@ impl PostgresStore {
         &self,
         operation: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, StoreError> {
-        match tokio::time::timeout(self.deadline, operation).await {
-            Ok(answer) => answer.map_err(classify),
-            Err(_) => Err(StoreError::Timeout(self.deadline)),
-        }
+        within(self.deadline, operation).await
     }
 
-    fn query(&self, sql: &SqlStr) -> sqlx::query::Query<'static, Postgres, sqlx::postgres::PgArguments> {
+    /// A hot statement.
+    fn query(&self, sql: &SqlStr) -> Query<'static, Postgres, PgArguments> {
         sqlx::query(sql.clone()).persistent(self.persistent)
+    }
+
+    /// A statement rare enough to be filled in at each use.
+    fn rare(&self, template: &str) -> Query<'static, Postgres, PgArguments> {
+        self.query(&fill(template, &self.schema))
     }
 }
 
@@ -181,6 +201,27 @@ impl fmt::Debug for PostgresStore {
     }
 }
 
+async fn within<T>(
+    deadline: Duration,
+    operation: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, StoreError> {
+    match tokio::time::timeout(deadline, operation).await {
+        Ok(answer) => answer.map_err(classify),
+        Err(_) => Err(StoreError::Timeout(deadline)),
+    }
+}
+
+/// Whether the driver may keep prepared statements on its connections.
+fn keeps_statements(url: &str) -> bool {
+    let capacity = url.split(['?', '&', '#']).find_map(|part| part.strip_prefix("statement-cache-capacity="));
+    capacity.is_none_or(|capacity| capacity.parse() != Ok(0))
+}
+
+fn priority(row: &PgRow, column: usize) -> Result<Priority, sqlx::Error> {
+    let number = u8::try_from(row.try_get::<i16, _>(column)?).map_err(unexpected)?;
+    Priority::try_from(number).map_err(unexpected)
+}
+
 /// The least and greatest of `ids`, which let a statement prune partitions. `None` for none.
 fn range(ids: &[Uuid]) -> Option<(Uuid, Uuid)> {
     Some((*ids.iter().min()?, *ids.iter().max()?))
@@ -189,8 +230,7 @@ fn range(ids: &[Uuid]) -> Option<(Uuid, Uuid)> {
 #[async_trait]
 impl Store for PostgresStore {
     async fn migrate(&self) -> Result<(), StoreError> {
-        // Longer than a statement's deadline: another process may be migrating, and a large table takes its time.
-        self.migrate_schema().await.map_err(classify)
+        within(MIGRATION_DEADLINE, self.migrate_schema()).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -234,8 +274,10 @@ impl Store for PostgresStore {
         closed: &[ClaimId],
     ) -> Result<Vec<JobId>, StoreError> {
         self.within(async {
-            let mut connection = self.pool.acquire().await?;
-            self.finish_on(&mut connection, worker, finishes, closed).await
+            let mut session = self.statement().await?;
+            let recorded = self.finish_on(&mut session, worker, finishes, closed).await?;
+            session.commit().await?;
+            Ok(recorded)
         })
         .await
     }

@@ -1,8 +1,8 @@
 use sqlx::{Error, Row, postgres::PgRow};
 use uuid::Uuid;
-use windlass_core::{CancelOutcome, JobId, JobRecord, State};
+use windlass_core::{CancelOutcome, JobId, JobRecord, State, UnknownState};
 
-use super::{PostgresStore, claim::number, range, unexpected};
+use super::{PostgresStore, claim::number, priority, range, unexpected};
 
 /// Plan: primary keys of the partitions in range; errors by theirs.
 pub(super) const GET: &str = "
@@ -14,22 +14,23 @@ SELECT j.id, j.kind, j.queue, j.priority, j.state, j.attempt, j.uncounted, j.max
 FROM {schema}.jobs j
 WHERE j.id = ANY($1) AND j.id >= $2 AND j.id <= $3";
 
-/// One update decides between calling off and asking, so that no claim comes in between.
+/// One update decides between calling off and asking, so that no claim comes in between. The job's time goes first,
+/// since promotion takes times before jobs, too. Plan: primary key of one partition.
 pub(super) const CANCEL: &str = "
-WITH called AS (
+WITH forgotten AS MATERIALIZED (
+    DELETE FROM {schema}.due WHERE job_id = $1 RETURNING job_id
+), called AS (
     UPDATE {schema}.jobs
     SET state = CASE WHEN state = {running} THEN {running} ELSE {to:cancel} END,
         cancel_requested = true,
         finished_at = CASE WHEN state <> {running} THEN now() END,
         run_at = NULL
-    WHERE id = $1 AND state IN ({from:cancel}, {running})
+    WHERE id = $1 AND state IN ({from:cancel}, {running}) AND (SELECT count(*) FROM forgotten) >= 0
     RETURNING id, state, worker_id
-), forgotten AS (
-    DELETE FROM {schema}.due WHERE job_id IN (SELECT id FROM called)
 ), asked AS (
     INSERT INTO {schema}.cancellations (job_id, worker_id)
     SELECT id, worker_id FROM called WHERE state = {running}
-    ON CONFLICT DO NOTHING
+    ON CONFLICT (job_id) DO UPDATE SET worker_id = excluded.worker_id
 )
 SELECT state FROM called";
 
@@ -38,12 +39,18 @@ impl PostgresStore {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
         let Some((least, greatest)) = range(&ids) else { return Ok(Vec::new()) };
         let query = self.query(&self.sql.get).bind(ids).bind(least).bind(greatest);
-        query.fetch_all(&self.pool).await?.iter().map(record).collect()
+        let mut session = self.statement().await?;
+        let rows = query.fetch_all(&mut *session).await?;
+        session.commit().await?;
+        rows.iter().map(record).collect()
     }
 
     pub(super) async fn cancel_job(&self, id: JobId) -> Result<CancelOutcome, Error> {
         loop {
-            let called = self.query(&self.sql.cancel).bind(id.as_uuid()).fetch_optional(&self.pool).await?;
+            let mut session = self.statement().await?;
+            let query = self.query(&self.sql.cancel).bind(id.as_uuid());
+            let called = query.fetch_optional(&mut *session).await?;
+            session.commit().await?;
             if let Some(row) = called {
                 return Ok(match row.try_get::<i16, _>(0)? {
                     code if code == State::Running.code() => CancelOutcome::Requested,
@@ -65,13 +72,12 @@ fn record(row: &PgRow) -> Result<JobRecord, Error> {
     let uncounted: i32 = row.try_get(6)?;
     let result: Option<String> = row.try_get(12)?;
     let errors: Option<&str> = row.try_get(15)?;
-    let priority = u8::try_from(row.try_get::<i16, _>(3)?).map_err(unexpected)?;
     Ok(JobRecord {
         id: row.try_get::<Uuid, _>(0)?.into(),
         kind: row.try_get::<&str, _>(1)?.parse().map_err(unexpected)?,
         queue: row.try_get::<&str, _>(2)?.parse().map_err(unexpected)?,
-        priority: priority.try_into().map_err(|e: windlass_core::InvalidPriority| unexpected(e))?,
-        state: row.try_get::<i16, _>(4)?.try_into().map_err(|e: windlass_core::UnknownState| unexpected(e))?,
+        priority: priority(row, 3)?,
+        state: row.try_get::<i16, _>(4)?.try_into().map_err(unexpected::<UnknownState>)?,
         attempt: number(attempt - uncounted)?,
         max_attempts: number(row.try_get(7)?)?,
         created_at: row.try_get(8)?,

@@ -5,16 +5,15 @@ use uuid::Uuid;
 use windlass_core::{HeartbeatReply, KindInfo, NewWorker, Rescued, State, WorkerId};
 
 use super::{PostgresStore, claim::number, finish::seconds, range, unexpected};
-use crate::template::fill;
 
-/// Renews the lease and brings back cancellation requests. No row at all: the worker is unknown.
+/// Renews the lease and brings back cancellation requests. No row at all: the worker is unknown, or has said goodbye.
 pub(super) const HEARTBEAT: &str = "
 WITH beat AS (
-    UPDATE {schema}.workers SET heartbeat_at = now() WHERE id = $1 RETURNING id
+    UPDATE {schema}.workers SET heartbeat_at = now() WHERE id = $1 AND heartbeat_at > '-infinity' RETURNING id
 )
 SELECT c.job_id FROM beat LEFT JOIN {schema}.cancellations c ON c.worker_id = beat.id";
 
-/// Takes the jobs of dead workers from them. Plan: nested loop into the primary keys of the partitions in range.
+/// Takes the jobs of dead workers from them. Plan: as for a claim, joined with who held what.
 pub(super) const RESCUE: &str = "
 WITH lost AS (
     UPDATE {schema}.jobs j
@@ -27,7 +26,8 @@ WITH lost AS (
             THEN now() END,
         crashes = j.crashes + 1
     FROM unnest($1::uuid[], $2::uuid[]) AS h (id, worker_id)
-    WHERE j.id = h.id AND j.id >= $3 AND j.id <= $4 AND j.worker_id = h.worker_id AND j.state IN ({from:leaselost})
+    WHERE j.id = ANY($1::uuid[]) AND j.id >= $3 AND j.id <= $4
+    AND j.id = h.id AND j.worker_id = h.worker_id AND j.state IN ({from:leaselost})
     RETURNING j.id, j.state, j.attempt, j.uncounted, h.worker_id
 ), noted AS (
     INSERT INTO {schema}.job_errors (job_id, fence, attempt, worker, message)
@@ -37,112 +37,99 @@ WITH lost AS (
     INSERT INTO {schema}.outbox (job_ids, due_at)
     SELECT array_agg(id), now() FROM lost WHERE state = {queued} HAVING count(*) > 0
 ), settled AS (
-    DELETE FROM {schema}.cancellations WHERE job_id = ANY($1)
+    DELETE FROM {schema}.cancellations WHERE job_id IN (SELECT id FROM lost)
 )
 SELECT state, count(*) FROM lost GROUP BY state";
 
 impl PostgresStore {
     pub(super) async fn insert_worker(&self, worker: &NewWorker) -> Result<(), Error> {
         let mut kinds: Vec<&KindInfo> = worker.kinds.iter().collect();
-        // In one order, so that workers starting together do not wait for each other in a circle.
+        // In one order, so that workers starting together do not wait for each other in a circle. The newest word on
+        // a kind is the last.
         kinds.sort_by(|a, b| a.kind.cmp(&b.kind));
-        let mut transaction = self.pool.begin().await?;
-        sqlx::query(fill(
+        kinds.reverse();
+        kinds.dedup_by(|a, b| a.kind == b.kind);
+        let mut session = self.transaction().await?;
+        self.rare(
             "INSERT INTO {schema}.workers (id, label, lease) VALUES ($1, $2, make_interval(secs => $3))
              ON CONFLICT (id) DO UPDATE SET heartbeat_at = now()",
-            &self.schema,
-        ))
-        .persistent(self.persistent)
+        )
         .bind(worker.id.as_uuid())
         .bind(worker.label.replace('\0', ""))
         .bind(seconds(worker.lease))
-        .execute(&mut *transaction)
+        .execute(&mut *session)
         .await?;
-        sqlx::query(fill(
+        self.rare(
             "INSERT INTO {schema}.kinds AS k (kind, queue, max_attempts)
              SELECT * FROM unnest($1::text[], $2::text[], $3::int4[])
              ON CONFLICT (kind) DO UPDATE SET queue = excluded.queue, max_attempts = excluded.max_attempts
              WHERE (k.queue, k.max_attempts) IS DISTINCT FROM (excluded.queue, excluded.max_attempts)",
-            &self.schema,
-        ))
-        .persistent(self.persistent)
+        )
         .bind(kinds.iter().map(|info| info.kind.as_str()).collect::<Vec<_>>())
         .bind(kinds.iter().map(|info| info.queue.as_str()).collect::<Vec<_>>())
         .bind(kinds.iter().map(|i| i32::try_from(i.max_attempts).unwrap_or(i32::MAX)).collect::<Vec<_>>())
-        .execute(&mut *transaction)
+        .execute(&mut *session)
         .await?;
-        transaction.commit().await
+        session.commit().await
     }
 
     pub(super) async fn beat(&self, worker: WorkerId) -> Result<Option<HeartbeatReply>, Error> {
+        let mut session = self.statement().await?;
         let query = self.query(&self.sql.heartbeat).bind(worker.as_uuid());
-        let rows = query.fetch_all(&self.pool).await?;
+        let rows = query.fetch_all(&mut *session).await?;
+        session.commit().await?;
         if rows.is_empty() {
             return Ok(None);
         }
         let ids = rows.iter().map(|row| row.try_get::<Option<Uuid>, _>(0));
-        let cancel = ids.filter_map(Result::transpose).map(|id| id.map(Into::into)).collect::<Result<_, _>>()?;
+        let cancel =
+            ids.filter_map(Result::transpose).map(|id| id.map(Into::into)).collect::<Result<_, _>>()?;
         Ok(Some(HeartbeatReply { cancel }))
     }
 
     /// Forgets a worker that holds nothing; one that does is dead from now on, and rescued.
     pub(super) async fn delete_worker(&self, worker: WorkerId) -> Result<(), Error> {
-        let mut transaction = self.pool.begin().await?;
+        let mut session = self.transaction().await?;
         for statement in [
             "UPDATE {schema}.workers SET heartbeat_at = '-infinity' WHERE id = $1",
             "DELETE FROM {schema}.workers w WHERE id = $1
              AND NOT EXISTS (SELECT FROM {schema}.claims c WHERE c.worker_id = w.id)",
         ] {
-            sqlx::query(fill(statement, &self.schema))
-                .persistent(self.persistent)
-                .bind(worker.as_uuid())
-                .execute(&mut *transaction)
-                .await?;
+            self.rare(statement).bind(worker.as_uuid()).execute(&mut *session).await?;
         }
-        transaction.commit().await
+        session.commit().await
     }
 
     pub(super) async fn rescue_jobs(&self, crash_limit: u32) -> Result<Rescued, Error> {
-        let mut transaction = self.pool.begin().await?;
+        let mut session = self.transaction().await?;
         // The lock keeps heartbeats and claims of these workers waiting until they find themselves forgotten.
-        let dead = sqlx::query(fill(
-            "SELECT id FROM {schema}.workers WHERE heartbeat_at <= now() - lease ORDER BY id FOR UPDATE SKIP LOCKED",
-            &self.schema,
-        ))
-        .persistent(self.persistent)
-        .fetch_all(&mut *transaction)
-        .await?;
+        let dead = self
+            .rare(
+                "SELECT id FROM {schema}.workers WHERE heartbeat_at <= now() - lease
+                 ORDER BY id FOR UPDATE SKIP LOCKED",
+            )
+            .fetch_all(&mut *session)
+            .await?;
         let dead: Vec<Uuid> = dead.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
         let mut rescued = Rescued::default();
         if dead.is_empty() {
+            session.commit().await?;
             return Ok(rescued);
         }
-        let held = sqlx::query(fill(
-            "DELETE FROM {schema}.claims WHERE worker_id = ANY($1) RETURNING worker_id, job_ids",
-            &self.schema,
-        ))
-        .persistent(self.persistent)
-        .bind(&dead)
-        .fetch_all(&mut *transaction)
-        .await?;
-        let mut jobs: Vec<(Uuid, Uuid)> = Vec::new();
-        for row in &held {
-            let worker: Uuid = row.try_get(0)?;
-            jobs.extend(row.try_get::<Vec<Uuid>, _>(1)?.into_iter().map(|job| (job, worker)));
-        }
-        jobs.sort_unstable();
-        let (ids, workers): (Vec<Uuid>, Vec<Uuid>) = jobs.into_iter().unzip();
+        let held = self
+            .rare(
+                "SELECT DISTINCT i.id, c.worker_id FROM {schema}.claims c CROSS JOIN LATERAL unnest(c.job_ids) AS i (id)
+                 WHERE c.worker_id = ANY($1) ORDER BY i.id",
+            )
+            .bind(&dead)
+            .fetch_all(&mut *session)
+            .await?;
+        let ids: Vec<Uuid> = held.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        let workers: Vec<Uuid> = held.iter().map(|row| row.try_get(1)).collect::<Result<_, _>>()?;
         if let Some((least, greatest)) = range(&ids) {
-            let rows = self
-                .query(&self.sql.rescue)
-                .bind(ids)
-                .bind(workers)
-                .bind(least)
-                .bind(greatest)
-                .bind(i32::try_from(crash_limit).unwrap_or(i32::MAX))
-                .fetch_all(&mut *transaction)
-                .await?;
-            for row in rows {
+            let query = self.query(&self.sql.rescue).bind(ids).bind(workers).bind(least).bind(greatest);
+            let crash_limit = i32::try_from(crash_limit).unwrap_or(i32::MAX);
+            for row in query.bind(crash_limit).fetch_all(&mut *session).await? {
                 let count = row.try_get::<i64, _>(1)?.unsigned_abs();
                 if row.try_get::<i16, _>(0)? == State::Dead.code() {
                     rescued.dead += count;
@@ -151,19 +138,23 @@ impl PostgresStore {
                 }
             }
         }
-        sqlx::query(fill("DELETE FROM {schema}.workers WHERE id = ANY($1)", &self.schema))
-            .persistent(self.persistent)
-            .bind(&dead)
-            .execute(&mut *transaction)
-            .await?;
-        transaction.commit().await?;
+        // Claims after jobs, as when a worker finishes.
+        for statement in [
+            "DELETE FROM {schema}.claims WHERE worker_id = ANY($1)",
+            "DELETE FROM {schema}.workers WHERE id = ANY($1)",
+        ] {
+            self.rare(statement).bind(&dead).execute(&mut *session).await?;
+        }
+        session.commit().await?;
         rescued.workers = dead.into_iter().map(Into::into).collect();
         Ok(rescued)
     }
 
     pub(super) async fn select_kinds(&self) -> Result<Vec<KindInfo>, Error> {
-        let statement = fill("SELECT kind, queue, max_attempts FROM {schema}.kinds", &self.schema);
-        let rows = sqlx::query(statement).persistent(self.persistent).fetch_all(&self.pool).await?;
+        let mut session = self.statement().await?;
+        let select = self.rare("SELECT kind, queue, max_attempts FROM {schema}.kinds");
+        let rows = select.fetch_all(&mut *session).await?;
+        session.commit().await?;
         rows.iter()
             .map(|row| {
                 Ok(KindInfo {
@@ -181,19 +172,20 @@ impl PostgresStore {
         holder: WorkerId,
         ttl: Duration,
     ) -> Result<bool, Error> {
-        let taken = sqlx::query(fill(
-            "INSERT INTO {schema}.leases AS l (name, holder, expires_at)
-             VALUES ($1, $2, now() + make_interval(secs => $3))
-             ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at
-             WHERE l.holder = excluded.holder OR l.expires_at <= now()",
-            &self.schema,
-        ))
-        .persistent(self.persistent)
-        .bind(name)
-        .bind(holder.as_uuid())
-        .bind(seconds(ttl))
-        .execute(&self.pool)
-        .await?;
+        let mut session = self.statement().await?;
+        let taken = self
+            .rare(
+                "INSERT INTO {schema}.leases AS l (name, holder, expires_at)
+                 VALUES ($1, $2, now() + make_interval(secs => $3))
+                 ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at
+                 WHERE l.holder = excluded.holder OR l.expires_at <= now()",
+            )
+            .bind(name.to_owned())
+            .bind(holder.as_uuid())
+            .bind(seconds(ttl))
+            .execute(&mut *session)
+            .await?;
+        session.commit().await?;
         Ok(taken.rows_affected() == 1)
     }
 }

@@ -1,0 +1,117 @@
+//! The plans of the hot statements, from empty tables to large ones: a prepared statement keeps its plan while the
+//! table grows, and one that reads a whole partition makes it slower by the row.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
+
+use sqlx::{AssertSqlSafe, PgConnection, Row, raw_sql};
+use uuid::Uuid;
+use windlass_core::Store;
+
+use super::{PostgresStore, support::Scratch};
+use crate::StoreOptions;
+
+#[tokio::test]
+async fn hot_statements_find_jobs_by_primary_key_at_every_size() {
+    let scratch = Scratch::new();
+    let options = StoreOptions { schema: scratch.schema.clone(), connections: 1, ..StoreOptions::default() };
+    let store = PostgresStore::open(&scratch.url, &options).unwrap();
+    store.migrate().await.unwrap();
+    let mut connection = scratch.connect().await;
+    scratch.run(&mut connection, "SET plan_cache_mode = force_generic_plan").await;
+
+    check(&store, &mut connection, "never analysed").await;
+    scratch.run(&mut connection, "VACUUM ANALYZE {schema}.jobs, {schema}.outbox, {schema}.due").await;
+    check(&store, &mut connection, "known to be empty").await;
+    let rows: u32 = std::env::var("WINDLASS_TEST_PLAN_ROWS").map_or(200_000, |rows| rows.parse().unwrap());
+    load(&scratch, &mut connection, rows).await;
+    check(&store, &mut connection, "filled, not analysed").await;
+    scratch
+        .run(&mut connection, "ANALYZE {schema}.jobs, {schema}.outbox, {schema}.due, {schema}.claims")
+        .await;
+    check(&store, &mut connection, "filled").await;
+}
+
+async fn check(store: &PostgresStore, connection: &mut PgConnection, when: &str) {
+    let id = format!("'{}'::uuid", Uuid::now_v7());
+    let ids = format!("ARRAY[{id}, {id}]");
+    let nulls = |kind: &str| format!("ARRAY[NULL, NULL]::{kind}[]");
+    let sql = &store.sql;
+    let cases = [
+        ("claim", &sql.claim, vec![id.clone(), id.clone(), ids.clone(), id.clone(), id.clone()]),
+        ("claimed_before", &sql.claimed_before, vec![id.clone(), id.clone()]),
+        (
+            "finish",
+            &sql.finish,
+            vec![
+                id.clone(),
+                ids.clone(),
+                "ARRAY[1, 1]".into(),
+                "ARRAY[4, 4]::int2[]".into(),
+                "ARRAY[0, 0]".into(),
+                nulls("float8"),
+                nulls("text"),
+                nulls("text"),
+                id.clone(),
+                id.clone(),
+                ids.clone(),
+            ],
+        ),
+        ("get", &sql.get, vec![ids.clone(), id.clone(), id.clone()]),
+        ("cancel", &sql.cancel, vec![id.clone()]),
+        ("outbox_take", &sql.outbox_take, vec!["10".into()]),
+        ("promote_due", &sql.promote_due, vec!["10".into()]),
+        ("rescue", &sql.rescue, vec![ids.clone(), ids.clone(), id.clone(), id.clone(), "3".into()]),
+    ];
+    for (name, statement, arguments) in cases {
+        let prepare = format!("PREPARE {name} AS {}", statement.as_str());
+        let explain =
+            format!("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) EXECUTE {name}({})", arguments.join(", "));
+        for statement in [prepare, "BEGIN".into()] {
+            raw_sql(AssertSqlSafe(statement)).execute(&mut *connection).await.unwrap();
+        }
+        let plan = raw_sql(AssertSqlSafe(explain)).fetch_all(&mut *connection).await.unwrap();
+        raw_sql(AssertSqlSafe(format!("ROLLBACK; DEALLOCATE {name}")))
+            .execute(&mut *connection)
+            .await
+            .unwrap();
+        let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
+        if let Err(fault) = find_fault(&plan, name != "claimed_before") {
+            panic!("{name}, {when}: {fault} in\n{}", plan.join("\n"));
+        }
+    }
+}
+
+/// Every look at jobs is by primary key; where the range of ids is given, only in the partition of today.
+fn find_fault(plan: &[String], pruned: bool) -> Result<(), String> {
+    let mut partitions = std::collections::BTreeSet::new();
+    for (at, line) in plan.iter().enumerate() {
+        let Some((node, table)) = line.split_once(" on jobs_") else { continue };
+        if !node.contains("Scan") || line.contains("never executed") {
+            continue;
+        }
+        partitions.insert(table.split([' ', '_']).next().unwrap_or_default());
+        // A bitmap's index is a node of its own, without an "on".
+        let condition = plan[at + 1..].iter().find(|line| line.contains("Index Cond:"));
+        let by_key = condition.is_some_and(|condition| condition.contains("(id = "));
+        if node.contains("Seq Scan") || !by_key {
+            return Err(format!("not by primary key: {line}"));
+        }
+    }
+    if pruned && partitions.len() > 1 {
+        return Err(format!("more than one partition read: {partitions:?}"));
+    }
+    Ok(())
+}
+
+/// Jobs of today, nearly all of them done, and a long backlog of groups and times.
+async fn load(scratch: &Scratch, connection: &mut PgConnection, rows: u32) {
+    let load = "
+        INSERT INTO {schema}.jobs (id, max_attempts, state, priority, kind, queue, payload)
+        SELECT (lpad(to_hex((extract(epoch FROM now()) * 1000)::int8), 12, '0') || '7'
+                || substr(md5(n::text), 1, 3) || '8' || substr(md5(n::text), 4, 15))::uuid,
+               20, CASE WHEN n % 1000 = 0 THEN 1 ELSE 4 END, 1, 'test.kind', 'default', repeat('x', 200)
+        FROM generate_series(1, {rows}) AS n;
+        INSERT INTO {schema}.outbox (due_at, job_ids)
+        SELECT now(), array_agg(id) FROM (SELECT id, row_number() OVER () / 100 AS g FROM {schema}.jobs) AS j GROUP BY g;
+        INSERT INTO {schema}.due (job_id, run_at) SELECT id, now() FROM {schema}.jobs";
+    scratch.run(connection, &load.replace("{rows}", &rows.to_string())).await;
+}

@@ -1,0 +1,70 @@
+use std::ops::{Deref, DerefMut};
+
+use sqlx::{Error, PgConnection, Postgres, pool::PoolConnection, raw_sql};
+
+use super::PostgresStore;
+
+/// A connection for one operation. Dropped before its end (an error, the deadline), it takes the connection along:
+/// whatever was under way is rolled back, and the pool need not find out whether the server still answers.
+pub(super) struct Session {
+    connection: PoolConnection<Postgres>,
+    in_transaction: bool,
+    ended: bool,
+}
+
+impl PostgresStore {
+    /// For an operation of one statement, which is its own transaction.
+    ///
+    /// The driver sends it in two steps, prepare and execute. A pooler that keeps no prepared statements may give each
+    /// to another server connection, unless a transaction holds them together.
+    pub(super) async fn statement(&self) -> Result<Session, Error> {
+        self.session(!self.persistent).await
+    }
+
+    /// For an operation of several statements.
+    pub(super) async fn transaction(&self) -> Result<Session, Error> {
+        self.session(true).await
+    }
+
+    async fn session(&self, in_transaction: bool) -> Result<Session, Error> {
+        let connection = self.pool.acquire().await?;
+        let mut session = Session { connection, in_transaction, ended: false };
+        if in_transaction {
+            raw_sql("BEGIN").execute(&mut *session).await?;
+        }
+        Ok(session)
+    }
+}
+
+impl Session {
+    /// Makes it real, and gives the connection back.
+    pub(super) async fn commit(mut self) -> Result<(), Error> {
+        if self.in_transaction {
+            raw_sql("COMMIT").execute(&mut *self).await?;
+        }
+        self.ended = true;
+        Ok(())
+    }
+}
+
+impl Deref for Session {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Session {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.connection.close_on_drop();
+        }
+    }
+}
