@@ -1,6 +1,8 @@
 //! The stores: Postgres for production, SQLite for one machine. Both keep to the contract of
 //! [`windlass_core::Store`], which the conformance suite checks.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "sqlite")]

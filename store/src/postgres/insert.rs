@@ -1,4 +1,7 @@
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use sqlx::{Error, PgConnection, Row};
 use uuid::Uuid;
@@ -104,10 +107,12 @@ impl PostgresStore {
     ) -> Result<(Timestamp, Option<OutboxId>), Error> {
         let labels = |job: &NewJob| match job.labels.is_empty() {
             true => Ok("{}".to_owned()),
-            // A NUL, which jsonb cannot hold, would fail the whole group.
-            false => serde_json::to_string(&job.labels)
-                .map(|labels| labels.replace("\\u0000", "\\ufffd"))
-                .map_err(unexpected),
+            false => {
+                // A NUL, which jsonb cannot hold, would fail the whole group.
+                let text = |text: &String| text.replace('\0', "\u{fffd}");
+                let labels = job.labels.iter().map(|(name, value)| (text(name), text(value)));
+                serde_json::to_string(&labels.collect::<BTreeMap<_, _>>()).map_err(unexpected)
+            }
         };
         let ids: Vec<Uuid> = jobs.clone().map(|job| job.id.as_uuid()).collect();
         let row = self

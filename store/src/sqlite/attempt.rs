@@ -3,7 +3,9 @@ use std::time::Duration;
 use sqlx::{Error, Row, SqliteConnection, sqlite::SqliteRow};
 use windlass_core::{ClaimId, ClaimedJob, Finish, JobId, Outcome, State, WorkerId};
 
-use super::{Commit, SqliteStore, ids, insert::insert_outbox, micros, read, statement, timestamp, unexpected};
+use super::{
+    Commit, SqliteStore, ids, insert::insert_outbox, micros, read, statement, timestamp, unexpected,
+};
 
 const CLAIMED: &str = "id, attempt, uncounted, max_attempts, kind, queue, priority, payload, timeout_ms, created_at, labels, trace";
 
@@ -164,16 +166,18 @@ pub(super) async fn insert_error(
     worker: &str,
     message: &str,
 ) -> Result<(), Error> {
-    sqlx::query("INSERT INTO job_errors (job_id, fence, attempt, at, worker, message) VALUES (?, ?, ?, ?, ?, ?)")
-        .bind(job_id)
-        .bind(fence)
-        .bind(attempt)
-        .bind(now)
-        .bind(worker)
-        .bind(message)
-        .execute(connection)
-        .await
-        .map(drop)
+    sqlx::query(
+        "INSERT INTO job_errors (job_id, fence, attempt, at, worker, message) VALUES (?, ?, ?, ?, ?, ?)",
+    )
+    .bind(job_id)
+    .bind(fence)
+    .bind(attempt)
+    .bind(now)
+    .bind(worker)
+    .bind(message)
+    .execute(connection)
+    .await
+    .map(drop)
 }
 
 fn claimed_job(row: &SqliteRow) -> Result<ClaimedJob, Error> {

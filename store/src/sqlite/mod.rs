@@ -12,7 +12,7 @@ use std::{any::Any, fmt, future::Future, path::Path, time::Duration};
 
 use async_trait::async_trait;
 use sqlx::{
-    Sqlite, SqlitePool, Transaction,
+    ConnectOptions, Connection, Sqlite, SqlitePool, Transaction,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use windlass_core::{
@@ -20,7 +20,7 @@ use windlass_core::{
     NewWorker, OutboxGroup, OutboxId, Rescued, Source, Store, StoreError, Timestamp, WorkerId,
 };
 
-use self::error::classify;
+use self::error::{classify, is_locked};
 use crate::StoreOptions;
 
 /// A statement, filled in once.
@@ -60,7 +60,7 @@ impl SqliteStore {
     /// Opens the file that `url` (`sqlite:path/to/file.db`) names, making it and its folder where needed.
     ///
     /// # Errors
-    /// [`StoreError::Config`] for a URL that names no file, or a folder that cannot be made.
+    /// [`StoreError::Config`] for a URL that names no file, or a file or folder that cannot be made or is not ours.
     pub async fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
         let config = |problem: String, remedy: &str| StoreError::Config { problem, remedy: remedy.into() };
         let connect: SqliteConnectOptions = url.parse().map_err(|error| {
@@ -83,18 +83,19 @@ impl SqliteStore {
         }
         let connect = connect
             .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(options.deadline)
+            // Less than the deadline, so that nobody waits for the lock any more when the caller has given up.
+            .busy_timeout(options.deadline / 2)
             .foreign_keys(true);
         let pool = |connections| {
             SqlitePoolOptions::new()
                 .max_connections(connections)
                 .acquire_timeout(options.deadline)
-                .test_before_acquire(false)
                 .connect_lazy_with(connect.clone())
         };
-        Ok(Self { writer: pool(1), readers: pool(READERS), deadline: options.deadline, file })
+        let store = Self { writer: pool(1), readers: pool(READERS), deadline: options.deadline, file };
+        store.within(use_wal(&connect)).await?;
+        Ok(store)
     }
 
     /// The store's clock, in microseconds since 1970.
@@ -128,6 +129,19 @@ impl SqliteStore {
 impl fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqliteStore").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+/// Switches the file to WAL mode, in which it stays. That takes a lock for which SQLite does not wait: processes that
+/// open a new file at once would fail.
+async fn use_wal(connect: &SqliteConnectOptions) -> Result<(), sqlx::Error> {
+    loop {
+        let connection = connect.clone().journal_mode(SqliteJournalMode::Wal).connect().await;
+        match connection {
+            Ok(connection) => return connection.close().await,
+            Err(error) if is_locked(&error) => tokio::time::sleep(Duration::from_millis(5)).await,
+            Err(error) => return Err(error),
+        }
     }
 }
 

@@ -67,11 +67,13 @@ impl SqliteStore {
     ) -> Result<(), Error> {
         let mut transaction = self.write(Commit::Soft).await?;
         let groups: Vec<String> = groups.iter().map(|group| group.0.to_string()).collect();
-        sqlx::query("UPDATE outbox SET published = 1, due_at = ? WHERE id IN (SELECT value FROM json_each(?))")
-            .bind(self.now() + micros(verify_after))
-            .bind(format!("[{}]", groups.join(",")))
-            .execute(&mut *transaction)
-            .await?;
+        sqlx::query(
+            "UPDATE outbox SET published = 1, due_at = ? WHERE id IN (SELECT value FROM json_each(?))",
+        )
+        .bind(self.now() + micros(verify_after))
+        .bind(format!("[{}]", groups.join(",")))
+        .execute(&mut *transaction)
+        .await?;
         transaction.commit().await
     }
 

@@ -3,7 +3,9 @@ use std::time::Duration;
 use sqlx::{Error, Row};
 use windlass_core::{HeartbeatReply, InvalidId, KindInfo, NewWorker, Rescued, State, WorkerId};
 
-use super::{Commit, SqliteStore, attempt::insert_error, insert::insert_outbox, micros, read, statement, unexpected};
+use super::{
+    Commit, SqliteStore, attempt::insert_error, insert::insert_outbox, micros, read, statement, unexpected,
+};
 
 statement!(
     RESCUE,
@@ -48,10 +50,10 @@ impl SqliteStore {
         transaction.commit().await
     }
 
-    /// `None`: the worker is unknown.
+    /// `None`: the worker is unknown, or has said goodbye.
     pub(super) async fn beat(&self, worker: WorkerId) -> Result<Option<HeartbeatReply>, Error> {
         let mut transaction = self.write(Commit::Soft).await?;
-        let beat = sqlx::query("UPDATE workers SET heartbeat_at = ? WHERE id = ?")
+        let beat = sqlx::query("UPDATE workers SET heartbeat_at = ? WHERE id = ? AND heartbeat_at <> 0")
             .bind(self.now())
             .bind(worker.to_string())
             .execute(&mut *transaction)
@@ -129,7 +131,8 @@ impl SqliteStore {
     }
 
     pub(super) async fn select_kinds(&self) -> Result<Vec<KindInfo>, Error> {
-        let rows = sqlx::query("SELECT kind, queue, max_attempts FROM kinds").fetch_all(&self.readers).await?;
+        let rows =
+            sqlx::query("SELECT kind, queue, max_attempts FROM kinds").fetch_all(&self.readers).await?;
         rows.iter()
             .map(|row| {
                 Ok(KindInfo {

@@ -1,0 +1,154 @@
+//! What every store must do, as tests. [`store_conformance!`](crate::store_conformance) makes one test of each
+//! function here, against the real thing that a [`Fixture`] connects to.
+//!
+//! Each test has a database or schema of its own, which is removed afterwards, also when the test fails. Time passes
+//! by spans of zero: a lease of zero has run out at once, a retry after zero is due at once.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
+#![allow(clippy::missing_panics_doc, reason = "that is how tests fail")]
+
+mod accept;
+mod cancel;
+mod claim;
+mod finish;
+mod hostile;
+mod idempotency;
+mod leader;
+mod life;
+mod model;
+mod outbox;
+mod schedule;
+mod support;
+mod table;
+mod workers;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use windlass_core::Store;
+
+pub use accept::*;
+pub use cancel::*;
+pub use claim::*;
+pub use finish::*;
+pub use hostile::*;
+pub use idempotency::*;
+pub use leader::*;
+pub use life::*;
+pub use model::*;
+pub use outbox::*;
+pub use schedule::*;
+pub use support::Case;
+pub use table::*;
+pub use workers::*;
+
+/// How the suite gets at the store under test. Each value stands for a database or schema of its own, empty at first.
+#[async_trait]
+pub trait Fixture: Send + Sync {
+    /// A client, as another process would have. Nothing has been migrated before the first.
+    async fn client(&self) -> Arc<dyn Store>;
+
+    /// Removes everything.
+    async fn remove(&self);
+}
+
+/// Makes one test of each behaviour, run against the [`Fixture`] that the expression gives.
+///
+/// ```ignore
+/// windlass_store::store_conformance!(MyFixture::new());
+/// ```
+#[macro_export]
+macro_rules! store_conformance {
+    ($fixture:expr) => {
+        $crate::store_conformance! { @each $fixture;
+            a_claim_given_up_strands_nothing
+            a_finish_given_up_may_be_repeated
+            a_group_is_answered_job_by_job
+            a_key_twice_in_a_group
+            a_known_history_follows_the_model
+            a_lost_worker_settles_cancellations
+            a_request_ends_with_its_job
+            an_expired_key_is_free
+            an_id_twice_in_a_group
+            an_insert_given_up_is_all_or_nothing
+            any_history_follows_the_model
+            cancellations_race_claims
+            claim_may_be_repeated
+            claim_of_nothing
+            claim_takes_what_is_queued
+            claims_and_outcomes_cross
+            claims_are_closed
+            claims_race_the_rescue
+            clients_see_each_other
+            concurrent_inserts
+            concurrent_promotions
+            concurrent_registrations
+            concurrent_requests_make_one_job
+            concurrent_rescues
+            confirmations_may_be_late
+            crossing_groups_do_not_deadlock
+            due_decides_between_queued_and_scheduled
+            each_job_is_claimed_once
+            elections_have_one_winner
+            errors_are_kept_in_order
+            every_outcome
+            extreme_numbers
+            extreme_times
+            get_answers_what_exists
+            goodbye_frees_at_once
+            groups_become_due_in_time
+            groups_of_any_size
+            groups_without_queued_jobs_vanish
+            housekeeping_may_be_repeated
+            ids_of_any_kind
+            insert_may_be_repeated
+            insert_then_claim
+            insert_then_get
+            json_is_kept_byte_for_byte
+            keys_are_bytes
+            keys_of_jobs_that_wait
+            large_groups
+            large_texts
+            leadership_passes_on
+            many_unknown_ids
+            messages_announce_the_next_attempt
+            messages_say_what_a_worker_needs
+            migrating_again_changes_nothing
+            nul_spoils_nothing
+            one_leads
+            only_lost_workers_count_as_crashes
+            other_request_is_refused
+            outcomes_after_a_cancellation_request
+            outcomes_are_fenced
+            outcomes_race_the_rescue
+            poison_jobs_are_quarantined
+            promotion_keeps_to_time_and_limit
+            relays_share_the_groups
+            running_jobs_are_asked_to_stop
+            same_request_same_job
+            scheduled_jobs_are_not_announced
+            silent_workers_lose_their_jobs
+            terminal_states_stay
+            texts_are_data
+            the_fence_only_grows
+            the_limit_holds
+            the_newest_word_on_a_kind_counts
+            the_rescued_are_fenced_off
+            the_same_call_again
+            the_state_table_decides
+            unknown_workers_claim_nothing
+            what_is_over_stays
+            what_waits_is_called_off
+            what_was_called_off_is_not_promoted
+            workers_are_known_while_they_live
+        }
+    };
+    (@each $fixture:expr; $($name:ident)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                let fixture = $fixture;
+                $crate::conformance::Case::run(&fixture, $crate::conformance::$name).await;
+            }
+        )*
+    };
+}
