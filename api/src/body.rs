@@ -1,6 +1,9 @@
 use std::{fmt, time::Duration};
 
-use axum::body::Body;
+use axum::{
+    body::{Body, HttpBody as _},
+    http::{HeaderMap, header},
+};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::{
@@ -11,46 +14,77 @@ use serde_json::value::RawValue;
 
 use crate::problem::{FieldError, Problem};
 
-/// Reads a body, but never more of it than `limit` bytes.
-pub(crate) async fn read(body: Body, limit: usize, patience: Duration) -> Result<Bytes, Problem> {
-    match tokio::time::timeout(patience, Limited::new(body, limit).collect()).await {
+/// How much of a body that is too large is still read, and for how long.
+const DISCARD: usize = 16 * 1024 * 1024;
+const DISCARD_FOR: Duration = Duration::from_secs(2);
+
+/// Reads a body, but keeps never more of it than `limit` bytes.
+pub(crate) async fn read(
+    mut body: Body,
+    headers: &HeaderMap,
+    limit: usize,
+    patience: Duration,
+) -> Result<Bytes, Problem> {
+    if body.size_hint().lower() > limit as u64 {
+        // A client that asks first need not send it.
+        if !headers.contains_key(header::EXPECT) {
+            discard(body).await;
+        }
+        return Err(Problem::too_large(limit));
+    }
+    match tokio::time::timeout(patience, Limited::new(&mut body, limit).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::too_large(limit)),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            discard(body).await;
+            Err(Problem::too_large(limit))
+        }
         Ok(Err(_)) => Err(Problem::malformed("the body broke off")),
         Err(_) => Err(Problem::slow_body()),
     }
 }
 
-/// Checks the text before any parser sees it: UTF-8, and nesting within `max_depth`.
-pub(crate) fn text(bytes: &[u8], max_depth: usize) -> Result<&str, Problem> {
-    let text = std::str::from_utf8(bytes)
-        .map_err(|error| Problem::malformed(format!("the body is not UTF-8 (at byte {})", error.valid_up_to())))?;
-    let mut depth = 0usize;
-    for byte in significant(text) {
-        match byte {
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            _ => {}
+/// Reads on for a while: a client that finds the connection closed while it still sends does not get to see why.
+async fn discard(mut body: Body) {
+    let reading = async {
+        let mut left = DISCARD;
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                break;
+            }
         }
-        if depth > max_depth {
-            return Err(Problem::too_deep(max_depth));
-        }
-    }
-    Ok(text)
+    };
+    // Whether all of it came is of no matter.
+    let _ = tokio::time::timeout(DISCARD_FOR, reading).await;
 }
 
-/// The bytes of a JSON text outside of strings, without white space.
-fn significant(text: &str) -> impl Iterator<Item = u8> {
+pub(crate) fn text(bytes: &[u8]) -> Result<&str, Problem> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        Problem::malformed(format!("the body is not UTF-8 (at byte {})", error.valid_up_to()))
+    })
+}
+
+/// How deep a JSON text is nested.
+fn depth(text: &str) -> usize {
+    let (mut depth, mut deepest) = (0usize, 0);
     let (mut in_string, mut escaped) = (false, false);
-    text.bytes().filter(move |&byte| {
+    for byte in text.bytes() {
         if in_string {
             in_string = escaped || byte != b'"';
             escaped = !escaped && byte == b'\\';
-            return false;
+            continue;
         }
-        in_string = byte == b'"';
-        !byte.is_ascii_whitespace()
-    })
+        match byte {
+            b'"' => in_string = true,
+            b'{' | b'[' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 /// Feeds a JSON text to `sink` without the white space between its tokens.
@@ -71,31 +105,40 @@ pub(crate) fn compact(text: &str, mut sink: impl FnMut(&[u8])) {
     sink(&bytes[start..]);
 }
 
-/// The fields of a request's object, each still as text, so that each can be judged by itself and the payload is
-/// kept as it came.
-#[derive(Debug)]
-pub(crate) struct Fields<'a>(Vec<(String, &'a RawValue)>);
+/// The most fields that an object of ours may have.
+pub(crate) const MOST_FIELDS: usize = 64;
+
+/// The fields of an object, each still as text, so that each can be judged by itself and the payload is kept as it
+/// came. Reading it recurses into none of them, however deep they are.
+#[derive(Debug, Default)]
+pub(crate) struct Fields<'a> {
+    fields: Vec<(String, &'a RawValue)>,
+    /// Names that came again.
+    repeated: Vec<String>,
+}
 
 impl<'a> Fields<'a> {
     pub(crate) fn parse(text: &'a str) -> Result<Self, Problem> {
         serde_json::from_str(text).map_err(|error: serde_json::Error| match error.classify() {
             serde_json::error::Category::Data => {
-                let detail = without_place(&error);
-                Problem::invalid(vec![FieldError { pointer: String::new(), detail }])
+                Problem::invalid(vec![FieldError::whole(without_place(&error))])
             }
             _ => Problem::malformed(format!("the body is not valid JSON: {error}")),
         })
     }
 
-    /// Whether the field is there and not taken yet.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.0.iter().any(|(field, _)| field == name)
+    /// Refuses a field that takes the request beyond `max_depth` levels, its own object being the first.
+    pub(crate) fn check_depth(&self, max_depth: usize) -> Result<(), Problem> {
+        match self.fields.iter().find(|(_, value)| depth(value.get()) >= max_depth) {
+            Some((name, _)) => Err(Problem::too_deep(name, max_depth)),
+            None => Ok(()),
+        }
     }
 
     /// Takes a field out as it is.
     pub(crate) fn raw(&mut self, name: &str) -> Option<&'a RawValue> {
-        let at = self.0.iter().position(|(field, _)| field == name)?;
-        Some(self.0.swap_remove(at).1)
+        let at = self.fields.iter().position(|(field, _)| field == name)?;
+        Some(self.fields.swap_remove(at).1)
     }
 
     /// Takes a field out and reads it by `read`; a field that is `null` counts as absent.
@@ -116,14 +159,11 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// An error for each field that nobody has taken.
-    pub(crate) fn refuse_rest(self, known: &str, errors: &mut Vec<FieldError>) {
-        let unknown = self.0.into_iter().map(|(name, _)| {
-            // A name may be as long as a body.
-            let shown: String = name.chars().take(64).collect();
-            FieldError::new(&shown, format!("unknown field; known are {known}"))
-        });
-        errors.extend(unknown);
+    /// Takes out all that is left, with an error for each name that came twice in the object at `parent`.
+    pub(crate) fn rest(self, parent: &str, errors: &mut Vec<FieldError>) -> Vec<(String, &'a RawValue)> {
+        let repeated = self.repeated.iter();
+        errors.extend(repeated.map(|name| FieldError::within(parent, name, "is there more than once")));
+        self.fields
     }
 }
 
@@ -141,29 +181,29 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
         struct Object;
 
         impl<'de> Visitor<'de> for Object {
-            type Value = Vec<(String, &'de RawValue)>;
+            type Value = Fields<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a JSON object")
             }
 
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-                let mut fields: Self::Value = Vec::new();
+                let mut object = Fields::default();
                 while let Some((name, value)) = map.next_entry::<String, &'de RawValue>()? {
-                    // Ours are few; an object with many is refused soon after for its unknown ones.
-                    if fields.len() >= 64 {
-                        return Err(serde::de::Error::custom("more fields than any request has"));
+                    if object.fields.len() + object.repeated.len() >= MOST_FIELDS {
+                        return Err(serde::de::Error::custom(format_args!("more than {MOST_FIELDS} fields")));
                     }
-                    if fields.iter().any(|(field, _)| *field == name) {
-                        return Err(serde::de::Error::custom("a field is there twice"));
+                    if object.fields.iter().any(|(field, _)| *field == name) {
+                        object.repeated.push(name);
+                    } else {
+                        object.fields.push((name, value));
                     }
-                    fields.push((name, value));
                 }
-                Ok(fields)
+                Ok(object)
             }
         }
 
-        deserializer.deserialize_map(Object).map(Fields)
+        deserializer.deserialize_map(Object)
     }
 }
 
@@ -185,8 +225,9 @@ mod tests {
 
     #[test]
     fn depth_counts_brackets_outside_of_strings() {
-        assert!(text(br#"[["]]]][[[[["]]"#, 2).is_ok());
-        assert!(text(br#"[["\"[[["]]"#, 2).is_ok());
-        assert!(text(b"[[[]]]", 2).is_err());
+        assert_eq!(depth("1"), 0);
+        assert_eq!(depth(r#"[["]]]][[[[["]]"#), 2);
+        assert_eq!(depth(r#"[["\"[[["]]"#), 2);
+        assert_eq!(depth(r#"["\\", {"a": []}, []]"#), 3);
     }
 }

@@ -5,12 +5,10 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde_json::{Value, value::RawValue};
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use windlass_client::UnknownKinds;
-use windlass_core::{
-    Idempotency, InsertOutcome, Kind, KindInfo, NewJob, Priority, QueueName, Timestamp,
-};
+use windlass_core::{Idempotency, InsertOutcome, Kind, KindInfo, NewJob, Priority, QueueName, Timestamp};
 
 use crate::{
     Service, body,
@@ -22,19 +20,24 @@ use crate::{
 
 const KNOWN: &str = "kind, payload, queue, priority, run_at, delay, max_attempts, timeout, labels";
 const MAX_ATTEMPTS: u32 = 1000;
+/// What stores can hold.
+const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
 /// A delay or timeout longer than this is a mistake.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// `POST /v1/jobs`
-pub(crate) async fn enqueue(State(service): State<Arc<Service>>, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn enqueue(
+    State(service): State<Arc<Service>>,
+    request: Request,
+) -> Result<Response, Problem> {
     let options = &service.options;
     let (parts, body) = request.into_parts();
     if !is_json(&parts.headers) {
         return Err(Problem::media_type());
     }
-    let bytes = body::read(body, options.max_body, options.request_timeout).await?;
-    let text = body::text(&bytes, options.max_depth)?;
-    let mut draft = Draft::parse(text)?;
+    let bytes = body::read(body, &parts.headers, options.max_body, options.request_timeout).await?;
+    let text = body::text(&bytes)?;
+    let mut draft = Draft::parse(text, options.max_depth)?;
     let info = kind_info(&service, &draft.kind).await?;
     draft.idempotency = idempotency(&parts.headers, text, options.idempotency_ttl)?;
     let trace = parts.headers.get("traceparent").and_then(|value| value.to_str().ok());
@@ -92,7 +95,8 @@ async fn kind_info(service: &Service, kind: &Kind) -> Result<KindInfo, Problem> 
 fn idempotency(headers: &HeaderMap, text: &str, ttl: Duration) -> Result<Option<Idempotency>, Problem> {
     let mut values = headers.get_all("idempotency-key").iter();
     let Some(value) = values.next() else { return Ok(None) };
-    let visible = (1..=255).contains(&value.len()) && value.as_bytes().iter().all(|b| (0x21..=0x7e).contains(b));
+    let visible =
+        (1..=255).contains(&value.len()) && value.as_bytes().iter().all(|b| (0x21..=0x7e).contains(b));
     let (true, None, Ok(key)) = (visible, values.next(), value.to_str()) else {
         return Err(Problem::invalid(vec![FieldError {
             pointer: "header:idempotency-key".into(),
@@ -120,8 +124,9 @@ struct Draft {
 
 impl Draft {
     /// Reads every field before it refuses any, so that a client hears of all its mistakes at once.
-    fn parse(text: &str) -> Result<Self, Problem> {
+    fn parse(text: &str, max_depth: usize) -> Result<Self, Problem> {
         let mut fields = Fields::parse(text)?;
+        fields.check_depth(max_depth)?;
         let mut errors = Vec::new();
         let e = &mut errors;
         let kind = fields.take("kind", e, |text: String| text.parse::<Kind>().map_err(|e| e.to_string()));
@@ -138,12 +143,9 @@ impl Draft {
             let priority = u8::try_from(number).ok().and_then(|number| Priority::try_from(number).ok());
             priority.ok_or_else(|| "use 0 (low), 1 (normal), 2 (high) or 3 (urgent)".into())
         });
-        let (has_run_at, has_delay) = (fields.has("run_at"), fields.has("delay"));
-        let run_at = fields.take("run_at", e, |text: String| {
-            text.parse::<Timestamp>().map_err(|_| "write an RFC 3339 time such as \"2030-01-31T12:00:00Z\"".into())
-        });
+        let run_at = fields.take("run_at", e, |text: String| view::instant(&text));
         let delay = fields.take("delay", e, |text: String| limited_duration(&text));
-        if has_run_at && has_delay {
+        if run_at.is_some() && delay.is_some() {
             e.push(FieldError::new("delay", "give either delay or run_at"));
         }
         let max_attempts = fields.take("max_attempts", e, |number: u64| match u32::try_from(number) {
@@ -151,16 +153,20 @@ impl Draft {
             _ => Err(format!("use 1 to {MAX_ATTEMPTS}")),
         });
         let timeout = fields.take("timeout", e, |text: String| match limited_duration(&text)? {
-            Duration::ZERO => Err("must be longer than zero".into()),
+            timeout if timeout < SHORTEST_TIMEOUT => Err("must be at least 1ms".into()),
             timeout => Ok(timeout),
         });
-        let labels = fields.take("labels", e, Ok::<BTreeMap<String, Value>, String>).unwrap_or_default();
+        let labels = fields.take("labels", e, Ok::<Fields<'_>, String>).unwrap_or_default();
         let labels = read_labels(labels, e);
-        fields.refuse_rest(KNOWN, e);
+        for (name, _) in fields.rest("", e) {
+            e.push(FieldError::new(&name, format!("unknown field; known are {KNOWN}")));
+        }
         let (Some(kind), Some(payload), true) = (kind, payload, errors.is_empty()) else {
             return Err(Problem::invalid(errors));
         };
-        let delayed = delay.and_then(|delay| chrono::Utc::now().checked_add_signed(chrono::TimeDelta::from_std(delay).ok()?));
+        let delayed = delay.and_then(|delay| {
+            chrono::Utc::now().checked_add_signed(chrono::TimeDelta::from_std(delay).ok()?)
+        });
         Ok(Self {
             kind,
             payload,
@@ -192,23 +198,17 @@ fn limited_duration(text: &str) -> Result<Duration, String> {
     if duration > LONGEST { Err("may be at most ten years".into()) } else { Ok(duration) }
 }
 
-fn read_labels(labels: BTreeMap<String, Value>, errors: &mut Vec<FieldError>) -> BTreeMap<String, String> {
-    if labels.len() > 64 {
-        errors.push(FieldError::new("labels", "at most 64"));
-        return BTreeMap::new();
-    }
+fn read_labels(labels: Fields<'_>, errors: &mut Vec<FieldError>) -> BTreeMap<String, String> {
     let mut read = BTreeMap::new();
-    for (name, value) in labels {
-        let fits = |text: &str, longest| text.len() <= longest && !text.chars().any(char::is_control);
-        match value {
-            Value::String(value) if !name.is_empty() && fits(&name, 63) && fits(&value, 255) => {
+    let fits = |text: &str, longest| text.len() <= longest && !text.chars().any(char::is_control);
+    for (name, value) in labels.rest("/labels", errors) {
+        match serde_json::from_str::<String>(value.get()) {
+            Ok(value) if !name.is_empty() && fits(&name, 63) && fits(&value, 255) => {
                 read.insert(name, value);
             }
             _ => {
-                let shown: String = name.chars().take(64).collect();
-                let pointer = format!("/labels{}", FieldError::new(&shown, "").pointer);
                 let detail = "a name of 1 to 63 bytes and a text of up to 255, without control characters";
-                errors.push(FieldError { pointer, detail: detail.into() });
+                errors.push(FieldError::within("/labels", &name, detail));
             }
         }
     }

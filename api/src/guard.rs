@@ -1,4 +1,4 @@
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use axum::{
     extract::{Request, State},
@@ -11,6 +11,8 @@ use tracing::Instrument as _;
 
 use crate::{Service, problem::Problem};
 
+/// A body has the whole time, too; this much later it is not the body that is late.
+const SLACK: Duration = Duration::from_millis(100);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Around every request: an id, a span, a time limit, and no panic that a client would see as a cut connection.
@@ -22,7 +24,8 @@ pub(crate) async fn guard(State(service): State<Arc<Service>>, request: Request,
     );
     let mut response = async {
         let running = AssertUnwindSafe(next.run(request)).catch_unwind();
-        let response = match tokio::time::timeout(service.options.request_timeout, running).await {
+        let limit = service.options.request_timeout + SLACK;
+        let response = match tokio::time::timeout(limit, running).await {
             Ok(Ok(response)) => response,
             Ok(Err(_)) => {
                 tracing::error!("the handler panicked");

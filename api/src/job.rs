@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::{Path, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    extract::{FromRequestParts, Path, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use sha2::{Digest, Sha256};
@@ -13,10 +13,9 @@ use crate::{Service, problem::Problem, view::JobView};
 /// `GET /v1/jobs/{id}`
 pub(crate) async fn get(
     State(service): State<Arc<Service>>,
-    Path(id): Path<String>,
+    Id(id): Id,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let id = parse_id(&id)?;
     let job = service.client.get(id).await?.ok_or_else(|| no_such_job(id))?;
     let mut response = job_response(StatusCode::OK, &JobView::from(&job))?;
     // What is over stays as it is, short of an operator's retry.
@@ -37,11 +36,7 @@ pub(crate) async fn get(
 }
 
 /// `POST /v1/jobs/{id}/cancel`
-pub(crate) async fn cancel(
-    State(service): State<Arc<Service>>,
-    Path(id): Path<String>,
-) -> Result<Response, Problem> {
-    let id = parse_id(&id)?;
+pub(crate) async fn cancel(State(service): State<Arc<Service>>, Id(id): Id) -> Result<Response, Problem> {
     let status = match service.client.cancel(id).await? {
         CancelOutcome::NotFound => return Err(no_such_job(id)),
         CancelOutcome::Cancelled | CancelOutcome::Finished(JobState::Cancelled) => StatusCode::OK,
@@ -73,13 +68,26 @@ pub(crate) fn job_response(status: StatusCode, view: &JobView<'_>) -> Result<Res
 fn matches(headers: &HeaderMap, etag: &HeaderValue) -> bool {
     let etag = etag.to_str().unwrap_or_default();
     let lists = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|list| list.to_str().ok());
-    lists.flat_map(|list| list.split(',')).map(str::trim).any(|candidate| {
-        candidate == "*" || candidate.strip_prefix("W/").unwrap_or(candidate) == etag
-    })
+    lists
+        .flat_map(|list| list.split(','))
+        .map(str::trim)
+        .any(|candidate| candidate == "*" || candidate.strip_prefix("W/").unwrap_or(candidate) == etag)
 }
 
-fn parse_id(text: &str) -> Result<JobId, Problem> {
-    text.parse().map_err(|error: windlass_core::InvalidId| Problem::malformed(error.to_string()))
+/// The job id in the path.
+pub(crate) struct Id(JobId);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        // What is no UTF-8 is no id either.
+        let text =
+            Path::<String>::from_request_parts(parts, state).await.map(|Path(text)| text).unwrap_or_default();
+        text.parse()
+            .map(Self)
+            .map_err(|error: windlass_core::InvalidId| Problem::malformed(error.to_string()))
+    }
 }
 
 fn no_such_job(id: JobId) -> Problem {

@@ -16,29 +16,26 @@ mod guard;
 mod health;
 mod job;
 mod problem;
+mod serve;
 mod view;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router, middleware,
     routing::{get, post},
 };
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 use windlass_client::{Client, UnknownKinds};
 
 use crate::problem::Problem;
-
-/// How long requests under way may still take after the shutdown has begun.
-const DRAIN: Duration = Duration::from_secs(10);
+pub use crate::serve::serve;
 
 /// Limits and choices of the API.
 #[derive(Debug, Clone)]
 pub struct ApiOptions {
     /// The largest request body, in bytes.
     pub max_body: usize,
-    /// The deepest nesting of JSON.
+    /// The deepest nesting of JSON; the request's own object is the first level.
     pub max_depth: usize,
     /// What becomes of kinds that no worker has made known.
     pub unknown_kinds: UnknownKinds,
@@ -46,6 +43,11 @@ pub struct ApiOptions {
     pub idempotency_ttl: Duration,
     /// How long a request may take.
     pub request_timeout: Duration,
+    /// How long a connection may wait for a request's head. Longer than load balancers keep idle connections, so that
+    /// they never send a request into one that is being closed.
+    pub idle_timeout: Duration,
+    /// How long requests under way may still take after the shutdown has begun.
+    pub drain_timeout: Duration,
 }
 
 impl Default for ApiOptions {
@@ -56,6 +58,8 @@ impl Default for ApiOptions {
             unknown_kinds: UnknownKinds::Refuse,
             idempotency_ttl: Duration::from_secs(24 * 3600),
             request_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(75),
+            drain_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -79,29 +83,4 @@ pub fn router(client: Client, options: ApiOptions) -> Router {
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(middleware::from_fn_with_state(service.clone(), guard::guard))
         .with_state(service)
-}
-
-/// Serves the API until `shutdown`, then lets requests under way finish for a while.
-///
-/// # Errors
-/// What the listener says when it fails for good.
-pub async fn serve(
-    listener: TcpListener,
-    client: Client,
-    options: ApiOptions,
-    shutdown: CancellationToken,
-) -> io::Result<()> {
-    let serving = axum::serve(listener, router(client, options))
-        .with_graceful_shutdown(shutdown.clone().cancelled_owned());
-    let late = async {
-        shutdown.cancelled().await;
-        tokio::time::sleep(DRAIN).await;
-    };
-    tokio::select! {
-        served = async { serving.await } => served,
-        () = late => {
-            tracing::warn!("requests still under way are cut off");
-            Ok(())
-        }
-    }
 }

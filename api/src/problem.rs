@@ -31,10 +31,28 @@ pub(crate) struct FieldError {
 
 impl FieldError {
     /// An error of a top-level field.
-    pub(crate) fn new(field: &str, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(field: &str, detail: impl AsRef<str>) -> Self {
+        Self::within("", field, detail)
+    }
+
+    /// An error of a field of the object at `parent`.
+    pub(crate) fn within(parent: &str, field: &str, detail: impl AsRef<str>) -> Self {
         // RFC 6901, since the name may be anything a client has sent.
-        let escaped = field.replace('~', "~0").replace('/', "~1");
-        Self { pointer: format!("/{escaped}"), detail: detail.into() }
+        let escaped = shorten(field, 64).replace('~', "~0").replace('/', "~1");
+        Self { pointer: format!("{parent}/{escaped}"), detail: shorten(detail.as_ref(), 256) }
+    }
+
+    /// An error of the request as a whole.
+    pub(crate) fn whole(detail: impl AsRef<str>) -> Self {
+        Self { pointer: String::new(), detail: shorten(detail.as_ref(), 256) }
+    }
+}
+
+/// What a client has sent may be as long as a body, and is not sent back in full.
+fn shorten(text: &str, longest: usize) -> String {
+    match text.char_indices().nth(longest) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -56,6 +74,7 @@ impl Problem {
 
     pub(crate) fn invalid(errors: Vec<FieldError>) -> Self {
         let detail = match errors.as_slice() {
+            [only] if only.pointer.is_empty() => only.detail.clone(),
             [only] => format!("{}: {}", only.pointer, only.detail),
             several => format!("{} fields are not as they should be", several.len()),
         };
@@ -69,10 +88,11 @@ impl Problem {
     }
 
     pub(crate) fn unknown_kind(kind: &str) -> Self {
-        let detail = format!("no worker has ever handled the kind {kind}; start one that does, or correct the name");
+        let detail =
+            format!("no worker has ever handled the kind {kind}; start one that does, or correct the name");
         let title = "The kind is unknown";
         let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown-kind", title, &*detail);
-        Self { errors: vec![FieldError::new("kind", detail)], ..problem }
+        Self { errors: vec![FieldError::new("kind", &detail)], ..problem }
     }
 
     pub(crate) fn key_reused() -> Self {
@@ -89,9 +109,11 @@ impl Problem {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large", detail)
     }
 
-    pub(crate) fn too_deep(limit: usize) -> Self {
-        let detail = format!("JSON may be nested at most {limit} levels deep");
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "nested-too-deeply", "The JSON is nested too deeply", detail)
+    pub(crate) fn too_deep(field: &str, limit: usize) -> Self {
+        let error = FieldError::new(field, format!("JSON may be nested at most {limit} levels deep"));
+        let title = "The JSON is nested too deeply";
+        let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "nested-too-deeply", title, &*error.detail);
+        Self { errors: vec![error], ..problem }
     }
 
     pub(crate) fn media_type() -> Self {
@@ -146,8 +168,12 @@ impl From<ClientError> for Problem {
     fn from(error: ClientError) -> Self {
         match &error {
             ClientError::KeyReused => Self::key_reused(),
-            ClientError::Overloaded => Self::unavailable("too many jobs are being accepted; nothing was stored", "1"),
-            ClientError::Closed => Self::unavailable("this instance is shutting down; nothing was stored", "1"),
+            ClientError::Overloaded => {
+                Self::unavailable("too many jobs are being accepted; nothing was stored", "1")
+            }
+            ClientError::Closed => {
+                Self::unavailable("this instance is shutting down; nothing was stored", "1")
+            }
             ClientError::Store(store) => match &**store {
                 StoreError::Unavailable(_) | StoreError::Timeout(_) => {
                     tracing::warn!(%error, "store call failed");

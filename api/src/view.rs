@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, time::Duration};
 
-use chrono::SecondsFormat;
+use chrono::{DateTime, Datelike as _, SecondsFormat};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use windlass_core::{ErrorRecord, JobId, JobRecord, Kind, NewJob, Priority, QueueName, State, Timestamp};
@@ -104,5 +104,15 @@ fn optional_time<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result
 
 /// Reads a duration such as `30s` or `1h 30m`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| "write a duration such as \"30s\", \"5m\" or \"1h 30m\"".into())
+    humantime::parse_duration(text)
+        .map_err(|_| "write a duration such as \"30s\", \"5m\" or \"1h 30m\"".into())
+}
+
+/// Reads an RFC 3339 time, to the precision of a store, and to a year that can be written the same way.
+pub(crate) fn instant(text: &str) -> Result<Timestamp, String> {
+    let time = DateTime::parse_from_rfc3339(text).ok();
+    // By way of microseconds, which also makes a leap second the second after it.
+    let time = time.and_then(|time| Timestamp::from_timestamp_micros(time.timestamp_micros()));
+    time.filter(|time| time.year() <= 9999)
+        .ok_or_else(|| "write an RFC 3339 time such as \"2030-01-31T12:00:00Z\"".into())
 }

@@ -1,0 +1,14 @@
+//! The API over a real SQLite store and the memory broker; where sockets matter, through a real listener.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod any_bytes;
+mod cancel;
+mod connections;
+mod enqueue;
+mod faults;
+mod idempotency;
+mod poll;
+mod support;
+mod trouble;
+mod wrong_input;
