@@ -21,7 +21,7 @@ pub(crate) enum Ended {
         /// How many jobs.
         jobs: usize,
     },
-    /// An attempt has ended, with an outcome unless there is nothing to record.
+    /// An attempt has ended, with an outcome unless its handler has committed that itself.
     Attempt {
         /// The claim it came with.
         claim: ClaimId,
@@ -118,9 +118,11 @@ impl Completer {
         let (store, worker) = (self.session.client.store().clone(), self.session.id);
         let lost = self.session.lost.clone();
         self.writing.spawn(async move {
+            // Once the lease is lost, nothing more is sent: it could forget claims whose outcomes were dropped here.
             tokio::select! {
-                () = record(&*store, worker, &mut group) => {}
+                biased;
                 () = lost.cancelled() => {}
+                () = record(&*store, worker, &mut group) => {}
             }
             group
         });
@@ -167,7 +169,10 @@ async fn record(store: &dyn Store, worker: WorkerId, group: &mut Group) {
                 // After a repeat, those missing may have been recorded the first time.
                 if !repeated && recorded.len() < group.finishes.len() {
                     let refused = group.finishes.len() - recorded.len();
-                    tracing::warn!(refused, "outcomes refused: their lease was lost, the jobs were given to others");
+                    tracing::warn!(
+                        refused,
+                        "outcomes refused: their lease was lost, the jobs were given to others"
+                    );
                 }
                 if repeated {
                     tracing::info!("outcomes can be recorded again");
@@ -192,7 +197,8 @@ async fn record(store: &dyn Store, worker: WorkerId, group: &mut Group) {
 /// Finds the outcome that the store cannot take, and makes it a failure that it can.
 async fn isolate(store: &dyn Store, worker: WorkerId, group: &mut Group, error: &StoreError) {
     for finish in &mut group.finishes {
-        if let Err(StoreError::Unexpected(_)) = store.finish(worker, std::slice::from_ref(finish), &[]).await {
+        if let Err(StoreError::Unexpected(_)) = store.finish(worker, std::slice::from_ref(finish), &[]).await
+        {
             tracing::error!(job_id = %finish.id, %error, "the outcome cannot be stored; the job is dead");
             finish.outcome = Outcome::Dead { error: "the outcome could not be stored".into() };
         }

@@ -123,14 +123,19 @@ impl Context {
 
     #[cfg(feature = "postgres")]
     pub(crate) fn set_completion(&self, completion: Completion) {
-        self.inner.completion.store(completion as u8, Ordering::Release);
+        // A commit stays one, whatever the handler begins after it.
+        self.inner.completion.fetch_max(completion as u8, Ordering::AcqRel);
     }
 }
 
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (job, worker) = (&self.inner.job, &self.inner.worker);
-        f.debug_struct("Context").field("job", &job.id).field("attempt", &job.attempt).field("worker", worker).finish()
+        f.debug_struct("Context")
+            .field("job", &job.id)
+            .field("attempt", &job.attempt)
+            .field("worker", worker)
+            .finish()
     }
 }
 

@@ -163,7 +163,9 @@ mod tests {
         let hour = Duration::from_secs(3600);
         assert!(matches!(outcome(JobError::retry("x"), 2), Outcome::Retry { .. }));
         assert!(matches!(outcome(JobError::retry("x"), 3), Outcome::Dead { .. }));
-        assert!(matches!(outcome(JobError::retry_after(hour, "x"), 1), Outcome::Retry { after, .. } if after == hour));
+        assert!(
+            matches!(outcome(JobError::retry_after(hour, "x"), 1), Outcome::Retry { after, .. } if after == hour)
+        );
         assert!(matches!(outcome(JobError::retry_after(hour, "x"), 3), Outcome::Dead { .. }));
         assert!(matches!(outcome(JobError::discard("x"), 1), Outcome::Dead { .. }));
         assert!(matches!(outcome(JobError::snooze(hour), 3), Outcome::Snoozed { after } if after == hour));

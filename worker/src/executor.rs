@@ -26,8 +26,19 @@ enum Cause {
     Shutdown,
 }
 
-/// Runs one attempt to its end. `None`: there is nothing to record, because the lease is lost or because the handler
-/// committed the outcome itself.
+/// What is left to do after an attempt.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// To be recorded.
+    Outcome(Outcome),
+    /// Nothing: the handler has committed the job's success itself.
+    Committed,
+    /// Nothing may be recorded, since the lease is lost or left to run out. The job is still running in the store, so
+    /// its claim must stay there for a rescue to find it by.
+    Abandoned,
+}
+
+/// Runs one attempt to its end.
 ///
 /// `permit` is the place among the running jobs; it goes with a blocking handler's thread, whose end alone frees it.
 pub(crate) async fn execute(
@@ -36,7 +47,7 @@ pub(crate) async fn execute(
     job: ClaimedJob,
     token: CancellationToken,
     permit: OwnedSemaphorePermit,
-) -> Option<Outcome> {
+) -> Ending {
     let span = tracing::info_span!(
         "attempt",
         job_id = %job.id, kind = %job.kind, queue = %job.queue, attempt = job.attempt,
@@ -44,14 +55,20 @@ pub(crate) async fn execute(
     );
     let timeout = job.timeout.or(handler.timeout);
     let context =
-        Context::new(job, session.id, session.client.clone(), session.states.clone(), token.clone());
+        Context::new(job, session.id, session.client.clone(), session.states.clone(), token.child_token());
     let blocking = matches!(handler.run, Run::Blocking(_));
     let running = start(&handler.run, context.clone(), permit);
     async {
-        let (cause, result) = supervise(session, running, &token, timeout, blocking).await?;
-        let outcome = conclude(&context, &handler, cause, result)?;
+        let Some((cause, result)) = supervise(session, running, &token, timeout, blocking).await else {
+            return Ending::Abandoned;
+        };
+        if context.completion() == Completion::Committed {
+            tracing::debug!("succeeded");
+            return Ending::Committed;
+        }
+        let outcome = conclude(&context, &handler, cause, result);
         report(&outcome);
-        Some(outcome)
+        Ending::Outcome(outcome)
     }
     .instrument(span)
     .await
@@ -95,7 +112,7 @@ fn panicked(panic: &(dyn Any + Send)) -> JobError {
     JobError::retry(format!("the handler panicked: {}", text.unwrap_or("(no message)")))
 }
 
-/// Waits for the handler's end, and sees to it that it comes. `None`: the lease is lost.
+/// Waits for the handler's end, and sees to it that it comes. `None`: the lease is lost, or the handler left behind.
 async fn supervise(
     session: &Session,
     mut running: Running,
@@ -114,20 +131,27 @@ async fn supervise(
     };
     let cause = tokio::select! {
         biased;
-        result = &mut running => return Some((None, Some(result))),
+        result = &mut running => {
+            // It may have heeded a cancellation request before it came to be polled here.
+            return Some((token.is_cancelled().then_some(Cause::Cancelled), Some(result)));
+        }
         () = session.lost.cancelled() => {
             token.cancel();
             return None;
         }
-        // Nobody but a cancellation request has cancelled it so far.
+        // Nobody but a cancellation request has cancelled it so far: the handler has a child of it.
         () = token.cancelled() => Cause::Cancelled,
         timeout = timed_out => Cause::TimedOut(timeout),
         () = session.abort.cancelled() => Cause::Shutdown,
     };
     token.cancel();
-    // A thread cannot be dropped. Its job stays ours until it ends, or until the process does: then the lease runs out.
     let wind_up = async {
-        if blocking && cause != Cause::Shutdown { std::future::pending().await } else { tokio::time::sleep(WIND_UP).await }
+        // A thread cannot be dropped. Its job stays ours until it ends, or until the process is to: then the lease runs
+        // out.
+        if blocking {
+            session.abort.cancelled().await;
+        }
+        tokio::time::sleep(WIND_UP).await;
     };
     tokio::select! {
         biased;
@@ -150,15 +174,12 @@ fn conclude(
     handler: &Registered,
     cause: Option<Cause>,
     result: Option<Result<Value, JobError>>,
-) -> Option<Outcome> {
-    if context.completion() == Completion::Committed {
-        return None;
-    }
+) -> Outcome {
     let job = context.job();
     let failed = |error: JobError| {
         error.outcome(job.attempt, job.max_attempts, &handler.retry, &mut fastrand::Rng::new())
     };
-    Some(match (cause, result) {
+    match (cause, result) {
         (_, Some(Ok(_))) if context.completion() == Completion::Begun => failed(JobError::retry(
             "the handler began ctx.transaction() and returned without completing it, so nothing of it is real; \
              return tx.complete(value).await",
@@ -172,7 +193,7 @@ fn conclude(
         }
         (None, Some(Err(error))) => failed(error),
         (None, None) => Outcome::Released,
-    })
+    }
 }
 
 fn report(outcome: &Outcome) {

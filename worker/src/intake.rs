@@ -184,7 +184,10 @@ impl Intake {
             }
         }
         // More than we can hold: the outbox publishes them again.
-        self.ack(&leave).await;
+        if !leave.is_empty() {
+            self.ack(&leave).await;
+            give_way().await;
+        }
     }
 
     async fn release_aside(&mut self) {
@@ -192,6 +195,7 @@ impl Intake {
         let due = self.aside.iter().take_while(|(at, _)| *at <= now).count();
         let tags: Vec<_> = self.aside.drain(..due).map(|(_, tag)| tag).collect();
         self.release(&tags).await;
+        give_way().await;
     }
 
     async fn give_back_aside(&mut self) {
@@ -304,6 +308,12 @@ fn start(
             session.start(claim, job, place);
         }
     }
+}
+
+/// Lets other workers of this process at messages that are not for us. One that is always at once where messages are
+/// would take them all, again and again.
+async fn give_way() {
+    tokio::task::yield_now().await;
 }
 
 fn note_outage(failing: &mut bool, error: &BrokerError) {

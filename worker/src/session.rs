@@ -11,7 +11,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use windlass_client::Client;
 use windlass_core::{ClaimId, ClaimedJob, Finish, JobId, Kind, Outcome, WorkerId};
 
-use crate::{completer::Ended, context::States, executor, handler::Registered};
+use crate::{
+    completer::Ended,
+    context::States,
+    executor::{self, Ending},
+    handler::Registered,
+};
 
 /// One registration of the worker with the store: it lasts until shutdown, or until the lease is lost, and then the
 /// worker goes on with a new one.
@@ -76,26 +81,30 @@ impl Session {
         self.lock_tokens().insert(job.id, token.clone());
         self.attempts.spawn(async move {
             let (id, fence) = (job.id, job.fence);
-            let outcome = session.attempt(job, token).await;
+            let ending = session.attempt(job, token).await;
             session.lock_tokens().remove(&id);
-            let finish = outcome.map(|outcome| Finish { id, fence, outcome });
+            let finish = match ending {
+                Ending::Outcome(outcome) => Some(Finish { id, fence, outcome }),
+                Ending::Committed => None,
+                Ending::Abandoned => return,
+            };
             // The completer ends after all attempts have.
             let _ = session.ended.send(Ended::Attempt { claim, finish });
             drop(place);
         });
     }
 
-    async fn attempt(&self, job: ClaimedJob, token: CancellationToken) -> Option<Outcome> {
+    async fn attempt(&self, job: ClaimedJob, token: CancellationToken) -> Ending {
         let permit = tokio::select! {
             biased;
-            () = self.lost.cancelled() => return None,
-            () = self.stop.cancelled() => return Some(Outcome::Released),
-            () = token.cancelled() => return Some(Outcome::Cancelled),
-            permit = self.running.clone().acquire_owned() => permit.ok()?,
+            () = self.lost.cancelled() => return Ending::Abandoned,
+            () = self.stop.cancelled() => return Ending::Outcome(Outcome::Released),
+            () = token.cancelled() => return Ending::Outcome(Outcome::Cancelled),
+            permit = self.running.clone().acquire_owned() => permit,
         };
-        let Some(handler) = self.handlers.get(&job.kind) else {
-            // Intake only claims kinds with a handler.
-            return Some(Outcome::Released);
+        // Nobody closes the semaphore, and intake only claims kinds with a handler.
+        let (Ok(permit), Some(handler)) = (permit, self.handlers.get(&job.kind)) else {
+            return Ending::Outcome(Outcome::Released);
         };
         executor::execute(self, handler.clone(), job, token, permit).await
     }

@@ -16,12 +16,8 @@ use windlass_client::{Client, Settings};
 use windlass_core::{Job, Kind, KindInfo, Lane, NewWorker, QueueName, StoreError};
 
 use crate::{
-    BlockingHandler, Handler, WorkerError,
-    completer::Completer,
-    context::States,
-    handler::Registered,
-    heartbeat, intake, maintenance,
-    session::Session,
+    BlockingHandler, Handler, WorkerError, completer::Completer, context::States, handler::Registered,
+    heartbeat, intake, maintenance, session::Session,
 };
 
 /// A worker process: handlers, and the loop that feeds them.
@@ -203,7 +199,10 @@ impl Worker {
 
 impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Worker").field("options", &self.options).field("kinds", &self.kinds).finish_non_exhaustive()
+        f.debug_struct("Worker")
+            .field("options", &self.options)
+            .field("kinds", &self.kinds)
+            .finish_non_exhaustive()
     }
 }
 
@@ -235,13 +234,16 @@ impl Running {
             ended,
         ));
         let Some(registered) = self.register(&session, stop).await? else { return Ok(()) };
+        // Should this future be dropped, what it has started ends, as without a lease.
+        let _lost_with_us = session.lost.clone().drop_guard();
 
         let lanes: Vec<Lane> = options.queues.iter().flat_map(Lane::of).collect();
         let last = CancellationToken::new();
+        let _last_with_us = last.clone().drop_guard();
         let mut duties = JoinSet::new();
         duties.spawn(heartbeat::run(session.clone(), options.lease, registered));
         duties.spawn(maintenance::run(session.clone(), options.crash_limit));
-        let completer = tokio::spawn(Completer::new(session.clone(), endings).run(last.clone()));
+        let mut completer = tokio::spawn(Completer::new(session.clone(), endings).run(last.clone()));
         let mut intake = tokio::spawn(intake::run(session.clone(), lanes.clone(), places.max(lanes.len())));
 
         // Until it is time to stop, nothing but intake may end. Should something panic, the session is given up: its
@@ -252,6 +254,10 @@ impl Running {
                 tracing::error!(%error, "taking messages panicked; giving up the lease");
                 session.lost.cancel();
             }
+            Err(error) = &mut completer => {
+                tracing::error!(%error, "recording outcomes panicked; giving up the lease");
+                session.lost.cancel();
+            }
             Some(Err(error)) = duties.join_next() => {
                 tracing::error!(%error, "a part of the worker panicked; giving up the lease");
                 session.lost.cancel();
@@ -260,7 +266,9 @@ impl Running {
         }
         self.wind_down(&session, intake, &abort).await;
         last.cancel();
-        let _ = completer.await;
+        if !completer.is_finished() {
+            let _ = completer.await;
+        }
         // Heartbeats have gone on until everything was recorded.
         duties.shutdown().await;
         if session.lost.is_cancelled() {
@@ -355,7 +363,9 @@ fn stop_by_signal(stop: CancellationToken) -> std::io::Result<JoinHandle<()>> {
                 return;
             }
             if count > 1 {
-                tracing::warn!("ended by a second signal; what was running is rescued once its lease runs out");
+                tracing::warn!(
+                    "ended by a second signal; what was running is rescued once its lease runs out"
+                );
                 std::process::exit(1);
             }
             tracing::info!("shutting down; a second signal ends at once");

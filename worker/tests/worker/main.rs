@@ -1,0 +1,16 @@
+//! The worker on a real SQLite file and the memory broker, a topic per module.
+//!
+//! Each test has a store and a broker of its own, so kinds and queues are the same everywhere.
+#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, reason = "tests")]
+
+mod cancellation;
+mod delivery;
+mod lease;
+mod logs;
+mod outage;
+mod outcomes;
+mod setup;
+mod shutdown;
+mod support;
+#[cfg(feature = "postgres")]
+mod transaction;
