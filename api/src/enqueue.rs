@@ -13,6 +13,7 @@ use windlass_core::{Idempotency, InsertOutcome, Kind, KindInfo, NewJob, Priority
 use crate::{
     Service, body,
     body::Fields,
+    duration,
     job::job_response,
     problem::{FieldError, Problem},
     view::{self, JobView},
@@ -74,7 +75,8 @@ fn answer(view: &JobView<'_>, id: &str, replayed: bool) -> Result<Response, Prob
 fn is_json(headers: &HeaderMap) -> bool {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = value.split(';').next().unwrap_or_default().trim();
-    media_type.eq_ignore_ascii_case("application/json")
+    // Compressed, it would be something else until unpacked, which nobody here does.
+    media_type.eq_ignore_ascii_case("application/json") && !headers.contains_key(header::CONTENT_ENCODING)
 }
 
 /// What workers say of the kind; refuses it if they say nothing and the settings want that.
@@ -194,7 +196,7 @@ impl Draft {
 }
 
 fn limited_duration(text: &str) -> Result<Duration, String> {
-    let duration = view::duration(text)?;
+    let duration = duration::parse(text)?;
     if duration > LONGEST { Err("may be at most ten years".into()) } else { Ok(duration) }
 }
 

@@ -11,6 +11,7 @@
 //! Every error is a problem document (RFC 9457); 4xx means that nothing was stored.
 
 mod body;
+mod duration;
 mod enqueue;
 mod guard;
 mod health;
@@ -70,7 +71,7 @@ struct Service {
     options: ApiOptions,
 }
 
-/// The routes, to be served or to be nested into a larger service.
+/// The routes, for a server of your own; [`serve`] has one. `Location` headers take them to be at the root.
 pub fn router(client: Client, options: ApiOptions) -> Router {
     let service = Arc::new(Service { client, options });
     Router::new()

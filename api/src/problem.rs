@@ -121,7 +121,7 @@ impl Problem {
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "media-type",
             "The body is not JSON",
-            "send JSON, with the header content-type: application/json",
+            "send JSON, uncompressed, with the header content-type: application/json",
         )
     }
 

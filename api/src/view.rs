@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Datelike as _, SecondsFormat};
 use serde::{Serialize, Serializer};
@@ -100,12 +100,6 @@ fn optional_time<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result
         Some(at) => time(at, serializer),
         None => serializer.serialize_none(),
     }
-}
-
-/// Reads a duration such as `30s` or `1h 30m`.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|_| "write a duration such as \"30s\", \"5m\" or \"1h 30m\"".into())
 }
 
 /// Reads an RFC 3339 time, to the precision of a store, and to a year that can be written the same way.

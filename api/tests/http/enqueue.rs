@@ -106,7 +106,8 @@ async fn timeout_and_trace_reach_the_worker() {
 #[tokio::test]
 async fn a_delay_counts_from_now() {
     let api = Api::new().await;
-    for (delay, seconds) in [("30s", 30), ("2h", 7200), ("1day", 86_400)] {
+    for (delay, seconds) in [("30s", 30), ("2h", 7200), ("1day", 86_400), ("PT45M", 2700), ("P1DT1S", 86_401)]
+    {
         let job = api.enqueue(with("delay", json!(delay))).await.json();
         assert_eq!(job["state"], "scheduled");
         let time = |field: &str| job[field].as_str().unwrap().parse::<DateTime<Utc>>().unwrap();

@@ -38,6 +38,8 @@ async fn each_wrong_field_is_named() {
         ("delay", json!("soon"), "/delay"),
         ("delay", json!("-5s"), "/delay"),
         ("delay", json!(30), "/delay"),
+        ("delay", json!("P1M"), "/delay"),
+        ("delay", json!("PT"), "/delay"),
         ("delay", json!("1000years"), "/delay"),
         ("delay", json!("99999999999999999999s"), "/delay"),
         ("max_attempts", json!(0), "/max_attempts"),
@@ -230,6 +232,8 @@ async fn other_media_types_are_refused() {
         );
     }
     api.send(Request::post("/v1/jobs").body(body()).unwrap()).await.problem(415);
+    let compressed = enqueue().header("content-encoding", "gzip").body(body()).unwrap();
+    api.send(compressed).await.problem(415);
     assert_eq!(api.stored().await, 0);
     for media_type in ["application/json; charset=utf-8", "Application/JSON", "application/json ;x=y"] {
         let request = Request::post("/v1/jobs").header("content-type", media_type).body(body()).unwrap();
