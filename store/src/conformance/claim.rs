@@ -79,6 +79,21 @@ pub async fn claim_may_be_repeated(case: Case) {
     assert!(case.claim(case.worker().await, &ids[..3]).await.is_empty());
 }
 
+/// Repeated once all of its jobs were let go, a claim takes none of them again, and nobody else's either.
+pub async fn a_claim_takes_but_once(case: Case) {
+    let running = case.running(2).await;
+    for job in &running {
+        assert!(case.finish(*job, Outcome::Released).await);
+    }
+    let ids = [running[0].id, running[1].id];
+    let (worker, claim) = (running[0].worker, running[0].claim);
+    assert!(case.store.claim(worker, claim, &ids).await.unwrap().is_empty());
+    assert_eq!(case.count(&ids, State::Queued).await, 2);
+    let heirs = case.run_jobs(case.worker().await, &ids).await;
+    assert!(case.store.claim(worker, claim, &ids).await.unwrap().is_empty());
+    assert!(case.finish(heirs[0], succeeded()).await && case.finish(heirs[1], succeeded()).await);
+}
+
 /// A claim given up half-way, whose commit may have come through, is repeated and strands no job.
 pub async fn a_claim_given_up_strands_nothing(case: Case) {
     let worker = case.worker().await;

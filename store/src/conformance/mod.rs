@@ -61,6 +61,7 @@ macro_rules! store_conformance {
     ($fixture:expr) => {
         $crate::store_conformance! { @each $fixture;
             a_claim_given_up_strands_nothing
+            a_claim_takes_but_once
             a_finish_given_up_may_be_repeated
             a_group_is_answered_job_by_job
             a_key_twice_in_a_group

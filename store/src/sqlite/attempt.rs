@@ -1,10 +1,12 @@
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use sqlx::{Error, Row, SqliteConnection, sqlite::SqliteRow};
 use windlass_core::{ClaimId, ClaimedJob, Finish, JobId, Outcome, State, WorkerId};
 
 use super::{
-    Commit, SqliteStore, ids, insert::insert_outbox, micros, read, statement, timestamp, unexpected,
+    Commit, SqliteStore, ids,
+    insert::{insert_due, insert_outbox},
+    micros, read, statement, timestamp, unexpected,
 };
 
 const CLAIMED: &str = "id, attempt, uncounted, max_attempts, kind, queue, priority, payload, timeout_ms, created_at, labels, trace";
@@ -25,15 +27,29 @@ statement!(
     )
 );
 statement!(
+    // The list has no index that could be searched, so it comes first and each job is found by its key.
     FINISH,
-    "UPDATE jobs
-     SET state = iif(cancel_requested AND ?3 NOT IN ({succeeded}, {dead}), {to:abort}, ?3),
-         uncounted = uncounted + ?4,
-         run_at = iif(cancel_requested, NULL, ?5),
-         finished_at = iif(cancel_requested OR ?3 IN ({succeeded}, {cancelled}, {dead}), ?7, NULL),
-         result = ?6
-     WHERE id = ?1 AND attempt = ?2 AND state = {running}
-     RETURNING state, attempt - uncounted, cancel_requested, run_at"
+    "WITH input AS MATERIALIZED (
+         SELECT value ->> 0 AS id, value ->> 1 AS fence, value ->> 2 AS target, value ->> 3 AS uncounted,
+                value ->> 4 AS run_at, value ->> 5 AS result
+         FROM json_each(?1)
+     )
+     UPDATE jobs
+     SET state = iif(cancel_requested AND i.target NOT IN ({succeeded}, {dead}), {to:abort}, i.target),
+         uncounted = jobs.uncounted + i.uncounted,
+         run_at = iif(cancel_requested, NULL, i.run_at),
+         finished_at = iif(cancel_requested OR i.target IN ({succeeded}, {cancelled}, {dead}), ?2, NULL),
+         result = i.result
+     FROM input i
+     WHERE jobs.id = i.id AND jobs.attempt = i.fence AND jobs.state = {running}
+     RETURNING id, state, cancel_requested"
+);
+statement!(
+    INSERT_ERRORS,
+    "INSERT INTO job_errors (job_id, fence, attempt, at, worker, message)
+     SELECT j.id, j.attempt, j.attempt - j.uncounted, ?2, coalesce((SELECT label FROM workers WHERE id = ?3), ?3),
+            i.value ->> 1
+     FROM json_each(?1) i CROSS JOIN jobs j ON j.id = i.value ->> 0"
 );
 
 impl SqliteStore {
@@ -45,16 +61,22 @@ impl SqliteStore {
         wanted: &[JobId],
     ) -> Result<Option<Vec<ClaimedJob>>, Error> {
         let mut transaction = self.write(Commit::Soft).await?;
-        let known = sqlx::query("SELECT 1 FROM workers WHERE id = ?").bind(worker.to_string());
-        if known.fetch_optional(&mut *transaction).await?.is_none() {
+        let known = sqlx::query(
+            "SELECT EXISTS (SELECT 1 FROM workers WHERE id = ?1), EXISTS (SELECT 1 FROM claims WHERE id = ?2)",
+        )
+        .bind(worker.to_string())
+        .bind(claim.to_string())
+        .fetch_one(&mut *transaction)
+        .await?;
+        if !known.try_get::<bool, _>(0)? {
             return Ok(None);
         }
-        let before = sqlx::query(CLAIMED_BEFORE.clone())
-            .bind(claim.to_string())
-            .bind(worker.to_string())
-            .fetch_all(&mut *transaction)
-            .await?;
-        if !before.is_empty() {
+        if known.try_get(1)? {
+            let before = sqlx::query(CLAIMED_BEFORE.clone())
+                .bind(claim.to_string())
+                .bind(worker.to_string())
+                .fetch_all(&mut *transaction)
+                .await?;
             return before.iter().map(claimed_job).collect::<Result<_, _>>().map(Some);
         }
         let rows = sqlx::query(CLAIM.clone())
@@ -84,21 +106,21 @@ impl SqliteStore {
     ) -> Result<Vec<JobId>, Error> {
         let mut transaction = self.write(Commit::Durable).await?;
         let now = self.now();
-        let label = sqlx::query("SELECT label FROM workers WHERE id = ?").bind(worker.to_string());
-        let label = match label.fetch_optional(&mut *transaction).await? {
-            Some(row) => row.try_get(0)?,
-            None => worker.to_string(),
-        };
-        let (mut recorded, mut released) = (Vec::with_capacity(finishes.len()), Vec::new());
-        for finish in finishes {
-            match finish_one(&mut transaction, finish, &label, now).await? {
-                None => continue,
-                Some(State::Queued) => released.push(finish.id.to_string()),
-                Some(_) => {}
-            }
-            recorded.push(finish.id);
+        let done = record(&mut transaction, finishes, now).await?;
+        let messages: HashMap<String, String> = finishes
+            .iter()
+            .filter_map(|finish| Some((finish.id.to_string(), error(&finish.outcome)?)))
+            .collect();
+        let failed = done.recorded.iter().filter_map(|id| Some((id, messages.get(id)?)));
+        insert_errors(&mut transaction, worker, &failed.collect::<Vec<_>>(), now).await?;
+        insert_due(&mut transaction, done.waiting).await?;
+        insert_outbox(&mut transaction, done.released, now, now).await?;
+        if !done.settled.is_empty() {
+            sqlx::query("DELETE FROM cancellations WHERE job_id IN (SELECT value FROM json_each(?))")
+                .bind(ids(done.settled))
+                .execute(&mut *transaction)
+                .await?;
         }
-        insert_outbox(&mut transaction, released, now, now).await?;
         if !closed.is_empty() {
             sqlx::query("DELETE FROM claims WHERE id IN (SELECT value FROM json_each(?))")
                 .bind(ids(closed))
@@ -106,78 +128,77 @@ impl SqliteStore {
                 .await?;
         }
         transaction.commit().await?;
-        Ok(recorded)
+        done.recorded.iter().map(|id| read::id(id)).collect()
     }
 }
 
-/// Records one outcome under its fence; answers the job's new state, or `None` if the fence is not the newest.
-async fn finish_one(
-    connection: &mut SqliteConnection,
-    finish: &Finish,
-    label: &str,
-    now: i64,
-) -> Result<Option<State>, Error> {
-    let (after, result, error) = match &finish.outcome {
-        Outcome::Succeeded { result } => (None, result.as_deref().map(|result| result.get()), None),
-        Outcome::Retry { after, error } => (Some(*after), None, Some(error)),
-        Outcome::Snoozed { after } => (Some(*after), None, None),
-        Outcome::Dead { error } => (None, None, Some(error)),
-        Outcome::Cancelled | Outcome::Released => (None, None, None),
-    };
-    let id = finish.id.to_string();
-    let row = sqlx::query(FINISH.clone())
-        .bind(&id)
-        .bind(finish.fence)
-        .bind(finish.outcome.event().target().map(State::code))
-        .bind(i64::from(!finish.outcome.counts()))
-        .bind(after.map(|after| now + micros(after)))
-        .bind(result)
-        .bind(now)
-        .fetch_optional(&mut *connection)
-        .await?;
-    let Some(row) = row else { return Ok(None) };
-    let state = read::state(row.try_get(0)?)?;
-    if let Some(error) = error {
-        insert_error(connection, &id, finish.fence, row.try_get(1)?, now, label, error).await?;
-    }
-    if row.try_get(2)? {
-        let cancelled = sqlx::query("DELETE FROM cancellations WHERE job_id = ?").bind(&id);
-        cancelled.execute(&mut *connection).await?;
-    }
-    if matches!(state, State::Scheduled | State::Retrying) {
-        sqlx::query(
-            "INSERT INTO due (job_id, run_at) VALUES (?, ?)
-             ON CONFLICT (job_id) DO UPDATE SET run_at = excluded.run_at",
-        )
-        .bind(&id)
-        .bind(row.try_get::<i64, _>(3)?)
-        .execute(connection)
-        .await?;
-    }
-    Ok(Some(state))
+/// The jobs whose outcomes were recorded, and what those leave to do.
+#[derive(Default)]
+struct Done {
+    recorded: Vec<String>,
+    released: Vec<String>,
+    waiting: Vec<String>,
+    /// Those that someone wanted cancelled.
+    settled: Vec<String>,
 }
 
-pub(super) async fn insert_error(
+/// Records each outcome under its fence.
+async fn record(connection: &mut SqliteConnection, finishes: &[Finish], now: i64) -> Result<Done, Error> {
+    let mut done = Done::default();
+    let input: Vec<_> = finishes
+        .iter()
+        .map(|Finish { id, fence, outcome }| {
+            let (after, result) = match outcome {
+                Outcome::Succeeded { result } => (None, result.as_deref().map(|result| result.get())),
+                Outcome::Retry { after, .. } | Outcome::Snoozed { after } => (Some(*after), None),
+                Outcome::Dead { .. } | Outcome::Cancelled | Outcome::Released => (None, None),
+            };
+            let target = outcome.event().target().map(State::code);
+            (id, fence, target, u8::from(!outcome.counts()), after.map(|after| now + micros(after)), result)
+        })
+        .collect();
+    let input = serde_json::to_string(&input).map_err(unexpected)?;
+    let rows = sqlx::query(FINISH.clone()).bind(input).bind(now).fetch_all(connection).await?;
+    for row in &rows {
+        let id: String = row.try_get(0)?;
+        match read::state(row.try_get(1)?)? {
+            State::Queued => done.released.push(id.clone()),
+            State::Scheduled | State::Retrying => done.waiting.push(id.clone()),
+            _ => {}
+        }
+        if row.try_get(2)? {
+            done.settled.push(id.clone());
+        }
+        done.recorded.push(id);
+    }
+    Ok(done)
+}
+
+/// A NUL would end the text on its way through JSON.
+fn error(outcome: &Outcome) -> Option<String> {
+    match outcome {
+        Outcome::Retry { error, .. } | Outcome::Dead { error } => Some(error.replace('\0', "\u{fffd}")),
+        _ => None,
+    }
+}
+
+/// Keeps what went wrong in the newest attempts of these jobs, under the label of their worker.
+pub(super) async fn insert_errors(
     connection: &mut SqliteConnection,
-    job_id: &str,
-    fence: u32,
-    attempt: u32,
+    worker: WorkerId,
+    failed: &[(&String, &String)],
     now: i64,
-    worker: &str,
-    message: &str,
 ) -> Result<(), Error> {
-    sqlx::query(
-        "INSERT INTO job_errors (job_id, fence, attempt, at, worker, message) VALUES (?, ?, ?, ?, ?, ?)",
-    )
-    .bind(job_id)
-    .bind(fence)
-    .bind(attempt)
-    .bind(now)
-    .bind(worker)
-    .bind(message)
-    .execute(connection)
-    .await
-    .map(drop)
+    if failed.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(INSERT_ERRORS.clone())
+        .bind(serde_json::to_string(failed).map_err(unexpected)?)
+        .bind(now)
+        .bind(worker.to_string())
+        .execute(connection)
+        .await
+        .map(drop)
 }
 
 fn claimed_job(row: &SqliteRow) -> Result<ClaimedJob, Error> {

@@ -20,7 +20,8 @@ statement!(
 statement!(
     INSERT_DUE,
     "INSERT INTO due (job_id, run_at)
-     SELECT id, run_at FROM jobs WHERE id IN (SELECT value FROM json_each(?)) AND state = {scheduled}"
+     SELECT id, run_at FROM jobs WHERE id IN (SELECT value FROM json_each(?))
+     ON CONFLICT (job_id) DO UPDATE SET run_at = excluded.run_at"
 );
 statement!(
     TAKE_KEY,
@@ -117,10 +118,16 @@ async fn insert_rows(
         let id: String = row.try_get(0)?;
         if row.try_get::<i16, _>(1)? == State::Queued.code() { queued.push(id) } else { scheduled.push(id) }
     }
-    if !scheduled.is_empty() {
-        sqlx::query(INSERT_DUE.clone()).bind(ids(scheduled)).execute(&mut *connection).await?;
-    }
+    insert_due(connection, scheduled).await?;
     insert_outbox(connection, queued, now, now + GRACE_MICROS).await
+}
+
+/// Notes when these jobs, which are scheduled or retrying, are due.
+pub(super) async fn insert_due(connection: &mut SqliteConnection, jobs: Vec<String>) -> Result<(), Error> {
+    if jobs.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(INSERT_DUE.clone()).bind(ids(jobs)).execute(connection).await.map(drop)
 }
 
 /// Adds an outbox group, unless it is empty.

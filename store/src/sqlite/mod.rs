@@ -6,6 +6,9 @@ mod insert;
 mod maintain;
 mod outbox;
 mod read;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "these are tests")]
+mod tests;
 mod worker;
 
 use std::{any::Any, fmt, future::Future, path::Path, time::Duration};
@@ -26,7 +29,7 @@ use crate::StoreOptions;
 /// A statement, filled in once.
 macro_rules! statement {
     ($name:ident, $template:expr) => {
-        static $name: std::sync::LazyLock<sqlx::SqlStr> =
+        pub(super) static $name: std::sync::LazyLock<sqlx::SqlStr> =
             std::sync::LazyLock::new(|| crate::template::fill($template, ""));
     };
 }

@@ -6,6 +6,17 @@ use windlass_core::{CancelOutcome, ErrorRecord, JobId, JobRecord, Priority, Stat
 use super::{Commit, SqliteStore, ids, statement, timestamp, unexpected};
 
 statement!(
+    GET,
+    "SELECT id, kind, queue, priority, state, attempt, uncounted, max_attempts, created_at, run_at, started_at,
+            finished_at, result, labels, cancel_requested
+     FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
+);
+statement!(
+    GET_ERRORS,
+    "SELECT job_id, attempt, at, worker, message FROM job_errors
+     WHERE job_id IN (SELECT value FROM json_each(?)) ORDER BY job_id, fence"
+);
+statement!(
     CANCEL,
     "UPDATE jobs
      SET state = iif(state = {running}, {running}, {to:cancel}),
@@ -21,21 +32,8 @@ impl SqliteStore {
         let wanted = ids(wanted);
         // One snapshot for both statements.
         let mut transaction = self.readers.begin().await?;
-        let rows = sqlx::query(
-            "SELECT id, kind, queue, priority, state, attempt, uncounted, max_attempts, created_at, run_at, started_at,
-                    finished_at, result, labels, cancel_requested
-             FROM jobs WHERE id IN (SELECT value FROM json_each(?))",
-        )
-        .bind(&wanted)
-        .fetch_all(&mut *transaction)
-        .await?;
-        let errors = sqlx::query(
-            "SELECT job_id, attempt, at, worker, message FROM job_errors
-             WHERE job_id IN (SELECT value FROM json_each(?)) ORDER BY job_id, fence",
-        )
-        .bind(&wanted)
-        .fetch_all(&mut *transaction)
-        .await?;
+        let rows = sqlx::query(GET.clone()).bind(&wanted).fetch_all(&mut *transaction).await?;
+        let errors = sqlx::query(GET_ERRORS.clone()).bind(&wanted).fetch_all(&mut *transaction).await?;
         let mut by_job: HashMap<String, Vec<ErrorRecord>> = HashMap::new();
         for row in &errors {
             by_job.entry(row.try_get(0)?).or_default().push(ErrorRecord {

@@ -4,7 +4,7 @@ use sqlx::{Error, Row};
 use windlass_core::{HeartbeatReply, InvalidId, KindInfo, NewWorker, Rescued, State, WorkerId};
 
 use super::{
-    Commit, SqliteStore, attempt::insert_error, insert::insert_outbox, micros, read, statement, unexpected,
+    Commit, SqliteStore, attempt::insert_errors, insert::insert_outbox, micros, read, statement, unexpected,
 };
 
 statement!(
@@ -17,9 +17,9 @@ statement!(
          finished_at = CASE
              WHEN cancel_requested OR crashes + 1 >= ?2 OR attempt - uncounted >= max_attempts THEN ?3 END,
          crashes = crashes + 1
-     WHERE id IN (SELECT j.value FROM claims c, json_each(c.job_ids) j WHERE c.worker_id = ?1)
+     WHERE id IN (SELECT w.value FROM claims c, json_each(c.job_ids) w WHERE c.worker_id = ?1)
        AND worker_id = ?1 AND state IN ({from:leaselost})
-     RETURNING id, state, attempt, attempt - uncounted"
+     RETURNING id, state"
 );
 
 impl SqliteStore {
@@ -89,41 +89,43 @@ impl SqliteStore {
             return Ok(Rescued::default());
         }
         let mut transaction = self.write(Commit::Durable).await?;
-        let dead = sqlx::query("SELECT id, label FROM workers WHERE heartbeat_at <= ?1 - lease ORDER BY id")
+        let dead = sqlx::query("SELECT id FROM workers WHERE heartbeat_at <= ?1 - lease ORDER BY id")
             .bind(now)
             .fetch_all(&mut *transaction)
             .await?;
         let (mut rescued, mut requeued) = (Rescued::default(), Vec::new());
         for worker in &dead {
-            let (id, label): (&str, &str) = (worker.try_get(0)?, worker.try_get(1)?);
+            let id: WorkerId = worker.try_get::<&str, _>(0)?.parse().map_err(|e: InvalidId| unexpected(e))?;
             let lost = sqlx::query(RESCUE.clone())
-                .bind(id)
+                .bind(id.to_string())
                 .bind(crash_limit)
                 .bind(now)
                 .fetch_all(&mut *transaction)
                 .await?;
+            let mut failed = Vec::with_capacity(lost.len());
             for job in &lost {
                 let job_id: String = job.try_get(0)?;
-                let (fence, attempt) = (job.try_get(2)?, job.try_get(3)?);
-                let message = "the worker was lost during this attempt";
-                insert_error(&mut transaction, &job_id, fence, attempt, now, label, message).await?;
                 match read::state(job.try_get(1)?)? {
                     State::Dead => rescued.dead += 1,
                     State::Queued => {
                         rescued.requeued += 1;
-                        requeued.push(job_id);
+                        requeued.push(job_id.clone());
                     }
                     _ => rescued.requeued += 1,
                 }
+                failed.push(job_id);
             }
+            let message = "the worker was lost during this attempt".to_owned();
+            let failed: Vec<_> = failed.iter().map(|job_id| (job_id, &message)).collect();
+            insert_errors(&mut transaction, id, &failed, now).await?;
             for statement in [
                 "DELETE FROM cancellations WHERE worker_id = ?",
                 "DELETE FROM claims WHERE worker_id = ?",
                 "DELETE FROM workers WHERE id = ?",
             ] {
-                sqlx::query(statement).bind(id).execute(&mut *transaction).await?;
+                sqlx::query(statement).bind(id.to_string()).execute(&mut *transaction).await?;
             }
-            rescued.workers.push(id.parse().map_err(|e: InvalidId| unexpected(e))?);
+            rescued.workers.push(id);
         }
         insert_outbox(&mut transaction, requeued, now, now).await?;
         transaction.commit().await?;

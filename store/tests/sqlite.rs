@@ -1,0 +1,131 @@
+//! What only SQLite can get wrong.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::{Connection, SqliteConnection};
+use tempfile::TempDir;
+use windlass_core::{ClaimId, JobId, NewJob, NewWorker, State, Store, StoreError, WorkerId};
+use windlass_store::{StoreOptions, open};
+
+fn url(file: &Path) -> String {
+    format!("sqlite:{}", file.display())
+}
+
+async fn open_in(folder: &TempDir) -> Arc<dyn Store> {
+    open(&url(&folder.path().join("windlass.db")), &StoreOptions::default()).await.unwrap()
+}
+
+/// A connection past the store.
+async fn raw(folder: &TempDir) -> SqliteConnection {
+    SqliteConnection::connect(&url(&folder.path().join("windlass.db"))).await.unwrap()
+}
+
+fn job() -> NewJob {
+    NewJob::new("test.kind".parse().unwrap(), serde_json::value::RawValue::from_string("{}".into()).unwrap())
+}
+
+/// The problem and remedy of an error that someone must mend; both name what it is about.
+fn config(error: StoreError) -> String {
+    assert!(!error.retryable());
+    let StoreError::Config { problem, .. } = &error else { panic!("not for the operator: {error:?}") };
+    assert!(problem.contains("store_url"), "{problem}");
+    error.to_string()
+}
+
+#[tokio::test]
+async fn what_was_stored_is_there_after_a_restart() {
+    let folder = TempDir::new().unwrap();
+    let job = job();
+    {
+        let store = open_in(&folder).await;
+        store.migrate().await.unwrap();
+        store.insert(std::slice::from_ref(&job)).await.unwrap();
+    }
+    let store = open_in(&folder).await;
+    store.ping().await.unwrap();
+    assert_eq!(store.get(&[job.id]).await.unwrap()[0].state, State::Queued);
+}
+
+#[tokio::test]
+async fn the_schema_must_fit() {
+    let folder = TempDir::new().unwrap();
+    let store = open_in(&folder).await;
+    assert!(config(store.ping().await.unwrap_err()).contains("windlass migrate"));
+    assert!(config(store.insert(&[job()]).await.unwrap_err()).contains("windlass migrate"));
+    store.migrate().await.unwrap();
+    store.ping().await.unwrap();
+    sqlx::query("PRAGMA user_version = 1000").execute(&mut raw(&folder).await).await.unwrap();
+    assert!(config(store.ping().await.unwrap_err()).contains("1000"));
+}
+
+#[tokio::test]
+async fn unusable_places_are_named() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("text"), "no database, but long enough to be looked at. ".repeat(100)).unwrap();
+    std::fs::create_dir(path("folder")).unwrap();
+    let urls = [
+        url(&path("text")),
+        url(&path("text/below.db")),
+        url(&path("folder")),
+        "sqlite:".into(),
+        "sqlite::memory:".into(),
+        "sqlite:file.db?mode=memory".into(),
+        "sqlite:file.db?nonsense=1".into(),
+    ];
+    for url in urls {
+        config(open(&url, &StoreOptions::default()).await.unwrap_err());
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_must_not_be_written_says_so() {
+    let folder = TempDir::new().unwrap();
+    open_in(&folder).await.migrate().await.unwrap();
+    let read_only = format!("{}?mode=ro", url(&folder.path().join("windlass.db")));
+    let store = open(&read_only, &StoreOptions::default()).await.unwrap();
+    assert!(config(store.insert(&[job()]).await.unwrap_err()).contains("written"));
+}
+
+#[tokio::test]
+async fn a_lock_held_elsewhere_passes() {
+    let folder = TempDir::new().unwrap();
+    let options = StoreOptions { deadline: Duration::from_millis(400), ..StoreOptions::default() };
+    let store = open(&url(&folder.path().join("windlass.db")), &options).await.unwrap();
+    store.migrate().await.unwrap();
+    let job = job();
+    let mut other = raw(&folder).await;
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let error = store.insert(std::slice::from_ref(&job)).await.unwrap_err();
+    assert!(error.retryable(), "{error:?}");
+    assert!(store.get(&[job.id]).await.unwrap().is_empty(), "readers go on");
+    sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+    store.insert(std::slice::from_ref(&job)).await.unwrap();
+    assert_eq!(store.get(&[job.id]).await.unwrap().len(), 1);
+}
+
+/// A due time left behind by hand, for a job that does not wait for it, is dropped.
+#[tokio::test]
+async fn stale_times_do_no_harm() {
+    let folder = TempDir::new().unwrap();
+    let store = open_in(&folder).await;
+    store.migrate().await.unwrap();
+    let worker =
+        NewWorker { id: WorkerId::new(), label: String::new(), lease: Duration::MAX, kinds: Vec::new() };
+    store.register(&worker).await.unwrap();
+    let jobs = [job(), job()];
+    store.insert(&jobs).await.unwrap();
+    assert_eq!(store.claim(worker.id, ClaimId::new(), &[jobs[0].id]).await.unwrap().len(), 1);
+    let mut raw = raw(&folder).await;
+    for id in [jobs[0].id, jobs[1].id, JobId::new()] {
+        let stale = sqlx::query("INSERT INTO due (job_id, run_at) VALUES (?, 0)").bind(id.to_string());
+        stale.execute(&mut raw).await.unwrap();
+    }
+    store.promote_due(10).await.unwrap();
+    assert_eq!(store.promote_due(10).await.unwrap(), 0);
+    assert_eq!(store.get(&[jobs[0].id]).await.unwrap()[0].state, State::Running);
+    assert_eq!(store.get(&[jobs[1].id]).await.unwrap()[0].state, State::Queued);
+}
