@@ -17,7 +17,9 @@ mod store;
 
 pub use broker::{Broker, BrokerError, Capabilities, Delivery, DeliveryTag, Subscription};
 pub use id::{ClaimId, InvalidId, JobId, WorkerId};
-pub use job::{ClaimedJob, ErrorRecord, Idempotency, InvalidTraceParent, JobRecord, KindInfo, NewJob, TraceParent};
+pub use job::{
+    ClaimedJob, ErrorRecord, Idempotency, InvalidTraceParent, JobRecord, KindInfo, NewJob, TraceParent,
+};
 pub use lane::{InvalidPriority, Lane, Priority};
 pub use message::{Message, MessageError};
 pub use name::{InvalidName, Kind, QueueName};

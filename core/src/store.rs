@@ -50,7 +50,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Claims those of `ids` that are `queued` for `worker`: they become `running`, with the next fence. Those not
     /// answered are duplicates, stale or cancelled.
     ///
-    /// Repeated under the same `claim`, it answers with the jobs of that claim that are still running.
+    /// Repeated under the same `claim`, it answers with the jobs of that claim that are still running, and takes
+    /// nothing more.
     ///
     /// # Errors
     /// [`StoreError::WorkerUnknown`] if the worker has been declared dead.
@@ -80,7 +81,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Renews the worker's lease on everything it runs.
     ///
     /// # Errors
-    /// [`StoreError::WorkerUnknown`] if it has been declared dead: whatever it runs is no longer its own.
+    /// [`StoreError::WorkerUnknown`] if it has been declared dead or has said goodbye: whatever it runs is no longer
+    /// its own.
     async fn heartbeat(&self, worker: WorkerId) -> Result<HeartbeatReply, StoreError>;
 
     /// Says goodbye. Whatever the worker still holds is free for [`rescue`](Self::rescue) at once.

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::{Connection, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
 use tempfile::TempDir;
-use windlass_core::{ClaimId, JobId, NewJob, NewWorker, State, Store, StoreError, WorkerId};
+use windlass_core::{ClaimId, Finish, JobId, NewJob, NewWorker, Outcome, State, Store, StoreError, WorkerId};
 use windlass_store::{StoreOptions, open};
 
 fn url(file: &Path) -> String {
@@ -105,6 +105,41 @@ async fn a_lock_held_elsewhere_passes() {
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
     store.insert(std::slice::from_ref(&job)).await.unwrap();
     assert_eq!(store.get(&[job.id]).await.unwrap().len(), 1);
+}
+
+/// When all is over, nothing is left of it but the jobs and their errors.
+#[tokio::test]
+async fn side_tables_empty_themselves() {
+    let folder = TempDir::new().unwrap();
+    let store = open_in(&folder).await;
+    store.migrate().await.unwrap();
+    let jobs: Vec<NewJob> = (0..4).map(|_| job()).collect();
+    let ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
+    let group = store.insert(&jobs).await.unwrap().outbox.unwrap();
+    let worker =
+        NewWorker { id: WorkerId::new(), label: String::new(), lease: Duration::ZERO, kinds: Vec::new() };
+    store.register(&worker).await.unwrap();
+    assert_eq!(store.claim(worker.id, ClaimId::new(), &ids).await.unwrap().len(), 4);
+    store.cancel(ids[0]).await.unwrap();
+    store.cancel(ids[1]).await.unwrap();
+    let finish = |id, outcome| Finish { id, fence: 1, outcome };
+    let error = || "no".to_owned();
+    let finishes = [
+        finish(ids[0], Outcome::Cancelled),
+        finish(ids[2], Outcome::Retry { after: Duration::ZERO, error: error() }),
+        finish(ids[3], Outcome::Dead { error: error() }),
+    ];
+    assert_eq!(store.finish(worker.id, &finishes, &[]).await.unwrap().len(), 3);
+    store.rescue(3).await.unwrap();
+    store.cancel(ids[2]).await.unwrap();
+    store.outbox_published(&[group], Duration::ZERO).await.unwrap();
+    assert!(store.outbox_take(10).await.unwrap().is_empty());
+    let mut raw = raw(&folder).await;
+    for table in ["due", "outbox", "workers", "claims", "cancellations"] {
+        let count = AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
+        let rows: i64 = sqlx::query(count).fetch_one(&mut raw).await.unwrap().get(0);
+        assert_eq!(rows, 0, "{table}");
+    }
 }
 
 /// A due time left behind by hand, for a job that does not wait for it, is dropped.

@@ -146,6 +146,10 @@ pub async fn an_expired_key_is_free(case: Case) {
         }
     }
     assert_eq!(case.count(&seen, State::Queued).await, 4, "the jobs stay");
+    let twins = [keyed_for("shorter", 1, Duration::ZERO), keyed_for("shorter", 1, Duration::ZERO)];
+    let outcomes = case.store.insert(&twins).await.unwrap().outcomes;
+    assert_eq!(outcomes, [CREATED, InsertOutcome::Existing(twins[0].id)], "within a group no time passes");
+
     let last = keyed("short", 9);
     case.insert_one(&last).await;
     case.store.maintain().await.unwrap();

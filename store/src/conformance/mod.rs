@@ -68,6 +68,7 @@ macro_rules! store_conformance {
             a_known_history_follows_the_model
             a_lost_worker_settles_cancellations
             a_request_ends_with_its_job
+            a_rescue_takes_what_is_still_held
             an_expired_key_is_free
             an_id_twice_in_a_group
             an_insert_given_up_is_all_or_nothing

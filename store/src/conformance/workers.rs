@@ -153,25 +153,35 @@ pub async fn poison_jobs_are_quarantined(case: Case) {
     assert_eq!((found.state, found.errors.len()), (State::Dead, 1));
 }
 
-/// Failures, and attempts that did not count, are no lost workers.
+/// Failures, and attempts that did not count, are no lost workers; and only what counts uses attempts up.
 pub async fn only_lost_workers_count_as_crashes(case: Case) {
-    let id = case.orphans(1, 3).await[0].id;
-    // Each of these ends an attempt in good order; only the retry uses one up.
-    for outcome in [None, Some(snoozed()), Some(Outcome::Released), Some(retry())] {
-        match outcome {
-            None => assert_eq!(case.store.rescue(2).await.unwrap().requeued, 1),
-            Some(outcome) => {
-                let running = case.run_jobs(case.worker().await, &[id]).await[0];
-                assert!(case.finish(running, outcome).await);
-                case.store.promote_due(10).await.unwrap();
-            }
-        }
-        assert_eq!(case.state(id).await, State::Queued);
+    let job = NewJob { max_attempts: 3, ..job() };
+    case.insert(std::slice::from_ref(&job)).await;
+    for outcome in [snoozed(), Outcome::Released, retry()] {
+        let running = case.run_jobs(case.worker().await, &[job.id]).await[0];
+        assert!(case.finish(running, outcome).await);
+        case.store.promote_due(10).await.unwrap();
     }
-    assert_eq!(case.get(id).await.attempt, 2, "claimed four times, counted twice");
-    case.run_jobs(case.worker_for(Duration::ZERO).await, &[id]).await;
-    // The third and last attempt is lost; that is decided by attempts, with crashes to spare.
+    // Claimed for the fourth time, and the second that counts.
+    case.run_jobs(case.worker_for(Duration::ZERO).await, &[job.id]).await;
+    assert_eq!(case.store.rescue(2).await.unwrap().requeued, 1);
+    assert_eq!((case.state(job.id).await, case.get(job.id).await.attempt), (State::Queued, 2));
+    // The last attempt is lost; that is decided by attempts, with crashes to spare.
+    case.run_jobs(case.worker_for(Duration::ZERO).await, &[job.id]).await;
     assert_eq!(case.store.rescue(100).await.unwrap().dead, 1);
+}
+
+/// Of the jobs that a dead worker ever claimed, a rescue takes those that it still holds.
+pub async fn a_rescue_takes_what_is_still_held(case: Case) {
+    let lost = case.orphans(3, 5).await;
+    assert!(case.finish(lost[0], Outcome::Released).await);
+    assert!(case.finish(lost[1], retry()).await);
+    let heir = case.run_jobs(case.worker().await, &[lost[0].id]).await[0];
+    let before = case.picture(&list(&lost[..2])).await;
+    let rescued = case.store.rescue(3).await.unwrap();
+    assert_eq!(rescued, Rescued { workers: vec![lost[0].worker], requeued: 1, dead: 0 });
+    assert_eq!(case.picture(&list(&lost[..2])).await, before);
+    assert!(case.finish(heir, succeeded()).await);
 }
 
 /// Where a cancellation was asked for, a lost worker settles it.
