@@ -32,38 +32,52 @@ mod sqlite {
 
 #[cfg(feature = "postgres")]
 mod postgres {
-    use sqlx::{AssertSqlSafe, Connection, PgConnection};
+    use sqlx::{AssertSqlSafe, Connection, PgConnection, raw_sql};
     use windlass_core::JobId;
 
     use super::*;
 
     /// A schema of its own.
-    struct Schema(String);
-
-    fn url() -> String {
-        std::env::var("WINDLASS_TEST_POSTGRES_URL")
-            .expect("WINDLASS_TEST_POSTGRES_URL is not set: run scripts/test, which starts the servers")
+    pub(crate) struct Schema {
+        url: String,
+        name: String,
     }
 
     impl Schema {
-        fn new() -> Self {
-            Self(format!("t_{}", JobId::new().as_uuid().simple()))
+        /// On the server, or behind the pooler, whose URL the variable holds.
+        pub(crate) fn on(variable: &str, parameters: &str) -> Self {
+            let url = std::env::var(variable).unwrap_or_else(|_| {
+                panic!("{variable} is not set: run scripts/test, which starts the servers")
+            });
+            Self { url: url + parameters, name: format!("t_{}", JobId::new().as_uuid().simple()) }
         }
     }
 
     #[async_trait]
     impl Fixture for Schema {
         async fn client(&self) -> Arc<dyn Store> {
-            let options = StoreOptions { schema: self.0.clone(), connections: 8, ..StoreOptions::default() };
-            windlass_store::open(&url(), &options).await.unwrap()
+            let options =
+                StoreOptions { schema: self.name.clone(), connections: 8, ..StoreOptions::default() };
+            windlass_store::open(&self.url, &options).await.unwrap()
         }
 
         async fn remove(&self) {
-            let mut connection = PgConnection::connect(&url()).await.unwrap();
-            let drop = AssertSqlSafe(format!("DROP SCHEMA IF EXISTS {} CASCADE", self.0));
-            sqlx::query(drop).execute(&mut connection).await.unwrap();
+            let mut connection = PgConnection::connect(&self.url).await.unwrap();
+            let drop = AssertSqlSafe(format!("DROP SCHEMA IF EXISTS {} CASCADE", self.name));
+            raw_sql(drop).execute(&mut connection).await.unwrap();
         }
     }
 
-    windlass_store::store_conformance!(Schema::new());
+    windlass_store::store_conformance!(Schema::on("WINDLASS_TEST_POSTGRES_URL", ""));
+}
+
+/// Postgres behind a pooler that gives a connection for one transaction at a time and keeps no prepared statements.
+#[cfg(feature = "postgres")]
+mod pgbouncer {
+    use super::postgres::Schema;
+
+    windlass_store::store_conformance!(Schema::on(
+        "WINDLASS_TEST_PGBOUNCER_URL",
+        "?statement-cache-capacity=0"
+    ));
 }
