@@ -50,7 +50,11 @@ async fn write(pool: &PgPool, schema: &str, jobs: usize) -> Result<(), sqlx::Err
         let size = left.min(GROUP);
         let ids: Vec<Uuid> = (0..size).map(|_| Uuid::now_v7()).collect();
         let payloads = vec!["null"; size];
-        sqlx::query(AssertSqlSafe(insert.as_str())).bind(&ids).bind(payloads).execute(&mut *connection).await?;
+        sqlx::query(AssertSqlSafe(insert.as_str()))
+            .bind(&ids)
+            .bind(payloads)
+            .execute(&mut *connection)
+            .await?;
         sqlx::query(AssertSqlSafe(claim.as_str())).bind(&ids).fetch_all(&mut *connection).await?;
         sqlx::query(AssertSqlSafe(finish.as_str())).bind(&ids).execute(&mut *connection).await?;
         left -= size;

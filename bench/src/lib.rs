@@ -20,8 +20,8 @@ use std::{
 use counters::Counters;
 use futures::StreamExt as _;
 use hdrhistogram::Histogram;
-pub use report::{Bound, Report};
 use report::rate;
+pub use report::{Bound, Report};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use windlass::{Client, QueueName, Settings, driver::Lane, prelude::*};
@@ -119,7 +119,11 @@ pub async fn run(settings: &Settings, options: Options) -> Result<Report, Error>
         start_latency_p99_us: latency.value_at_quantile(0.99),
         statements_per_job: per_job(counters::difference(before, after, |c| c.transactions)),
         row_writes_per_job: per_job(counters::difference(before, after, |c| c.row_writes)),
-        bound: if options.bound { bound(&settings, &name, options.jobs, whole_path_per_second).await? } else { None },
+        bound: if options.bound {
+            bound(&settings, &name, options.jobs, whole_path_per_second).await?
+        } else {
+            None
+        },
     })
 }
 
@@ -175,9 +179,15 @@ async fn lone_jobs(client: &Client, settings: &Settings, queue: &QueueName) -> R
 }
 
 /// Measures the bare servers, where the settings name the two that have a bare counterpart here.
-async fn bound(settings: &Settings, name: &str, jobs: usize, whole_path: f64) -> Result<Option<Bound>, Error> {
+async fn bound(
+    settings: &Settings,
+    name: &str,
+    jobs: usize,
+    whole_path: f64,
+) -> Result<Option<Bound>, Error> {
     #[cfg(all(feature = "postgres", feature = "rabbitmq"))]
-    if settings.store_url.expose().starts_with("postgres") && settings.broker_url.expose().starts_with("amqp") {
+    if settings.store_url.expose().starts_with("postgres") && settings.broker_url.expose().starts_with("amqp")
+    {
         let rows = bare_postgres::run(settings.store_url.expose(), name, jobs).await?;
         // As long as a message for these jobs: fixed fields, queue and kind.
         let size = 25 + name.len() + Noop::KIND.len();

@@ -43,9 +43,9 @@ impl Api {
 }
 
 pub(crate) async fn listen(settings: &Settings) -> Result<TcpListener, Failure> {
-    TcpListener::bind(&settings.api_listen)
-        .await
-        .map_err(|e| Failure::usage(format!("cannot listen on {}: {e} (setting api_listen)", settings.api_listen)))
+    TcpListener::bind(&settings.api_listen).await.map_err(|e| {
+        Failure::usage(format!("cannot listen on {}: {e} (setting api_listen)", settings.api_listen))
+    })
 }
 
 pub(crate) fn options(settings: &Settings) -> ApiOptions {

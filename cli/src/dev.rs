@@ -30,7 +30,8 @@ impl Dev {
         let address = listener.local_addr().map_err(Failure::running)?;
         let client = Client::connect(&settings).await?;
         client.store().migrate().await?;
-        let workspace = windlass_examples::Workspace::with_samples(&self.data_dir).map_err(Failure::running)?;
+        let workspace =
+            windlass_examples::Workspace::with_samples(&self.data_dir).map_err(Failure::running)?;
         let worker = windlass_examples::register(Worker::new(client.clone(), (&settings).into()), workspace)
             .map_err(Failure::running)?;
 
@@ -45,7 +46,9 @@ impl Dev {
             worked.map_err(Failure::running)
         };
         let serving = async {
-            let served = windlass_api::serve(listener, client.clone(), api::options(&settings), shutdown.clone()).await;
+            let served =
+                windlass_api::serve(listener, client.clone(), api::options(&settings), shutdown.clone())
+                    .await;
             stop_worker.cancel();
             served.map_err(Failure::running)
         };

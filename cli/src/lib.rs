@@ -55,7 +55,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn run(command: Command) -> Result<(), Failure> {
     let settings = Settings::load().map_err(Failure::usage)?;
     windlass::init_logging(&settings).map_err(Failure::usage)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::running)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::running)?;
     runtime.block_on(async {
         match command {
             Command::Dev(dev) => dev.run(settings).await,

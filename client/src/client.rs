@@ -6,8 +6,8 @@ use tokio_util::{
     task::TaskTracker,
 };
 use windlass_core::{
-    Broker, CancelOutcome, InsertOutcome, Inserted, Job, JobId, JobRecord, Kind, KindInfo, NewJob, State, Store,
-    StoreError, Timestamp,
+    Broker, CancelOutcome, InsertOutcome, Inserted, Job, JobId, JobRecord, Kind, KindInfo, NewJob, State,
+    Store, StoreError, Timestamp,
 };
 
 use crate::{
@@ -234,7 +234,10 @@ impl Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("store", &self.inner.store).field("broker", &self.inner.broker).finish()
+        f.debug_struct("Client")
+            .field("store", &self.inner.store)
+            .field("broker", &self.inner.broker)
+            .finish()
     }
 }
 
@@ -273,7 +276,12 @@ async fn insert(store: &dyn Store, jobs: &[NewJob]) -> Result<Inserted, StoreErr
 }
 
 /// Answers the callers, and hands on for publishing what is queued now.
-fn settle(publish: &Grouper<Group>, jobs: &[NewJob], answers: Vec<oneshot::Sender<Answer>>, inserted: &Inserted) {
+fn settle(
+    publish: &Grouper<Group>,
+    jobs: &[NewJob],
+    answers: Vec<oneshot::Sender<Answer>>,
+    inserted: &Inserted,
+) {
     let mut messages = Vec::with_capacity(jobs.len());
     for ((job, answer), outcome) in jobs.iter().zip(answers).zip(&inserted.outcomes) {
         let outcome = match *outcome {

@@ -155,8 +155,7 @@ impl<J: Job> Enqueue<J> {
         };
         job.labels = self.labels.into_iter().collect();
         job.trace = self.trace;
-        job.idempotency =
-            self.key.map(|(key, ttl)| Idempotency { key, fingerprint: fingerprint(&job), ttl });
+        job.idempotency = self.key.map(|(key, ttl)| Idempotency { key, fingerprint: fingerprint(&job), ttl });
         Ok(job)
     }
 }
@@ -187,7 +186,8 @@ fn fingerprint(job: &NewJob) -> [u8; 32] {
     let mut hash = Sha256::new();
     let max_attempts = job.max_attempts.to_string();
     let priority = (job.priority as u8).to_string();
-    let parts = [job.kind.as_str(), job.queue.as_str(), &priority, &max_attempts, RawValue::get(&job.payload)];
+    let parts =
+        [job.kind.as_str(), job.queue.as_str(), &priority, &max_attempts, RawValue::get(&job.payload)];
     let labels = job.labels.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
     for part in parts.into_iter().chain(labels) {
         hash.update(part.len().to_be_bytes());

@@ -42,7 +42,11 @@ impl ClientError {
             Self::Store(e) => e.retryable(),
             Self::Broker(e) => e.retryable(),
             Self::Overloaded => true,
-            Self::Closed | Self::KeyReused | Self::Payload(_) | Self::Name(_) | Self::NeedsPostgres { .. } => false,
+            Self::Closed
+            | Self::KeyReused
+            | Self::Payload(_)
+            | Self::Name(_)
+            | Self::NeedsPostgres { .. } => false,
         }
     }
 }

@@ -27,11 +27,7 @@ struct Known {
 }
 
 impl Kinds {
-    pub(crate) async fn get(
-        &self,
-        store: &dyn Store,
-        kind: &Kind,
-    ) -> Result<Option<KindInfo>, StoreError> {
+    pub(crate) async fn get(&self, store: &dyn Store, kind: &Kind) -> Result<Option<KindInfo>, StoreError> {
         if let Some(answer) = self.answer(kind) {
             return Ok(answer);
         }

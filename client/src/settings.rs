@@ -318,7 +318,8 @@ mod tests {
 
     #[test]
     fn defaults_round_trip_and_a_file_overrides_them() {
-        let settings = read("worker_lease = \"5s\"\nworker_queues = [\"mail\"]\napi_unknown_kinds = \"accept\"");
+        let settings =
+            read("worker_lease = \"5s\"\nworker_queues = [\"mail\"]\napi_unknown_kinds = \"accept\"");
         let settings = settings.unwrap();
         assert_eq!(settings.worker_lease, Duration::from_secs(5));
         assert_eq!(settings.worker_queues, ["mail".parse().unwrap()]);

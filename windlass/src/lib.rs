@@ -39,8 +39,8 @@ pub use windlass_client::{
     UnknownKinds,
 };
 pub use windlass_core::{
-    CancelOutcome, ErrorRecord, InsertOutcome, Job, JobId, JobRecord, Kind, KindInfo, NewJob, Priority, QueueName,
-    RetryPolicy, State as JobState, Timestamp, TraceParent,
+    CancelOutcome, ErrorRecord, InsertOutcome, Job, JobId, JobRecord, Kind, KindInfo, NewJob, Priority,
+    QueueName, RetryPolicy, State as JobState, Timestamp, TraceParent,
 };
 pub use windlass_derive::Job;
 #[cfg(feature = "postgres")]

@@ -1,9 +1,8 @@
 //! A worker leaves the jobs of kinds it does not handle alone, and the API refuses kinds nobody handles.
 
-mod support;
-
 use serde_json::json;
-use support::{Cluster, until};
+
+use crate::support::{Cluster, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kind_without_handler_is_left_alone_and_named_once() {

@@ -1,5 +1,4 @@
 //! A cluster of real processes over real servers, under a schema and a queue of its own.
-#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::{
     fs::File,
@@ -14,24 +13,24 @@ use sqlx::{AssertSqlSafe, PgPool, Row};
 use uuid::Uuid;
 
 /// How long anything that must come may take.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
-pub struct Cluster {
-    pub pool: PgPool,
-    pub schema: String,
-    pub http: reqwest::Client,
+pub(crate) struct Cluster {
+    pub(crate) pool: PgPool,
+    pub(crate) schema: String,
+    pub(crate) http: reqwest::Client,
     environment: Vec<(String, String)>,
     folder: tempfile::TempDir,
 }
 
 impl Cluster {
     /// An empty cluster on the shared RabbitMQ. `settings` are `WINDLASS_` variables without the prefix.
-    pub async fn new(settings: &[(&str, &str)]) -> Self {
+    pub(crate) async fn new(settings: &[(&str, &str)]) -> Self {
         Self::on(&server("WINDLASS_TEST_RABBITMQ_URL"), settings).await
     }
 
     /// An empty cluster on the RabbitMQ at `broker_url`.
-    pub async fn on(broker_url: &str, settings: &[(&str, &str)]) -> Self {
+    pub(crate) async fn on(broker_url: &str, settings: &[(&str, &str)]) -> Self {
         let schema = format!("e2e_{}", Uuid::new_v4().simple());
         let store_url = server("WINDLASS_TEST_POSTGRES_URL");
         // The test's own connections are not to be among those it cuts.
@@ -45,7 +44,7 @@ impl Cluster {
             ("WORKER_LEASE".to_owned(), "3s".to_owned()),
             ("WORKER_CONCURRENCY".to_owned(), "20".to_owned()),
             ("REPUBLISH_AFTER".to_owned(), "2s".to_owned()),
-            ("LOG".to_owned(), "info".to_owned()),
+            ("LOG".to_owned(), "info,lapin=off".to_owned()),
         ];
         environment.extend(settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
         let folder = tempfile::tempdir().unwrap();
@@ -59,7 +58,7 @@ impl Cluster {
     }
 
     /// Starts an API process and waits until it answers.
-    pub async fn api(&self) -> Api {
+    pub(crate) async fn api(&self) -> Api {
         let port = free_port();
         let api = Api { url: format!("http://127.0.0.1:{port}"), port, process: self.start_api(port) };
         self.api_ready(&api).await;
@@ -67,7 +66,7 @@ impl Cluster {
     }
 
     /// Starts the API process again at the same address.
-    pub async fn restart_api(&self, api: &mut Api) {
+    pub(crate) async fn restart_api(&self, api: &mut Api) {
         api.process.kill();
         api.process = self.start_api(api.port);
         self.api_ready(api).await;
@@ -86,7 +85,7 @@ impl Cluster {
     }
 
     /// Starts a worker process and waits until it is registered.
-    pub async fn worker(&self) -> Process {
+    pub(crate) async fn worker(&self) -> Process {
         let before = self.count("SELECT count(*) FROM {schema}.workers").await;
         let process = self.spawn("worker", &["worker"]);
         until("the worker is registered", || async {
@@ -97,17 +96,17 @@ impl Cluster {
     }
 
     /// Starts a worker process without waiting for anything.
-    pub fn spawn_worker(&self) -> Process {
+    pub(crate) fn spawn_worker(&self) -> Process {
         self.spawn("worker", &["worker"])
     }
 
     /// The body of an enqueue of `payload` under `kind` into this cluster's queue.
-    pub fn job(&self, kind: &str, payload: Value) -> Value {
+    pub(crate) fn job(&self, kind: &str, payload: Value) -> Value {
         json!({"kind": kind, "queue": self.schema, "payload": payload})
     }
 
     /// Enqueues, and answers the id if, and only if, the API said 202.
-    pub async fn enqueue(&self, api: &Api, body: &Value) -> Option<Uuid> {
+    pub(crate) async fn enqueue(&self, api: &Api, body: &Value) -> Option<Uuid> {
         let answer = self.http.post(format!("{}/v1/jobs", api.url)).json(body).send().await.ok()?;
         if answer.status() != 202 {
             return None;
@@ -118,30 +117,30 @@ impl Cluster {
     }
 
     /// Enqueues `count` jobs, some at a time, and answers the ids accepted.
-    pub async fn enqueue_many(&self, api: &Api, body: &Value, count: usize) -> Vec<Uuid> {
+    pub(crate) async fn enqueue_many(&self, api: &Api, body: &Value, count: usize) -> Vec<Uuid> {
         use futures::StreamExt as _;
         let ids = futures::stream::iter(0..count).map(|_| self.enqueue(api, body)).buffer_unordered(50);
         ids.filter_map(std::future::ready).collect().await
     }
 
     /// The job as the API shows it.
-    pub async fn get(&self, api: &Api, id: Uuid) -> Value {
+    pub(crate) async fn get(&self, api: &Api, id: Uuid) -> Value {
         let answer = self.http.get(format!("{}/v1/jobs/{id}", api.url)).send().await.unwrap();
         assert_eq!(answer.status(), 200);
         answer.json().await.unwrap()
     }
 
     /// Waits until each of `ids` has succeeded.
-    pub async fn all_succeed(&self, ids: &[Uuid]) {
+    pub(crate) async fn all_succeed(&self, ids: &[Uuid]) {
         self.all_reach(ids, &[4]).await;
     }
 
     /// Waits until each of `ids` is in one of the states with these codes.
-    pub async fn all_reach(&self, ids: &[Uuid], codes: &[i16]) {
-        let statement = self.sql("SELECT state, count(*) FROM {schema}.jobs WHERE id = ANY($1) GROUP BY state");
+    pub(crate) async fn all_reach(&self, ids: &[Uuid], codes: &[i16]) {
+        let statement = "SELECT state, count(*) FROM {schema}.jobs WHERE id = ANY($1) GROUP BY state";
         let started = Instant::now();
         loop {
-            let rows = sqlx::query(statement.clone()).bind(ids).fetch_all(&self.pool).await.unwrap();
+            let rows = sqlx::query(self.sql(statement)).bind(ids).fetch_all(&self.pool).await.unwrap();
             let states: Vec<(i16, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
             let there: i64 = states.iter().filter(|(code, _)| codes.contains(code)).map(|(_, n)| n).sum();
             if there == i64::try_from(ids.len()).unwrap() {
@@ -153,26 +152,29 @@ impl Cluster {
     }
 
     /// How often the handlers of these jobs ran to their end.
-    pub async fn ends(&self, ids: &[Uuid]) -> i64 {
-        let statement = self.sql("SELECT count(*) FROM {schema}.trail WHERE what = 'end' AND job_id = ANY($1)");
+    pub(crate) async fn ends(&self, ids: &[Uuid]) -> i64 {
+        let statement =
+            self.sql("SELECT count(*) FROM {schema}.trail WHERE what = 'end' AND job_id = ANY($1)");
         sqlx::query(statement).bind(ids).fetch_one(&self.pool).await.unwrap().get(0)
     }
 
     /// Cuts every connection that the cluster's processes have to Postgres; answers how many.
-    pub async fn cut_connections(&self) -> i64 {
-        sqlx::query("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = $1")
-            .bind(&self.schema)
-            .fetch_one(&self.pool)
-            .await
-            .unwrap()
-            .get(0)
+    pub(crate) async fn cut_connections(&self) -> i64 {
+        sqlx::query(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = $1",
+        )
+        .bind(&self.schema)
+        .fetch_one(&self.pool)
+        .await
+        .unwrap()
+        .get(0)
     }
 
-    pub async fn count(&self, statement: &str) -> i64 {
+    pub(crate) async fn count(&self, statement: &str) -> i64 {
         sqlx::query(self.sql(statement)).fetch_one(&self.pool).await.unwrap().get(0)
     }
 
-    pub async fn execute(&self, statement: &str) {
+    pub(crate) async fn execute(&self, statement: &str) {
         sqlx::query(self.sql(statement)).execute(&self.pool).await.unwrap();
     }
 
@@ -181,7 +183,7 @@ impl Cluster {
     }
 
     /// What the processes started as `name` have logged, all together.
-    pub fn logs(&self, name: &str) -> String {
+    pub(crate) fn logs(&self, name: &str) -> String {
         let mut logs = String::new();
         for entry in std::fs::read_dir(self.folder.path()).unwrap() {
             let path = entry.unwrap().path();
@@ -193,7 +195,7 @@ impl Cluster {
     }
 
     /// Removes what the test left on the servers. After a failure it stays, to be looked at.
-    pub async fn clean_up(self) {
+    pub(crate) async fn clean_up(self) {
         let broker = windlass::driver::open_broker(&self.setting("BROKER_URL")).await.unwrap();
         let lanes: Vec<_> = windlass::driver::Lane::of(&self.schema.parse().unwrap()).collect();
         broker.delete(&lanes).await.unwrap();
@@ -202,7 +204,7 @@ impl Cluster {
     }
 
     /// A setting of the cluster's processes.
-    pub fn setting(&self, name: &str) -> String {
+    pub(crate) fn setting(&self, name: &str) -> String {
         let setting = self.environment.iter().rev().find(|(key, _)| key == name);
         setting.map(|(_, value)| value.clone()).unwrap()
     }
@@ -223,38 +225,38 @@ impl Cluster {
     }
 }
 
-pub struct Api {
-    pub url: String,
+pub(crate) struct Api {
+    pub(crate) url: String,
     port: u16,
-    pub process: Process,
+    pub(crate) process: Process,
 }
 
 /// A process that is killed when dropped, and whose log is shown when its test fails.
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
     log: PathBuf,
 }
 
 impl Process {
     /// `kill -9`, at once.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
     /// Sends a signal by its name, such as `STOP`.
-    pub fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args(["-s", signal, &pid]).status().unwrap();
         assert!(sent.success());
     }
 
-    pub fn pid(&self) -> i64 {
+    pub(crate) fn pid(&self) -> i64 {
         self.child.id().into()
     }
 
     /// Waits for the process to end by itself, and answers whether it ended well.
-    pub async fn ended(&mut self) -> bool {
+    pub(crate) async fn ended(&mut self) -> bool {
         let started = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -279,14 +281,14 @@ impl Drop for Process {
 }
 
 /// A server of the test's own, to be stopped, killed and wiped.
-pub struct Rabbit {
+pub(crate) struct Rabbit {
     folder: tempfile::TempDir,
-    pub url: String,
+    pub(crate) url: String,
 }
 
 impl Rabbit {
     /// Starts a RabbitMQ with these lines added to its configuration.
-    pub async fn start(configuration: &str) -> Self {
+    pub(crate) async fn start(configuration: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("servers");
         let path = path.to_str().unwrap().to_owned();
@@ -300,7 +302,7 @@ impl Rabbit {
     }
 
     /// Does `action` (`start`, `stop`, `kill`, `wipe`) to the server.
-    pub async fn order(&self, action: &str) {
+    pub(crate) async fn order(&self, action: &str) {
         let path = self.path();
         services(&[action, "rabbitmq", "--dir", path.to_str().unwrap()], "").await;
     }
@@ -326,6 +328,8 @@ async fn services(arguments: &[&str], configuration: &str) -> String {
     command.args(arguments).stdin(Stdio::null());
     if !configuration.is_empty() {
         command.env("WINDLASS_RABBITMQ_CONF", configuration);
+        // How often timeouts are looked for; once a minute by default. The configuration file has no key for it.
+        command.env("RABBITMQ_SERVER_START_ARGS", "-rabbit channel_tick_interval 500");
     }
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -337,7 +341,7 @@ fn services_script() -> PathBuf {
 }
 
 /// Waits for a condition, as long as anyone would.
-pub async fn until<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
     let started = Instant::now();
     while !condition().await {
         assert!(started.elapsed() < PATIENCE, "waited too long until {what}");

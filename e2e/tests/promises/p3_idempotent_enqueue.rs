@@ -1,11 +1,10 @@
 //! P3: the same key and the same request is the same job; another request under it is refused.
 
-mod support;
-
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use support::{Api, Cluster};
+
+use crate::support::{Api, Cluster};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_key_makes_one_job_across_two_api_processes() {
@@ -13,8 +12,10 @@ async fn one_key_makes_one_job_across_two_api_processes() {
     let apis = [cluster.api().await, cluster.api().await];
     let _worker = cluster.worker().await;
     let body = cluster.job("e2e.work", json!({"millis": 1}));
-    let answers = futures::future::join_all((0..50).map(|i| post(&cluster, &apis[i % 2], "key-1", &body))).await;
-    let ids: BTreeSet<_> = answers.iter().map(|(status, answer)| (*status, answer["id"].to_string())).collect();
+    let answers =
+        futures::future::join_all((0..50).map(|i| post(&cluster, &apis[i % 2], "key-1", &body))).await;
+    let ids: BTreeSet<_> =
+        answers.iter().map(|(status, answer)| (*status, answer["id"].to_string())).collect();
     assert_eq!(ids.len(), 1, "{ids:?}");
     assert_eq!(answers[0].0, 202);
     assert_eq!(cluster.count("SELECT count(*) FROM {schema}.jobs").await, 1);

@@ -1,14 +1,13 @@
 //! P2: an attempt belongs to one worker, whatever the broker repeats and however long a worker sleeps.
 
-mod support;
-
 use serde_json::{Value, json, value::to_raw_value};
-use support::{Cluster, until};
 use uuid::Uuid;
 use windlass::{
     NewJob,
     driver::{self, StoreOptions},
 };
+
+use crate::support::{Cluster, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_published_three_times_and_out_of_order_run_once() {
@@ -52,7 +51,8 @@ async fn a_worker_frozen_past_its_lease_cannot_overwrite_the_outcome_of_the_next
     // The first attempt will report a failure, the second succeeds.
     let body = cluster.job("e2e.work", json!({"millis": 1500, "failures": 1}));
     let id = cluster.enqueue(&api, &body).await.unwrap();
-    until("the job has started", || async { cluster.count("SELECT count(*) FROM {schema}.trail").await > 0 }).await;
+    until("the job has started", || async { cluster.count("SELECT count(*) FROM {schema}.trail").await > 0 })
+        .await;
     frozen.signal("STOP");
     let _other = cluster.worker().await;
     cluster.all_succeed(&[id]).await;
@@ -98,7 +98,10 @@ async fn sigterm_lets_handlers_finish_and_gives_the_rest_back() {
     let mut worker = cluster.worker().await;
     let body = cluster.job("e2e.work", json!({"millis": 500}));
     let ids = cluster.enqueue_many(&api, &body, 6).await;
-    until("two jobs have started", || async { cluster.count("SELECT count(*) FROM {schema}.trail").await == 2 }).await;
+    until("two jobs have started", || async {
+        cluster.count("SELECT count(*) FROM {schema}.trail").await == 2
+    })
+    .await;
     worker.signal("TERM");
     assert!(worker.ended().await, "{}", cluster.logs("worker"));
     assert_eq!(cluster.count("SELECT count(*) FROM {schema}.jobs WHERE state = 4").await, 2);

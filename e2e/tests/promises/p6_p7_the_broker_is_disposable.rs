@@ -1,9 +1,8 @@
 //! P6: jobs are accepted without a broker and survive the loss of all its data. P7: no consumer timeout matters.
 
-mod support;
-
 use serde_json::json;
-use support::{Cluster, Rabbit, until};
+
+use crate::support::{Cluster, Rabbit, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_and_wiped_broker_loses_nothing() {
@@ -48,7 +47,7 @@ async fn an_api_starts_and_accepts_without_a_broker() {
 /// The consumer timeout is 2 s, the job takes 8, and a full worker holds nothing unacknowledged meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_longer_than_the_consumer_timeout_completes_once() {
-    let rabbit = Rabbit::start("consumer_timeout = 2000\nchannel_tick_interval = 1000").await;
+    let rabbit = Rabbit::start("consumer_timeout = 2000").await;
     let settings = [("WORKER_CONCURRENCY", "1"), ("WORKER_BUFFER", "0"), ("REPUBLISH_AFTER", "60s")];
     let cluster = Cluster::on(&rabbit.url, &settings).await;
     let api = cluster.api().await;

@@ -1,9 +1,8 @@
 //! P5: a handler's own writes and the job's success are one commit.
 
-mod support;
-
 use serde_json::json;
-use support::Cluster;
+
+use crate::support::Cluster;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_before_or_after_the_commit_leaves_exactly_one_row() {

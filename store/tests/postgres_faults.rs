@@ -1,0 +1,243 @@
+//! Postgres that is slow, gone, killed, behind a pooler, or not ours.
+#![cfg(feature = "postgres")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
+
+#[path = "support/postgres.rs"]
+mod scratch;
+
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use scratch::Scratch;
+use serde_json::value::RawValue;
+use sqlx::{ConnectOptions, Connection, postgres::PgConnectOptions};
+use tokio::time::Instant;
+use windlass_core::{
+    ClaimId, Finish, InsertOutcome, JobId, NewJob, NewWorker, Outcome, State, Store, StoreError, WorkerId,
+};
+use windlass_store::{PostgresStore, StoreOptions};
+
+fn open(url: &str, scratch: &Scratch, deadline: Duration) -> PostgresStore {
+    let options = StoreOptions { schema: scratch.schema.clone(), connections: 4, deadline };
+    PostgresStore::open(url, &options).unwrap()
+}
+
+fn jobs(n: usize) -> Vec<NewJob> {
+    let payload = || RawValue::from_string("{}".into()).unwrap();
+    (0..n).map(|_| NewJob::new("test.kind".parse().unwrap(), payload())).collect()
+}
+
+fn worker() -> NewWorker {
+    NewWorker {
+        id: WorkerId::new(),
+        label: "test".into(),
+        lease: Duration::from_secs(3600),
+        kinds: Vec::new(),
+    }
+}
+
+fn with(url: &str, parameter: &str) -> String {
+    format!("{url}{}{parameter}", if url.contains('?') { '&' } else { '?' })
+}
+
+/// A store as its callers use it: they repeat what fails with a retryable error.
+struct Persistent<'a> {
+    store: &'a PostgresStore,
+    failures: AtomicUsize,
+}
+
+impl Persistent<'_> {
+    async fn call<T, F: Future<Output = Result<T, StoreError>>>(&self, call: impl Fn() -> F) -> T {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            match call().await {
+                Ok(answer) => return answer,
+                Err(error) if error.retryable() && Instant::now() < deadline => {
+                    self.failures.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+    }
+
+    /// A group of jobs from enqueue to success, each claimed and recorded once.
+    async fn run_group(&self, worker: WorkerId, n: usize) {
+        let store = self.store;
+        let jobs = jobs(n);
+        let ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
+        let inserted = self.call(|| store.insert(&jobs)).await;
+        assert!(inserted.outcomes.iter().all(|outcome| *outcome == InsertOutcome::Created(State::Queued)));
+        let claim = ClaimId::new();
+        let claimed = self.call(|| store.claim(worker, claim, &ids)).await;
+        assert_eq!(claimed.len(), n, "the answer to a claim was lost");
+        let outcome = || Outcome::Succeeded { result: None };
+        let finishes: Vec<_> =
+            claimed.iter().map(|job| Finish { id: job.id, fence: job.fence, outcome: outcome() }).collect();
+        let closed = [claim];
+        self.call(|| store.finish(worker, &finishes, &closed)).await;
+        let records = self.call(|| store.get(&ids)).await;
+        assert_eq!(records.len(), n);
+        for record in records {
+            assert_eq!((record.state, record.attempt), (State::Succeeded, 1), "{record:?}");
+        }
+    }
+}
+
+// ---- lost connections ----
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_connections_lose_nothing_and_repeat_nothing() {
+    let scratch = Scratch::new();
+    let url = with(&scratch.url, &format!("application_name={}", scratch.schema));
+    let store = open(&url, &scratch, Duration::from_secs(10));
+    store.migrate().await.unwrap();
+    let persistent = Persistent { store: &store, failures: AtomicUsize::new(0) };
+    let worker = worker();
+    persistent.call(|| store.register(&worker)).await;
+
+    let mut connection = scratch.connect().await;
+    let killer = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(7));
+        loop {
+            ticks.tick().await;
+            sqlx::query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1")
+                .bind(&scratch.schema)
+                .execute(&mut connection)
+                .await
+                .unwrap();
+        }
+    };
+    let lane = async || {
+        while persistent.failures.load(Ordering::Relaxed) < 100 {
+            persistent.run_group(worker.id, 10).await;
+            persistent.call(|| store.heartbeat(worker.id)).await;
+            persistent.call(|| store.maintain()).await;
+        }
+    };
+    let lanes = futures::future::join3(lane(), lane(), lane());
+    // Dropped in the middle of a statement in the end, which costs the killer its connection and nothing else.
+    tokio::select! {
+        () = killer => unreachable!(),
+        _ = lanes => {}
+        () = tokio::time::sleep(Duration::from_secs(120)) => panic!("hardly any call failed"),
+    }
+    let mut connection = scratch.connect().await;
+    scratch.run(&mut connection, "DO $$ BEGIN ASSERT NOT EXISTS (SELECT FROM {schema}.claims); END $$").await;
+}
+
+#[tokio::test]
+async fn a_call_that_waits_too_long_ends_and_may_be_repeated() {
+    let scratch = Scratch::new();
+    let store = open(&scratch.url, &scratch, Duration::from_secs(10));
+    store.migrate().await.unwrap();
+    let worker = worker();
+    store.register(&worker).await.unwrap();
+    let jobs = jobs(2);
+    store.insert(&jobs).await.unwrap();
+    let ids = [jobs[0].id, jobs[1].id];
+
+    let hasty = open(&scratch.url, &scratch, Duration::from_millis(400));
+    let mut connection = scratch.connect().await;
+    scratch
+        .run(
+            &mut connection,
+            &format!("BEGIN; SELECT FROM {{schema}}.jobs WHERE id = '{}' FOR UPDATE", ids[1]),
+        )
+        .await;
+    let claim = ClaimId::new();
+    // More often than it has connections.
+    for _ in 0..6 {
+        let error = hasty.claim(worker.id, claim, &ids).await.unwrap_err();
+        assert!(matches!(error, StoreError::Timeout(_)), "{error:?}");
+        hasty.ping().await.unwrap();
+    }
+    connection.close().await.unwrap();
+    // The claims given up are still under way in the server, and one of them may come first.
+    let persistent = Persistent { store: &hasty, failures: AtomicUsize::new(0) };
+    let claimed = persistent.call(|| hasty.claim(worker.id, claim, &ids)).await;
+    assert_eq!(claimed.iter().map(|job| (job.id, job.fence)).collect::<Vec<_>>(), [(ids[0], 1), (ids[1], 1)]);
+}
+
+#[tokio::test]
+async fn no_server_is_an_outage_and_a_short_one() {
+    let scratch = Scratch::new();
+    let store = open("postgres://windlass:s3cret@127.0.0.1:1/windlass", &scratch, Duration::from_secs(1));
+    let begun = Instant::now();
+    let error = store.ping().await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(!format!("{error} {error:?} {store:?}").contains("s3cret"));
+}
+
+// ---- settings ----
+
+#[tokio::test]
+async fn what_an_operator_must_mend_is_said_with_setting_and_remedy() {
+    for variable in ["WINDLASS_TEST_POSTGRES_URL", "WINDLASS_TEST_PGBOUNCER_URL"] {
+        let scratch = Scratch::on(variable);
+        let good: PgConnectOptions = scratch.url.parse().unwrap();
+        for wrong in [good.clone().password("s3cret"), good.clone().username("nobody").password("s3cret")] {
+            let url = with(wrong.to_url_lossy().as_str(), "statement-cache-capacity=0");
+            let store = open(&url, &scratch, Duration::from_secs(10));
+            for result in [store.ping().await, store.migrate().await] {
+                expect_config(&result.unwrap_err(), "store_url", variable);
+            }
+            assert!(!format!("{store:?}").contains("s3cret"));
+        }
+    }
+    let scratch = Scratch::new();
+    let good: PgConnectOptions = scratch.url.parse().unwrap();
+    let store =
+        open(good.database("no_such_database").to_url_lossy().as_str(), &scratch, Duration::from_secs(10));
+    expect_config(&store.ping().await.unwrap_err(), "database", "no database");
+}
+
+#[tokio::test]
+async fn missing_rights_are_named() {
+    let scratch = Scratch::new();
+    open(&scratch.url, &scratch, Duration::from_secs(10)).migrate().await.unwrap();
+    let mut connection = scratch.connect().await;
+    scratch.run(&mut connection, "CREATE ROLE {schema} LOGIN PASSWORD 's3cret'").await;
+    let role: PgConnectOptions = scratch.url.parse().unwrap();
+    let url = role.username(&scratch.schema).password("s3cret").to_url_lossy();
+    let result = open(url.as_str(), &scratch, Duration::from_secs(10)).ping().await;
+    scratch.run(&mut connection, "DROP ROLE {schema}").await;
+    expect_config(&result.unwrap_err(), "permission denied", "no rights");
+}
+
+fn expect_config(error: &StoreError, part: &str, case: &str) {
+    assert!(matches!(error, StoreError::Config { .. }), "{case}: {error:?}");
+    assert!(error.to_string().contains(part), "{case}: {error}");
+    assert!(!format!("{error} {error:?}").contains("s3cret"), "{case}: {error}");
+}
+
+// ---- poolers ----
+
+/// The server connections of the pool go from one client to another with every statement: had one of them kept
+/// anything, it would be found by the wrong one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_in_transaction_mode_mixes_nothing_up() {
+    let scratch = Scratch::on("WINDLASS_TEST_PGBOUNCER_URL");
+    let url = with(&scratch.url, "statement-cache-capacity=0");
+    let lane = async || {
+        // More clients than the pooler has connections.
+        let store = open(&url, &scratch, Duration::from_secs(30));
+        store.migrate().await.unwrap();
+        let worker = worker();
+        store.register(&worker).await.unwrap();
+        let persistent = Persistent { store: &store, failures: AtomicUsize::new(0) };
+        let group = || persistent.run_group(worker.id, 5);
+        for _ in 0..5 {
+            futures::join!(group(), group(), group(), group());
+            store.heartbeat(worker.id).await.unwrap();
+            store.outbox_take(10).await.unwrap();
+        }
+        let mut transaction = store.begin().await.unwrap();
+        store.insert_in(&mut transaction, &jobs(1)).await.unwrap();
+        transaction.commit().await.unwrap();
+        assert_eq!(persistent.failures.load(Ordering::Relaxed), 0);
+    };
+    futures::future::join_all((0..12).map(|_| lane())).await;
+}
