@@ -159,7 +159,7 @@ async fn maintenance_makes_what_is_missing_and_leaves_what_is_not() {
     let scratch = Scratch::new();
     let store = migrated(&scratch).await;
     let mut connection = scratch.connect().await;
-    let names = "SELECT array_agg(c.relname::text ORDER BY 1) FROM pg_class c JOIN pg_inherits ON inhrelid = c.oid
+    let names = "SELECT array_agg(c.relname::text ORDER BY c.relname) FROM pg_class c JOIN pg_inherits ON inhrelid = c.oid
                  JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = '{schema}' AND c.relkind = 'r'";
     let all: Vec<String> = value(&scratch, &mut connection, names).await;
     for table in all.iter().filter(|name| !name.ends_with("default")) {
@@ -223,30 +223,42 @@ async fn run_group(store: &PostgresStore, worker: WorkerId, n: usize) {
 
 // ---- cost ----
 
+/// No index mentions what they write. With room for three versions of each row none need move: with the usual room for
+/// two it depends on whether some transaction, anywhere on the server, still keeps the first from being cleared away.
 #[tokio::test]
 async fn claims_and_finishes_stay_within_the_page() {
     let scratch = Scratch::new();
     let store = migrated(&scratch).await;
     let worker = register(&store).await;
+    let mut connection = scratch.connect().await;
+    let partitions: Vec<String> = value(
+        &scratch,
+        &mut connection,
+        "SELECT array_agg(c.oid::regclass::text) FROM pg_class c JOIN pg_inherits ON inhrelid = c.oid
+         WHERE inhparent = '{schema}.jobs'::regclass AND 'fillfactor=50' = ANY(c.reloptions)",
+    )
+    .await;
+    assert_eq!(partitions.len(), 6);
+    for partition in partitions {
+        scratch.run(&mut connection, &format!("ALTER TABLE {partition} SET (fillfactor = 30)")).await;
+    }
     for _ in 0..20 {
         run_group(&store, worker, 100).await;
     }
     // Its connections report what they did when they end.
     drop(store);
-    let mut connection = scratch.connect().await;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
-    let sum = |column: &str| {
+    let updates = |column: &str| {
         format!(
-            "SELECT coalesce(sum({column}), 0)::int8 FROM pg_stat_user_tables
-                 WHERE schemaname = '{{schema}}' AND relname LIKE 'jobs\\_%'"
+            "SELECT sum({column})::int8 FROM pg_stat_user_tables
+             WHERE schemaname = '{{schema}}' AND relname LIKE 'jobs\\_%'"
         )
     };
-    while value::<i64>(&scratch, &mut connection, &sum("n_tup_upd")).await < 4000 {
+    while value::<i64>(&scratch, &mut connection, &updates("n_tup_upd")).await < 4000 {
         assert!(tokio::time::Instant::now() < deadline, "the statistics never came");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let hot: i64 = value(&scratch, &mut connection, &sum("n_tup_hot_upd")).await;
-    assert!(hot >= 3900, "only {hot} of 4000 updates stayed within their page");
+    assert_eq!(value::<i64>(&scratch, &mut connection, &updates("n_tup_hot_upd")).await, 4000);
 }
 
 // ---- the user's transactions (P5) ----
@@ -292,15 +304,12 @@ async fn success_and_the_handlers_writes_are_one() {
         let mut transaction = store.begin().await.unwrap();
         sqlx::query(sqlx::AssertSqlSafe(write.clone())).execute(&mut *transaction).await.unwrap();
         assert!(store.finish_in(&mut transaction, worker, &finish).await.unwrap());
-        if commit {
-            transaction.commit().await.unwrap()
-        } else {
-            drop(transaction)
-        }
+        if commit { transaction.commit().await } else { transaction.rollback().await }.unwrap();
         assert_eq!(store.get(&[jobs[0].id]).await.unwrap()[0].state, state);
         let count = "SELECT count(*) FROM {schema}.effects";
         assert_eq!(value::<i64>(&scratch, &mut connection, count).await, effects);
     }
     let mut transaction = store.begin().await.unwrap();
     assert!(!store.finish_in(&mut transaction, worker, &finish).await.unwrap(), "it is over already");
+    transaction.rollback().await.unwrap();
 }

@@ -17,10 +17,9 @@ pub(super) fn classify(error: Error) -> StoreError {
             let code = database.code().unwrap_or_default();
             match &*code {
                 // Passwords are not quoted by the server.
-                "28P01" | "28000" => config(
-                    "store_url: Postgres refuses the user or the password",
-                    "check both, and the server's pg_hba.conf",
-                ),
+                "28P01" | "28000" => refused(),
+                // PgBouncer's word for it.
+                "08P01" if database.message().contains("authentication failed") => refused(),
                 "3D000" => config("store_url: the database does not exist", "create it, or correct the name"),
                 "42501" => config(
                     &format!("store_url: the user lacks a right ({})", database.message()),
@@ -46,6 +45,13 @@ pub(super) fn classify(error: Error) -> StoreError {
         }
         _ => StoreError::Unexpected(Box::new(error)),
     }
+}
+
+fn refused() -> StoreError {
+    config(
+        "store_url: Postgres refuses the user or the password",
+        "check both, and the pg_hba.conf of the server or the auth_file of the pooler",
+    )
 }
 
 fn config(problem: &str, remedy: &str) -> StoreError {
