@@ -35,14 +35,24 @@ pub async fn open(url: &str) -> Result<Arc<dyn Broker>, BrokerError> {
         "memory" => Ok(Arc::new(Memory::new())),
         #[cfg(feature = "rabbitmq")]
         "amqp" | "amqps" => Ok(Arc::new(rabbitmq::RabbitMq::open(url)?)),
-        #[cfg(not(feature = "rabbitmq"))]
-        "amqp" | "amqps" => Err(BrokerError::Config {
-            problem: "broker_url names RabbitMQ, which this build leaves out".into(),
-            remedy: "build with the cargo feature `rabbitmq`".into(),
-        }),
-        _ => Err(BrokerError::Config {
-            problem: "broker_url names no broker that Windlass knows".into(),
-            remedy: "use memory:, amqp:// or amqps://".into(),
-        }),
+        _ => Err(no_driver(scheme)),
+    }
+}
+
+/// Every driver but the one that is always there: its schemes, its name, its cargo feature.
+const DRIVERS: &[(&[&str], &str, &str)] = &[(&["amqp", "amqps"], "RabbitMQ", "rabbitmq")];
+
+fn no_driver(scheme: &str) -> BrokerError {
+    if let Some((_, name, feature)) = DRIVERS.iter().find(|(schemes, ..)| schemes.contains(&scheme)) {
+        return BrokerError::Config {
+            problem: format!("broker_url names {name}, which this build leaves out"),
+            remedy: format!("build with the cargo feature `{feature}`"),
+        };
+    }
+    let schemes: Vec<_> =
+        DRIVERS.iter().flat_map(|(schemes, ..)| *schemes).map(|scheme| format!(", {scheme}://")).collect();
+    BrokerError::Config {
+        problem: "broker_url names no broker that Windlass knows".into(),
+        remedy: format!("use memory:{}", schemes.concat()),
     }
 }

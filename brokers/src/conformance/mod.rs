@@ -11,6 +11,7 @@ mod lanes;
 mod life;
 mod park;
 mod publish;
+mod server;
 mod support;
 mod unreadable;
 
@@ -33,6 +34,7 @@ pub use publish::{
     empty_batch, large_batch, lone_message_wakes_a_waiting_receive, many_publishers, round_trip,
     several_lanes_in_one_batch, subscribing_creates_the_lane,
 };
+pub use server::{Order, Server, a_wiped_broker_gets_its_lanes_back, confirmed_messages_survive_a_kill};
 pub use support::{Case, distinct, messages, until, within};
 pub use unreadable::unreadable_messages_are_set_aside;
 
