@@ -1,3 +1,5 @@
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::{EnvFilter, util::SubscriberInitExt as _};
 use windlass_client::{LogFormat, Settings};
 
@@ -20,6 +22,7 @@ pub enum LoggingError {
 pub fn init_logging(settings: &Settings) -> Result<(), LoggingError> {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::builder().parse(&settings.log)?)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match settings.log_format {
         LogFormat::Text => lines.finish().try_init(),
