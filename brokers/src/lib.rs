@@ -2,6 +2,8 @@
 //!
 //! A driver is done when it passes the `conformance` suite, unmodified.
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod database;
 mod memory;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
@@ -21,6 +23,8 @@ pub use memory::Memory;
 /// | URL | broker | cargo feature |
 /// |---|---|---|
 /// | `memory:` | lanes in this process, gone with it | |
+/// | `postgres://user:password@host/database?schema=windlass_broker` | a table in Postgres 14 or later | `postgres` |
+/// | `sqlite:path/to/broker.db` | a table in a file, for the processes of one machine | `sqlite` |
 /// | `amqp://user:password@host:5672/vhost`, `amqps://…` | RabbitMQ 3.10 or later | `rabbitmq` |
 ///
 /// The broker need not be up: the driver connects in the background, so that jobs are accepted meanwhile;
@@ -35,12 +39,20 @@ pub async fn open(url: &str) -> Result<Arc<dyn Broker>, BrokerError> {
         "memory" => Ok(Arc::new(Memory::new())),
         #[cfg(feature = "rabbitmq")]
         "amqp" | "amqps" => Ok(Arc::new(rabbitmq::RabbitMq::open(url)?)),
+        #[cfg(feature = "postgres")]
+        "postgres" | "postgresql" => Ok(Arc::new(database::open_postgres(url)?)),
+        #[cfg(feature = "sqlite")]
+        "sqlite" => Ok(Arc::new(database::open_sqlite(url)?)),
         _ => Err(no_driver(scheme)),
     }
 }
 
 /// Every driver but the one that is always there: its schemes, its name, its cargo feature.
-const DRIVERS: &[(&[&str], &str, &str)] = &[(&["amqp", "amqps"], "RabbitMQ", "rabbitmq")];
+const DRIVERS: &[(&[&str], &str, &str)] = &[
+    (&["amqp", "amqps"], "RabbitMQ", "rabbitmq"),
+    (&["postgres", "postgresql"], "Postgres", "postgres"),
+    (&["sqlite"], "SQLite", "sqlite"),
+];
 
 fn no_driver(scheme: &str) -> BrokerError {
     if let Some((_, name, feature)) = DRIVERS.iter().find(|(schemes, ..)| schemes.contains(&scheme)) {
