@@ -7,7 +7,8 @@ use windlass_bench::{Options, run};
 async fn embedded() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}", folder.path().join("bench.db").display());
-    let settings = Settings { store_url: url.into(), ..Settings::default() };
+    let broker_url = "memory:".to_owned().into();
+    let settings = Settings { store_url: url.into(), broker_url, ..Settings::default() };
     let report =
         run(&settings, Options { jobs: 500, concurrency: 50, running: 100, bound: true }).await.unwrap();
     assert_eq!(report.jobs, 500);

@@ -12,7 +12,10 @@ mod signals;
 use std::{ffi::OsString, fmt, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use windlass::{ClientError, Settings, driver::StoreError};
+use windlass::{
+    ClientError, Settings,
+    driver::{BrokerError, StoreError},
+};
 
 /// Background jobs over any broker.
 ///
@@ -95,6 +98,15 @@ impl From<StoreError> for Failure {
         match error {
             StoreError::Config { .. } => Self::usage(error),
             error => Self::running(format!("{error} (setting store_url)")),
+        }
+    }
+}
+
+impl From<BrokerError> for Failure {
+    fn from(error: BrokerError) -> Self {
+        match error {
+            BrokerError::Config { .. } => Self::usage(error),
+            error => Self::running(format!("{error} (setting broker_url)")),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The promises, kept on real servers with processes that die.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
 
+mod every_broker;
 mod p1_accepted_is_durable;
 mod p2_one_live_attempt;
 mod p3_idempotent_enqueue;
