@@ -5,6 +5,7 @@
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod database;
 mod memory;
+mod moving;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
 mod rota;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use windlass_core::{Broker, BrokerError};
 
 pub use memory::Memory;
+pub use moving::Moving;
 
 /// Opens the broker at `url`:
 ///

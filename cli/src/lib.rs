@@ -1,10 +1,11 @@
-//! The `windlass` command: `dev` runs everything in one process, `api` and `migrate` serve production, `bench`
-//! measures.
+//! The `windlass` command: `dev` runs everything in one process, `api` and `migrate` serve production,
+//! `broker` looks at the broker, `bench` measures.
 //!
 //! Exit codes: 0 done, 1 failed while running, 2 wrong usage or a setting that cannot work.
 
 mod api;
 mod bench;
+mod broker;
 mod dev;
 mod migrate;
 mod signals;
@@ -33,6 +34,7 @@ enum Command {
     Dev(dev::Dev),
     Api(api::Api),
     Migrate(migrate::Migrate),
+    Broker(broker::ShowBroker),
     Bench(bench::Bench),
 }
 
@@ -65,6 +67,7 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Dev(dev) => dev.run(settings).await,
             Command::Api(api) => api.run(settings).await,
             Command::Migrate(migrate) => migrate.run(settings).await,
+            Command::Broker(broker) => broker.run(settings).await,
             Command::Bench(bench) => bench.run(settings).await,
         }
     })

@@ -27,6 +27,8 @@ pub struct Settings {
     /// What delivers them: a URL as [`windlass_brokers::open`] reads it, `memory:` within one process, or `store:`,
     /// the database in which they are kept. See [`broker`](Self::broker).
     pub broker_url: SecretUrl,
+    /// While moving from one broker to another: the old one, from which workers take as well.
+    pub broker_from_url: Option<SecretUrl>,
     /// The Postgres schema that holds the tables.
     pub store_schema: String,
     /// The most connections that one process opens to the store.
@@ -126,6 +128,7 @@ impl Default for Settings {
         Self {
             store_url: SecretUrl("sqlite:windlass-data/windlass.db".into()),
             broker_url: SecretUrl(STORE_BROKER.into()),
+            broker_from_url: None,
             store_schema: store.schema,
             store_connections: store.connections,
             store_timeout: store.deadline,
@@ -207,13 +210,24 @@ impl Settings {
         Ok(())
     }
 
-    /// The broker's URL. For `store:` that is the Postgres database of the store, with a schema beside the store's; or a
-    /// file beside the store's SQLite file.
+    /// The broker's URL.
     #[must_use]
     pub fn broker(&self) -> SecretUrl {
+        self.resolve(&self.broker_url)
+    }
+
+    /// The URL of the broker that is being left, if one is.
+    #[must_use]
+    pub fn broker_from(&self) -> Option<SecretUrl> {
+        self.broker_from_url.as_ref().map(|url| self.resolve(url))
+    }
+
+    /// `store:` is the Postgres database of the store, with a schema beside the store's; or a file beside the store's
+    /// SQLite file.
+    fn resolve(&self, url: &SecretUrl) -> SecretUrl {
         let store = self.store_url.expose();
-        if self.broker_url.expose() != STORE_BROKER {
-            return self.broker_url.clone();
+        if url.expose() != STORE_BROKER {
+            return url.clone();
         }
         SecretUrl(if store.starts_with("sqlite:") {
             let (file, parameters) = store.split_once('?').unwrap_or((store, ""));

@@ -80,6 +80,42 @@ async fn promises_hold(url: &str, server: Option<&Server>) {
     cluster.clean_up().await;
 }
 
+/// Jobs flow all the while, and none is lost or run twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_system_moves_to_another_broker() {
+    let server = Server::start("postgres", &[]).await;
+    let mut cluster = Cluster::new(&[]).await;
+    let old_url = cluster.setting("BROKER_URL");
+    let mut api = cluster.api().await;
+    let mut before = cluster.worker().await;
+    let body = cluster.job("e2e.work", json!({"millis": 5, "failures": 1}));
+    let mut ids = cluster.enqueue_many(&api, &body, 300).await;
+
+    cluster.set("BROKER_URL", &server.url);
+    cluster.set("BROKER_FROM_URL", &old_url);
+    let _after = cluster.worker().await;
+    ids.extend(cluster.enqueue_many(&api, &body, 300).await);
+    before.signal("TERM");
+    ids.extend(cluster.enqueue_many(&api, &body, 300).await);
+    assert!(before.ended().await, "{}", cluster.logs("worker"));
+    cluster.restart_api(&mut api).await;
+    ids.extend(cluster.enqueue_many(&api, &body, 300).await);
+    assert_eq!(ids.len(), 1200);
+    cluster.all_succeed(&ids).await;
+    assert_eq!(
+        (cluster.starts(&ids).await, cluster.ends(&ids).await),
+        (2400, 1200),
+        "one failure each, as told"
+    );
+
+    let old = driver::open_broker(&old_url).await.unwrap();
+    let lane = driver::Lane { queue: cluster.schema.parse().unwrap(), priority: windlass::Priority::Normal };
+    until("the old broker is empty", || async { old.depth(&lane).await.unwrap() == Some(0) }).await;
+    old.delete(&driver::Lane::of(&lane.queue).collect::<Vec<_>>()).await.unwrap();
+    old.close().await;
+    cluster.clean_up().await;
+}
+
 /// Publishes what announces these jobs two more times, in another order, whether they wait, run or are over.
 async fn repeat_messages(cluster: &Cluster, ids: &[Uuid]) {
     let options = driver::StoreOptions { schema: cluster.schema.clone(), ..driver::StoreOptions::default() };

@@ -57,6 +57,11 @@ impl Cluster {
         cluster
     }
 
+    /// Gives the processes started from now on another value of a setting.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Starts an API process and waits until it answers.
     pub(crate) async fn api(&self) -> Api {
         let port = free_port();
