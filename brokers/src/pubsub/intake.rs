@@ -37,13 +37,20 @@ pub(super) struct Intake {
     news: Notify,
     /// Tells those who pull that they may, and of the end.
     room: Notify,
-    /// The end of this subscription.
+    /// The end of the subscription, or of the broker.
     over: CancellationToken,
-    /// The end of the broker, which pulls do not outlive. Otherwise they go on after the subscription, to give back
-    /// what they bring.
-    closing: CancellationToken,
-    tasks: TaskTracker,
-    runtime: Handle,
+    tasks: Tasks,
+}
+
+/// The tasks of all subscriptions.
+#[derive(Clone)]
+pub(super) struct Tasks {
+    pub(super) runtime: Handle,
+    /// Pulls go on after their subscription, to give back what they bring. To cut one off would leave with nobody what
+    /// it is just being given.
+    pub(super) pulls: TaskTracker,
+    /// Everything else.
+    pub(super) others: TaskTracker,
 }
 
 /// What to say of messages.
@@ -59,9 +66,8 @@ impl Intake {
         lanes: Arc<Lanes>,
         names: Vec<Lane>,
         capacity: usize,
-        closing: CancellationToken,
-        tasks: TaskTracker,
-        runtime: Handle,
+        over: CancellationToken,
+        tasks: Tasks,
     ) -> Arc<Self> {
         let state = Mutex::new(State::new(&shares(&names, capacity)));
         let lines = names.chunks(LANES_PER_LINE).map(|_| Line::new(&lanes.client.address)).collect();
@@ -72,15 +78,14 @@ impl Intake {
             state,
             news: Notify::new(),
             room: Notify::new(),
-            over: closing.child_token(),
-            closing,
+            over,
             tasks,
-            runtime,
         });
+        let Tasks { runtime, pulls, others } = &intake.tasks;
         for side in (0..intake.names.len()).flat_map(|side| [side; PULLS]) {
-            intake.tasks.spawn_on(pull(Arc::clone(&intake), side), &intake.runtime);
+            pulls.spawn_on(pull(Arc::clone(&intake), side), runtime);
         }
-        intake.tasks.spawn_on(extend(Arc::clone(&intake)), &intake.runtime);
+        others.spawn_on(extend(Arc::clone(&intake)), runtime);
         intake
     }
 
@@ -125,7 +130,7 @@ impl Intake {
                 intake.room_changed();
                 told
             };
-            self.tasks.spawn_on(work, &self.runtime)
+            self.tasks.others.spawn_on(work, &self.tasks.runtime)
         });
         async move {
             match task {
@@ -228,11 +233,7 @@ impl Intake {
 async fn pull(intake: Arc<Intake>, side: usize) {
     let mut delays = delays();
     while let Some(asked) = intake.ask(side).await {
-        let pulled = tokio::select! {
-            () = intake.closing.cancelled() => return,
-            pulled = intake.pull(side, asked) => pulled,
-        };
-        let pause = match pulled {
+        let pause = match intake.pull(side, asked).await {
             Ok((epoch, messages)) => {
                 delays = self::delays();
                 intake.state().free(side, asked.saturating_sub(messages.len()));

@@ -47,12 +47,14 @@ use windlass_core::{Broker, BrokerError, Capabilities, Lane, Message, Subscripti
 
 use address::Address;
 use client::Client;
-use intake::Intake;
+use intake::{Intake, Tasks};
 use lanes::Lanes;
 use subscription::PubSubSubscription;
 
 /// How long a call waits for Pub/Sub.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// How long [`Broker::close`] waits for pulls under way.
+const LAST_PULLS: Duration = Duration::from_millis(500);
 /// Seconds until a message that its holder does not speak for any more comes again.
 const LEASE: i32 = 30;
 
@@ -62,9 +64,8 @@ pub(crate) struct PubSub {
     /// The subscriptions that live, to be ended by [`Broker::close`].
     intakes: Mutex<Vec<Weak<Intake>>>,
     closing: CancellationToken,
-    /// All tasks of the subscriptions, which see to it that messages are given back.
-    tasks: TaskTracker,
-    runtime: Handle,
+    /// These see to it that messages are given back.
+    tasks: Tasks,
 }
 
 impl PubSub {
@@ -76,8 +77,11 @@ impl PubSub {
             lanes: Arc::new(Lanes::new(client)),
             intakes: Mutex::default(),
             closing: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-            runtime: Handle::current(),
+            tasks: Tasks {
+                runtime: Handle::current(),
+                pulls: TaskTracker::new(),
+                others: TaskTracker::new(),
+            },
         })
     }
 
@@ -115,9 +119,8 @@ impl Broker for PubSub {
                 _ => {}
             }
         }
-        let (closing, tasks) = (self.closing.clone(), self.tasks.clone());
-        let subscription =
-            PubSubSubscription::start(&self.lanes, lanes, capacity, closing, tasks, self.runtime.clone());
+        let (over, tasks) = (self.closing.child_token(), self.tasks.clone());
+        let subscription = PubSubSubscription::start(&self.lanes, lanes, capacity, over, tasks);
         let mut intakes = self.intakes.lock().unwrap_or_else(PoisonError::into_inner);
         intakes.retain(|intake| intake.strong_count() > 0);
         intakes.push(subscription.intake());
@@ -149,8 +152,11 @@ impl Broker for PubSub {
         for intake in intakes.iter().filter_map(Weak::upgrade) {
             intake.end();
         }
-        self.tasks.close();
+        // Where there is traffic, pulls end at once. Those that do not have nothing to give back, most likely.
+        self.tasks.pulls.close();
+        let _ = timeout(LAST_PULLS, self.tasks.pulls.wait()).await;
+        self.tasks.others.close();
         // What cannot be given back in time comes again after its lease.
-        let _ = timeout(DEADLINE, self.tasks.wait()).await;
+        let _ = timeout(DEADLINE, self.tasks.others.wait()).await;
     }
 }

@@ -2,12 +2,10 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
-use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use windlass_core::{BrokerError, Delivery, DeliveryTag, Lane, Subscription};
 
-use super::intake::{Intake, Word};
+use super::intake::{Intake, Tasks, Word};
 use super::lanes::Lanes;
 use crate::rota::Rota;
 
@@ -23,13 +21,12 @@ impl PubSubSubscription {
         registry: &Arc<Lanes>,
         lanes: &[Lane],
         capacity: usize,
-        closing: CancellationToken,
-        tasks: TaskTracker,
-        runtime: Handle,
+        over: CancellationToken,
+        tasks: Tasks,
     ) -> Self {
         let mut lanes = lanes.to_vec();
         let rota = Rota::new(&mut lanes);
-        let intake = Intake::start(Arc::clone(registry), lanes.clone(), capacity, closing, tasks, runtime);
+        let intake = Intake::start(Arc::clone(registry), lanes.clone(), capacity, over, tasks);
         Self { lanes, rota, intake }
     }
 
