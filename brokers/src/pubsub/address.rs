@@ -28,7 +28,7 @@ impl Address {
         if !bare || !parsed.username().is_empty() || parsed.password().is_some() {
             return Err(wrong("has more in it than a project and parameters"));
         }
-        let project = parsed.host_str().unwrap_or_default().replace("%3A", ":");
+        let project = parsed.host_str().unwrap_or_default().replace("%3A", ":").replace("%3a", ":");
         if project.is_empty() || !project.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.:".contains(&b)) {
             return Err(wrong("names no valid project"));
         }

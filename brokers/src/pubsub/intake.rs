@@ -236,7 +236,11 @@ async fn pull(intake: Arc<Intake>, side: usize) {
         let pause = match intake.pull(side, asked).await {
             Ok((epoch, messages)) => {
                 delays = self::delays();
-                intake.state().free(side, asked.saturating_sub(messages.len()));
+                {
+                    let mut state = intake.state();
+                    state.free(side, asked.saturating_sub(messages.len()));
+                    state.problem = None;
+                }
                 intake.arrived(side, epoch, messages).await;
                 continue;
             }

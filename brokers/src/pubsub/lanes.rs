@@ -33,7 +33,8 @@ struct Entry {
     /// Which life of the lane is the present one: a lane that was lost and made anew knows nothing of old messages.
     epoch: AtomicU64,
     /// When the lane of an epoch was last seen. Publishing holds the lock for reading and making the lane for
-    /// writing, so that no message gets to a topic which is there again before its subscription is.
+    /// writing, so that no message gets to a topic which is there again before its subscription is. Other processes may
+    /// still publish in that moment; what they lose, the store publishes again.
     seen: Arc<RwLock<Option<Seen>>>,
 }
 

@@ -2,11 +2,14 @@ use std::error::Error;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use google_cloud_auth::credentials::{Builder, CacheableResource, Credentials};
+use tokio::net::lookup_host;
 use tonic::codegen::http::Extensions;
 use tonic::metadata::MetadataMap;
 
 use super::problem::Problem;
 
+/// Where the machines of Google Cloud, and only they, find their login. The library takes its absence for an outage.
+const METADATA: &str = "metadata.google.internal";
 const SCOPE: &str = "https://www.googleapis.com/auth/pubsub";
 
 /// What shows the service who calls.
@@ -38,39 +41,41 @@ impl Login {
             // Never the answer to a question that names no version.
             Ok(CacheableResource::NotModified) => Ok(MetadataMap::new()),
             Err(error) if error.is_transient() => {
-                Err(Problem::Outage(format!("no login yet: {}", chain(&error))))
+                let why = chain(&error, 2);
+                if why.contains(METADATA) && lookup_host((METADATA, 80)).await.is_err() {
+                    *lock(found) = None;
+                    return Err(no_login("there is none, and this is no machine of Google Cloud"));
+                }
+                Err(Problem::Outage(format!("no login yet: {why}")))
             }
             Err(error) => {
                 *lock(found) = None;
-                Err(no_login(&error))
+                Err(no_login(&chain(&error, 1)))
             }
         }
     }
 }
 
 fn find() -> Result<Credentials, Problem> {
-    Builder::default().with_scopes([SCOPE]).build().map_err(|error| no_login(&error))
+    Builder::default().with_scopes([SCOPE]).build().map_err(|error| no_login(&error.to_string()))
 }
 
-fn no_login(error: &(dyn Error + 'static)) -> Problem {
+fn no_login(why: &str) -> Problem {
     Problem::config(
-        format!("broker_url names Pub/Sub, and no login to it can be had: {}", chain(error)),
-        "set up application default credentials (GOOGLE_APPLICATION_CREDENTIALS, or the account of this machine)",
+        format!("broker_url names Pub/Sub, and no login to it can be had: {why}"),
+        "set up application default credentials (GOOGLE_APPLICATION_CREDENTIALS, or the account of the machine)",
     )
 }
 
-/// The error with its causes, which tell what is to be mended.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
+/// What is wrong, without the outermost errors, which only say at length that something is.
+fn chain(error: &(dyn Error + 'static), outer: usize) -> String {
+    let mut texts = vec![error.to_string()];
     let mut next = error.source();
     while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
+        texts.push(cause.to_string());
         next = cause.source();
     }
-    text
+    texts[outer.min(texts.len() - 1)..].join(": ")
 }
 
 /// Never held across an await.

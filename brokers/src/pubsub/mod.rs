@@ -17,9 +17,9 @@
 //! was closed stays with nobody until its deadline. Nor does Google's own client for Rust fit: it only has streams,
 //! and acknowledges on a timer without telling how that went.
 //!
-//! Publishing, pulling and acknowledging take one call for each group of up to 1000 messages. Google charges by
-//! volume, at least 1 kB for a call, so a job of a large group costs about three times its 100 bytes, and a lone one
-//! 3 kB. What a killed worker held comes again after half a minute.
+//! Publishing, pulling and acknowledging take a call each for a group of up to 1000 messages. Google charges the
+//! first two by volume, at least 1 kB a call: about 300 bytes for a job in a large group, 2 kB for a lone one. What a
+//! killed worker held comes again after half a minute.
 //!
 //! [application default credentials]: https://cloud.google.com/docs/authentication/application-default-credentials
 

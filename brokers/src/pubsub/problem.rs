@@ -69,7 +69,7 @@ impl Problem {
         )
     }
 
-    /// Nothing to tell apart: to create something fails so only where there is no such project.
+    /// Not to find what is to be created, or the list of all topics, is not to find the project.
     pub(super) fn no_project(self, address: &Address) -> Self {
         match self {
             Self::NotFound(said) => Self::config(
@@ -101,20 +101,21 @@ enum Cause {
 
 /// What is at the bottom of a status that the transport made up.
 fn cause(status: &Status) -> Cause {
-    let mut text = status.message().to_owned();
+    let mut text = format!("{:?}: {}", status.code(), status.message());
     let mut next = status.source();
     while let Some(error) = next {
         text = error.to_string();
-        if let Some(io) = error.downcast_ref::<io::Error>()
-            && io.kind() == io::ErrorKind::InvalidData
-        {
+        if error.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::InvalidData) {
             return Cause::Tls(text);
+        }
+        // What came is no HTTP/2.
+        if error
+            .downcast_ref::<h2::Error>()
+            .is_some_and(|h2| h2.reason() == Some(h2::Reason::FRAME_SIZE_ERROR))
+        {
+            return Cause::Protocol(text);
         }
         next = error.source();
     }
-    if status.source().is_some() {
-        Cause::Other(text)
-    } else {
-        Cause::Other(format!("{:?}: {text}", status.code()))
-    }
+    Cause::Other(text)
 }
