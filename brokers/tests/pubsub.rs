@@ -23,11 +23,15 @@ fn url() -> String {
         .expect("WINDLASS_TEST_PUBSUB_URL is not set: run scripts/test, which starts the servers")
 }
 
+/// `host:port` of the emulator.
+fn endpoint() -> String {
+    let url: url::Url = url().parse().unwrap();
+    url.query_pairs().find(|(name, _)| name == "endpoint").unwrap().1.into_owned()
+}
+
 /// A way past the driver.
 async fn raw() -> (PublisherClient<Channel>, SubscriberClient<Channel>) {
-    let url: url::Url = url().parse().unwrap();
-    let endpoint = url.query_pairs().find(|(name, _)| name == "endpoint").unwrap().1.into_owned();
-    let channel = Channel::from_shared(format!("http://{endpoint}")).unwrap().connect().await.unwrap();
+    let channel = Channel::from_shared(format!("http://{}", endpoint())).unwrap().connect().await.unwrap();
     (PublisherClient::new(channel.clone()), SubscriberClient::new(channel))
 }
 
@@ -194,4 +198,46 @@ async fn a_broker_that_is_down_fails_calls_soon_but_not_the_opening() {
     assert!(subscription.receive(1).await.unwrap_err().retryable());
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     broker.close().await;
+}
+
+/// A connection over which nothing comes any more, as after a change of network, is not waited for until the system
+/// gives it up.
+#[tokio::test]
+async fn a_connection_that_hangs_is_given_up() {
+    Case::run(&PubSub, async |case: Case<'_>| {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let way = listener.local_addr().unwrap();
+        let server = endpoint();
+        let (hang, hangs) = tokio::sync::watch::channel(false);
+        // The first connection hangs once it is told to; later ones do not.
+        tokio::spawn(async move {
+            let mut first = Some(hangs);
+            while let Ok((mut client, _)) = listener.accept().await {
+                let (server, hangs) = (server.clone(), first.take());
+                tokio::spawn(async move {
+                    let mut server = tokio::net::TcpStream::connect(server).await.unwrap();
+                    let forward = tokio::io::copy_bidirectional(&mut client, &mut server);
+                    let Some(mut hangs) = hangs else { return drop(forward.await) };
+                    tokio::select! {
+                        _ = forward => return,
+                        _ = hangs.wait_for(|hangs| *hangs) => {}
+                    }
+                    std::future::pending::<()>().await;
+                });
+            }
+        });
+        let broker = windlass_brokers::open(&format!("pubsub://windlass?endpoint={way}")).await.unwrap();
+        broker.publish(&messages(&case.lane(), 1)).await.remove(0).unwrap();
+        hang.send(true).unwrap();
+        let start = Instant::now();
+        let error = broker.publish(&messages(&case.lane(), 1)).await.remove(0).unwrap_err();
+        assert!(
+            error.retryable() && start.elapsed() < Duration::from_secs(7),
+            "{error} {:?}",
+            start.elapsed()
+        );
+        broker.publish(&messages(&case.lane(), 1)).await.remove(0).unwrap();
+        broker.close().await;
+    })
+    .await;
 }
