@@ -6,6 +6,8 @@
 mod database;
 mod memory;
 mod moving;
+#[cfg(feature = "pubsub")]
+mod pubsub;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
 mod rota;
@@ -28,6 +30,7 @@ pub use moving::Moving;
 /// | `postgres://user:password@host/database?schema=windlass_broker` | a table in Postgres 14 or later | `postgres` |
 /// | `sqlite:path/to/broker.db` | a table in a file, for the processes of one machine | `sqlite` |
 /// | `amqp://user:password@host:5672/vhost`, `amqps://…` | RabbitMQ 3.10 or later | `rabbitmq` |
+/// | `pubsub://project-id`, `pubsub://project-id?endpoint=…&prefix=…` | Google Cloud Pub/Sub | `pubsub` |
 ///
 /// The broker need not be up: the driver connects in the background, so that jobs are accepted meanwhile;
 /// [`Broker::ping`] tells how it goes.
@@ -45,6 +48,8 @@ pub async fn open(url: &str) -> Result<Arc<dyn Broker>, BrokerError> {
         "postgres" | "postgresql" => Ok(Arc::new(database::open_postgres(url)?)),
         #[cfg(feature = "sqlite")]
         "sqlite" => Ok(Arc::new(database::open_sqlite(url)?)),
+        #[cfg(feature = "pubsub")]
+        "pubsub" => Ok(Arc::new(pubsub::PubSub::open(url)?)),
         _ => Err(no_driver(scheme)),
     }
 }
@@ -53,6 +58,7 @@ pub async fn open(url: &str) -> Result<Arc<dyn Broker>, BrokerError> {
 const DRIVERS: &[(&[&str], &str, &str)] = &[
     (&["amqp", "amqps"], "RabbitMQ", "rabbitmq"),
     (&["postgres", "postgresql"], "Postgres", "postgres"),
+    (&["pubsub"], "Google Cloud Pub/Sub", "pubsub"),
     (&["sqlite"], "SQLite", "sqlite"),
 ];
 

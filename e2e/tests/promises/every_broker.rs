@@ -20,6 +20,12 @@ async fn postgres() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pubsub() {
+    let server = Server::start("pubsub", &[]).await;
+    promises_hold(&server.url, Some(&server)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sqlite() {
     let folder = tempfile::tempdir().unwrap();
     promises_hold(&format!("sqlite:{}", folder.path().join("broker.db").display()), None).await;
