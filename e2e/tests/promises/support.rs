@@ -48,6 +48,8 @@ impl Cluster {
         ];
         environment.extend(settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
         let folder = tempfile::tempdir().unwrap();
+        // Among the features of this build is one by which reqwest leaves the choice to the process.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let cluster = Self { pool, schema, http: reqwest::Client::new(), environment, folder };
 
         let migrated = cluster.command(&["migrate"]).output().unwrap();
