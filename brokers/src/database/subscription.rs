@@ -114,7 +114,8 @@ impl DatabaseSubscription {
             match Message::decode(bytes) {
                 Ok(message) => self.ready.push_back(Delivery { tag, message }),
                 Err(error) => {
-                    tracing::warn!(%lane, %error, "an unreadable message was set aside");
+                    let size = bytes.len();
+                    tracing::warn!(%lane, size, %error, "dropped a message that cannot be read");
                     unreadable.push(tag);
                 }
             }

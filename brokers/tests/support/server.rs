@@ -32,6 +32,7 @@ impl OwnServer {
     }
 
     /// For servers that keep nothing beyond their process.
+    #[allow(dead_code, reason = "not in every file that has this module")]
     pub(crate) fn forgetful(mut self) -> Self {
         self.keeps_data = false;
         self

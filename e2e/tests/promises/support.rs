@@ -4,7 +4,7 @@ use std::{
     fs::File,
     future::Future,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -44,7 +44,7 @@ impl Cluster {
             ("WORKER_LEASE".to_owned(), "3s".to_owned()),
             ("WORKER_CONCURRENCY".to_owned(), "20".to_owned()),
             ("REPUBLISH_AFTER".to_owned(), "2s".to_owned()),
-            ("LOG".to_owned(), "info,lapin=off".to_owned()),
+            ("LOG".to_owned(), "info".to_owned()),
         ];
         environment.extend(settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
         let folder = tempfile::tempdir().unwrap();
@@ -231,6 +231,12 @@ impl Cluster {
         command
     }
 
+    /// Runs a process to its end.
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command(arguments);
+        tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap()
+    }
+
     fn spawn(&self, name: &str, arguments: &[&str]) -> Process {
         let log = self.folder.path().join(format!("{name}-{}.log", Uuid::new_v4().simple()));
         let file = File::create(&log).unwrap();
@@ -359,7 +365,7 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, condition: impl 
     }
 }
 
-fn server(variable: &str) -> String {
+pub(crate) fn server(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run the tests by scripts/test"))
 }
 
