@@ -141,16 +141,18 @@ pub async fn urgent_comes_first(case: Case<'_>) {
     panic!("twenty times in a row, urgent messages came after others");
 }
 
-/// Four consumers that come and go without notice, some with messages in hand, together get everything.
+/// Four consumers of two clients that come and go without notice, some with messages in hand, together get everything.
 pub async fn consumers_join_and_leave(case: Case<'_>) {
+    let other = case.fixture.client().await;
     let sent = distinct(&case.publish(10_000).await);
     let seen = Mutex::new(HashSet::new());
     let missing = || sent.len() - seen.lock().unwrap().len();
     let consumer = async |number: usize| {
         let mut round = number;
+        let client = if number.is_multiple_of(2) { &case.broker } else { &other };
         while missing() > 0 {
             round += 1;
-            let mut subscription = case.subscribe(100 + number).await;
+            let mut subscription = client.subscribe(&[case.lane()], 100 + number).await.unwrap();
             for _ in 0..10 + round % 7 {
                 // The end is noticed by this: others may have taken the last.
                 let Ok(found) = timeout(Duration::from_secs(1), subscription.receive(100)).await else {
@@ -165,6 +167,7 @@ pub async fn consumers_join_and_leave(case: Case<'_>) {
     };
     within("everything", join_all((0..4).map(consumer))).await;
     assert_eq!(*seen.lock().unwrap(), sent);
+    other.close().await;
     until("the lane to be empty", async || {
         case.broker.depth(&case.lane()).await.unwrap().is_none_or(|depth| depth == 0)
     })
