@@ -6,6 +6,8 @@ mod memory;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
 mod rota;
+#[cfg(feature = "sqs")]
+mod sqs;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -22,6 +24,7 @@ pub use memory::Memory;
 /// |---|---|---|
 /// | `memory:` | lanes in this process, gone with it | |
 /// | `amqp://user:password@host:5672/vhost`, `amqps://…` | RabbitMQ 3.10 or later | `rabbitmq` |
+/// | `sqs://region?prefix=…&fifo=true&wait=20&endpoint=http://…` | Amazon SQS, and what speaks its language | `sqs` |
 ///
 /// The broker need not be up: the driver connects in the background, so that jobs are accepted meanwhile;
 /// [`Broker::ping`] tells how it goes.
@@ -35,12 +38,15 @@ pub async fn open(url: &str) -> Result<Arc<dyn Broker>, BrokerError> {
         "memory" => Ok(Arc::new(Memory::new())),
         #[cfg(feature = "rabbitmq")]
         "amqp" | "amqps" => Ok(Arc::new(rabbitmq::RabbitMq::open(url)?)),
+        #[cfg(feature = "sqs")]
+        "sqs" => Ok(Arc::new(sqs::Sqs::open(url).await?)),
         _ => Err(no_driver(scheme)),
     }
 }
 
 /// Every driver but the one that is always there: its schemes, its name, its cargo feature.
-const DRIVERS: &[(&[&str], &str, &str)] = &[(&["amqp", "amqps"], "RabbitMQ", "rabbitmq")];
+const DRIVERS: &[(&[&str], &str, &str)] =
+    &[(&["amqp", "amqps"], "RabbitMQ", "rabbitmq"), (&["sqs"], "Amazon SQS", "sqs")];
 
 fn no_driver(scheme: &str) -> BrokerError {
     if let Some((_, name, feature)) = DRIVERS.iter().find(|(schemes, ..)| schemes.contains(&scheme)) {
