@@ -6,4 +6,10 @@ mod support;
 
 use support::Sqs;
 
-windlass_brokers::broker_conformance!(Sqs::new("WINDLASS_TEST_MOTO_URL"));
+support::broker_conformance_in_small!(Sqs::new("WINDLASS_TEST_MOTO_URL"));
+
+mod fifo {
+    use super::support::{Sqs, broker_conformance_in_small};
+
+    broker_conformance_in_small!(Sqs::new("WINDLASS_TEST_MOTO_URL").fifo());
+}

@@ -1,7 +1,9 @@
 use std::error::Error;
+use std::io;
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sqs::config::http::HttpResponse;
-use aws_sdk_sqs::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use windlass_core::BrokerError;
 
 use super::DEADLINE;
@@ -110,13 +112,51 @@ impl Problem {
     }
 
     /// No answer at all.
-    fn unsent<E>(error: &SdkError<E, HttpResponse>, address: &Address) -> Self
-    where
-        E: Error + 'static,
-    {
-        let text = DisplayErrorContext(error).to_string();
+    fn unsent(error: &(dyn Error + 'static), address: &Address) -> Self {
+        let text = sources(error).map(ToString::to_string).collect::<Vec<_>>().join(": ");
+        match sources(error).find_map(|error| error.downcast_ref::<CredentialsError>()) {
+            Some(CredentialsError::CredentialsNotLoaded(_)) => {
+                return Self::Config {
+                    problem: format!("broker_url names {address}, but no AWS credentials were found"),
+                    remedy: "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile, or give the machine a role"
+                        .into(),
+                };
+            }
+            Some(CredentialsError::InvalidConfiguration(_)) => {
+                return Self::Config {
+                    problem: format!(
+                        "broker_url names {address}, but the AWS credentials cannot be read: {text}"
+                    ),
+                    remedy: "mend the AWS configuration files or variables".into(),
+                };
+            }
+            _ => {}
+        }
+        for error in sources(error) {
+            if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
+                return Self::no_sqs(address);
+            }
+            if error.downcast_ref::<io::Error>().is_some_and(is_of_tls) {
+                return Self::Config {
+                    problem: format!("broker_url: no secure connection to {address}: {error}"),
+                    remedy: "check that the endpoint speaks TLS, or write it with http:, and that its certificate is \
+                             valid for the host"
+                        .into(),
+                };
+            }
+        }
         Self::Outage(format!("{address}: {text}"))
     }
+}
+
+/// That error comes wrapped in another of its kind.
+fn is_of_tls(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<io::Error>());
+    inner.unwrap_or(error).kind() == io::ErrorKind::InvalidData
+}
+
+fn sources<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
 }
 
 impl From<Problem> for BrokerError {
