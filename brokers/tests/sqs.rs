@@ -1,13 +1,16 @@
 //! SQS through the conformance suite, on ElasticMQ, and what only SQS can get wrong.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
 
+#[path = "support/counter.rs"]
+mod counter;
 #[path = "support/sqs.rs"]
 mod support;
 
 use std::time::{Duration, Instant};
 
 use aws_sdk_sqs::types::QueueAttributeName;
-use support::{Counter, Sqs};
+use counter::Counter;
+use support::Sqs;
 use windlass_brokers::conformance::{Case, Fixture, messages, until, within};
 use windlass_core::{BrokerError, JobId, Lane, Priority};
 

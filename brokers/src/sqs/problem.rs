@@ -70,8 +70,7 @@ impl Problem {
             | "OptInRequired"
             | "ExpiredToken"
             | "ExpiredTokenException"
-            | "RequestExpired"
-            | "InvalidAddress" => Self::Config {
+            | "RequestExpired" => Self::Config {
                 problem: format!("broker_url: {address} refused the AWS credentials ({name})"),
                 remedy: "check the credentials that the process finds in its environment, profile or role, that they \
                          are for this region and not expired, and that the clock is right"
