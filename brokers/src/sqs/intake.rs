@@ -201,11 +201,15 @@ impl Intake {
     }
 
     async fn receive_once(&self, receive: &Receive) -> Result<Vec<Received>, Problem> {
-        let url = self.queues.url(&receive.lane).await?;
+        let queue = self.queues.open(&receive.lane).await?;
         let wait = if receive.waits { self.queues.api.address.wait } else { Duration::ZERO };
-        let answer = self.queues.api.receive(&url, receive.count, wait).await;
+        let answer = tokio::select! {
+            answer = self.queues.api.receive(queue.url(), receive.count, wait) => answer,
+            // Nothing can come any more.
+            () = queue.gone() => Err(Problem::NoQueue),
+        };
         if matches!(answer, Err(Problem::NoQueue)) {
-            self.queues.forget(&receive.lane);
+            self.queues.forget(&receive.lane, &queue);
         }
         answer
     }

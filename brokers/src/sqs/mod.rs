@@ -123,10 +123,10 @@ impl Broker for Sqs {
 
     async fn subscribe(&self, lanes: &[Lane], capacity: usize) -> Result<Box<dyn Subscription>, BrokerError> {
         self.check_open()?;
-        let declared = join_all(lanes.iter().map(|lane| self.queues.url(lane)));
+        let declared = join_all(lanes.iter().map(|lane| self.queues.open(lane)));
         // An outage is no reason to refuse: the subscription takes up when SQS is back.
-        for url in timeout(DEADLINE, declared).await.unwrap_or_default() {
-            if let Err(problem @ Problem::Config { .. }) = url {
+        for queue in timeout(DEADLINE, declared).await.unwrap_or_default() {
+            if let Err(problem @ Problem::Config { .. }) = queue {
                 return Err(problem.into());
             }
         }

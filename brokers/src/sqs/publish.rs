@@ -61,13 +61,12 @@ async fn send(
     let fifo = queues.api.address.fifo;
     let entries = indices.iter().enumerate().map(|(place, index)| entry(place, &messages[*index], fifo));
     let entries: Vec<_> = entries.collect::<Result<_, _>>()?;
-    let url = queues.url(lane).await?;
-    match queues.api.send(&url, entries.clone()).await {
+    let queue = queues.open(lane).await?;
+    match queues.api.send(queue.url(), entries.clone()).await {
         Err(Problem::NoQueue) => {
             // Somebody deleted it.
-            queues.forget(lane);
-            let url = queues.url(lane).await?;
-            queues.api.send(&url, entries).await
+            queues.forget(lane, &queue);
+            queues.api.send(queues.open(lane).await?.url(), entries).await
         }
         answer => answer,
     }

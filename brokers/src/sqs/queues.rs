@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_sdk_sqs::types::QueueAttributeName;
 use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
 use windlass_core::Lane;
 
 use super::api::Api;
@@ -17,50 +18,74 @@ const RECEIVES: u32 = 1000;
 #[derive(Debug)]
 pub(super) struct Queues {
     pub(super) api: Api,
-    /// Their URLs. A cell, so that many who need the same queue at once ask for it once.
-    urls: Mutex<HashMap<Lane, Arc<OnceCell<String>>>>,
+    known: Mutex<HashMap<Lane, Arc<Queue>>>,
+}
+
+/// A lane's queue, from its creation to its deletion.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    /// A cell, so that many who need the same queue at once ask for it once.
+    url: OnceCell<String>,
+    gone: CancellationToken,
+}
+
+impl Queue {
+    pub(super) fn url(&self) -> &str {
+        self.url.get().map_or("", String::as_str)
+    }
+
+    /// Waits until the queue is known to be gone. Some servers leave a receive unanswered then.
+    pub(super) async fn gone(&self) {
+        self.gone.cancelled().await;
+    }
 }
 
 impl Queues {
     pub(super) fn new(api: Api) -> Self {
-        Self { api, urls: Mutex::default() }
+        Self { api, known: Mutex::default() }
     }
 
-    /// The URL of `lane`'s queue, which is created if need be.
-    pub(super) async fn url(&self, lane: &Lane) -> Result<String, Problem> {
-        let cell = Arc::clone(self.urls().entry(lane.clone()).or_default());
-        cell.get_or_try_init(|| self.declare(lane)).await.cloned()
+    /// The queue of `lane`, which is created if need be.
+    pub(super) async fn open(&self, lane: &Lane) -> Result<Arc<Queue>, Problem> {
+        let queue = Arc::clone(self.known().entry(lane.clone()).or_default());
+        queue.url.get_or_try_init(|| self.declare(lane)).await?;
+        Ok(queue)
     }
 
-    /// The URL of `lane`'s queue, if there is one.
-    pub(super) async fn existing(&self, lane: &Lane) -> Result<Option<String>, Problem> {
-        let known = self.urls().get(lane).and_then(|cell| cell.get().cloned());
+    /// The queue of `lane`, if there is one.
+    pub(super) async fn existing(&self, lane: &Lane) -> Result<Option<Arc<Queue>>, Problem> {
+        let known = self.known().get(lane).filter(|queue| queue.url.initialized()).cloned();
         if known.is_some() {
             return Ok(known);
         }
         match self.api.queue_url(&queue_name(&self.api.address, lane)).await {
-            Ok(url) => Ok(Some(url)),
+            Ok(url) => Ok(Some(Arc::new(Queue { url: OnceCell::from(url), ..Queue::default() }))),
             Err(Problem::NoQueue) => Ok(None),
             Err(problem) => Err(problem),
         }
     }
 
-    /// To be called when the queue turns out to be gone.
-    pub(super) fn forget(&self, lane: &Lane) {
-        self.urls().remove(lane);
+    /// To be called when `queue` turns out to be gone.
+    pub(super) fn forget(&self, lane: &Lane, queue: &Arc<Queue>) {
+        queue.gone.cancel();
+        let mut known = self.known();
+        // It may have been created anew meanwhile.
+        if known.get(lane).is_some_and(|known| Arc::ptr_eq(known, queue)) {
+            known.remove(lane);
+        }
     }
 
     /// How many messages wait in `lane`.
     pub(super) async fn depth(&self, lane: &Lane) -> Result<u64, Problem> {
-        let Some(url) = self.existing(lane).await? else { return Ok(0) };
+        let Some(queue) = self.existing(lane).await? else { return Ok(0) };
         let name = QueueAttributeName::ApproximateNumberOfMessages;
-        match self.api.attributes(&url, std::slice::from_ref(&name)).await {
+        match self.api.attributes(queue.url(), std::slice::from_ref(&name)).await {
             Ok(found) => {
                 let number = found.get(&name).and_then(|text| text.parse().ok());
                 number.ok_or_else(|| Problem::Outage("SQS did not tell the number of messages".into()))
             }
             Err(Problem::NoQueue) => {
-                self.forget(lane);
+                self.forget(lane, &queue);
                 Ok(0)
             }
             Err(problem) => Err(problem),
@@ -68,11 +93,13 @@ impl Queues {
     }
 
     pub(super) async fn delete(&self, lane: &Lane) -> Result<(), Problem> {
-        let Some(url) = self.existing(lane).await? else { return Ok(()) };
-        self.forget(lane);
-        match self.api.delete_queue(&url).await {
-            Err(Problem::NoQueue) => Ok(()),
-            answer => answer,
+        let Some(queue) = self.existing(lane).await? else { return Ok(()) };
+        match self.api.delete_queue(queue.url()).await {
+            Ok(()) | Err(Problem::NoQueue) => {
+                self.forget(lane, &queue);
+                Ok(())
+            }
+            Err(problem) => Err(problem),
         }
     }
 
@@ -112,8 +139,8 @@ impl Queues {
     }
 
     /// Locked for a look or a change within memory only.
-    fn urls(&self) -> MutexGuard<'_, HashMap<Lane, Arc<OnceCell<String>>>> {
-        self.urls.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, HashMap<Lane, Arc<Queue>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

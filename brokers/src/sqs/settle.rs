@@ -37,12 +37,12 @@ pub(super) async fn settle(
     receipts: Vec<String>,
     how: Settle,
 ) -> Result<Vec<usize>, Problem> {
-    let Some(url) = queues.existing(lane).await? else { return Ok((0..receipts.len()).collect()) };
+    let Some(queue) = queues.existing(lane).await? else { return Ok((0..receipts.len()).collect()) };
     let mut gone = Vec::new();
     let mut left: Vec<(usize, String)> = receipts.into_iter().enumerate().collect();
     for _ in 0..TRIES {
         let receipts: Vec<String> = left.iter().map(|(_, receipt)| receipt.clone()).collect();
-        let failed = queues.api.settle(&url, &receipts, how).await?;
+        let failed = queues.api.settle(queue.url(), &receipts, how).await?;
         let mut again = Vec::new();
         for failed in failed {
             let Some((place, receipt)) = left.get(failed.index) else { continue };
