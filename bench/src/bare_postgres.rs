@@ -37,12 +37,12 @@ async fn write(pool: &PgPool, schema: &str, jobs: usize) -> Result<(), sqlx::Err
          FROM unnest($1::uuid[], $2::text[]) AS n (id, payload)"
     );
     let claim = format!(
-        "UPDATE {schema}.bare b SET state = 2, attempt = attempt + 1, started_at = now()
-         FROM unnest($1::uuid[]) AS n (id) WHERE b.id = n.id AND b.state = 1 RETURNING b.id, b.attempt, b.payload"
+        "UPDATE {schema}.bare SET state = 2, attempt = attempt + 1, started_at = now()
+         WHERE id = ANY($1::uuid[]) AND state = 1 RETURNING id, attempt, payload"
     );
     let finish = format!(
-        "UPDATE {schema}.bare b SET state = 4, finished_at = now()
-         FROM unnest($1::uuid[]) AS n (id) WHERE b.id = n.id AND b.attempt = 1 AND b.state = 2"
+        "UPDATE {schema}.bare SET state = 4, finished_at = now()
+         WHERE id = ANY($1::uuid[]) AND attempt = 1 AND state = 2"
     );
     let mut connection = pool.acquire().await?;
     let mut left = jobs;

@@ -6,6 +6,7 @@ mod bare_postgres;
 #[cfg(feature = "rabbitmq")]
 mod bare_rabbitmq;
 mod counters;
+mod memory;
 mod report;
 
 use std::{
@@ -41,6 +42,8 @@ pub struct Options {
     pub jobs: usize,
     /// How many the worker runs at a time.
     pub concurrency: usize,
+    /// How many run at the same time while memory is measured; at least one.
+    pub running: usize,
     /// Whether the bare servers are measured too.
     pub bound: bool,
 }
@@ -89,10 +92,11 @@ pub async fn run(settings: &Settings, options: Options) -> Result<Report, Error>
 
     let client = Client::connect(&settings).await?;
     client.store().migrate().await?;
+    let memory = memory::measure(&client, &settings, &queue, options.running).await?;
     let counters = Counters::connect(&settings).await?;
     let before = counters.read().await?;
 
-    let accepting = accept(&client, &queue, options.jobs).await?;
+    let accepting = enqueue_many(&client, &queue, options.jobs, || Noop {}).await?;
     let drained = drain(&client, &settings, options).await?;
     let whole = accepting + drained.finished;
     let after = counters.read().await?;
@@ -117,6 +121,9 @@ pub async fn run(settings: &Settings, options: Options) -> Result<Report, Error>
         whole_path_per_second,
         start_latency_p50_us: latency.value_at_quantile(0.5),
         start_latency_p99_us: latency.value_at_quantile(0.99),
+        idle_memory: memory.map(|memory| memory.idle),
+        running: options.running,
+        running_memory: memory.map(|memory| memory.full.saturating_sub(memory.idle)),
         statements_per_job: per_job(counters::difference(before, after, |c| c.transactions)),
         row_writes_per_job: per_job(counters::difference(before, after, |c| c.row_writes)),
         bound: if options.bound {
@@ -127,10 +134,16 @@ pub async fn run(settings: &Settings, options: Options) -> Result<Report, Error>
     })
 }
 
-async fn accept(client: &Client, queue: &QueueName, jobs: usize) -> Result<Duration, Error> {
+/// Enqueues by many concurrent callers; answers the time it took.
+async fn enqueue_many<J: Job>(
+    client: &Client,
+    queue: &QueueName,
+    jobs: usize,
+    job: impl Fn() -> J,
+) -> Result<Duration, Error> {
     let began = Instant::now();
     let mut answers = futures::stream::iter(0..jobs)
-        .map(|_| client.enqueue(Noop {}).queue(queue.clone()).into_future())
+        .map(|_| client.enqueue(job()).queue(queue.clone()).into_future())
         .buffer_unordered(CALLERS);
     while let Some(answer) = answers.next().await {
         answer?;
@@ -166,8 +179,13 @@ async fn lone_jobs(client: &Client, settings: &Settings, queue: &QueueName) -> R
     let mut histogram = Histogram::new(3)?;
     for sample in 0..2 * LONE_JOBS {
         let called = Instant::now();
-        client.enqueue(Lone {}).queue(queue.clone()).await?;
+        let id = client.enqueue(Lone {}).queue(queue.clone()).await?;
         let start = starts.recv().await.ok_or("the worker has ended")?;
+        // The next one is to find the system idle.
+        while !client.get(id).await?.is_some_and(|job| job.state.is_terminal()) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
         if sample >= LONE_JOBS {
             let latency = start.saturating_duration_since(called).as_micros();
             histogram.record(u64::try_from(latency)?)?;

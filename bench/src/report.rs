@@ -23,6 +23,12 @@ pub struct Report {
     pub start_latency_p50_us: u64,
     /// The same, 99th percentile.
     pub start_latency_p99_us: u64,
+    /// Resident bytes of the process with an idle worker, where the system tells.
+    pub idle_memory: Option<u64>,
+    /// How many jobs ran at the same time for the next number.
+    pub running: usize,
+    /// Resident bytes that these running jobs added.
+    pub running_memory: Option<u64>,
     /// Statements (committed transactions) per job over the whole path, where the store can tell.
     pub statements_per_job: Option<f64>,
     /// Rows inserted, updated or deleted per job over the whole path, where the store can tell.
@@ -65,6 +71,16 @@ impl fmt::Display for Report {
         let milliseconds = |us: u64| us as f64 / 1000.0;
         writeln!(f, "  start latency  {:>10.2} ms p50", milliseconds(self.start_latency_p50_us))?;
         write!(f, "                 {:>10.2} ms p99", milliseconds(self.start_latency_p99_us))?;
+        let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        if let (Some(idle), Some(running)) = (self.idle_memory, self.running_memory) {
+            write!(f, "\n  memory idle    {:>10.1} MiB", mebibytes(idle))?;
+            write!(
+                f,
+                "\n  memory added   {:>10.1} MiB by {} running jobs",
+                mebibytes(running),
+                self.running
+            )?;
+        }
         if let Some(statements) = self.statements_per_job {
             write!(f, "\n  statements     {statements:>10.3} per job")?;
         }

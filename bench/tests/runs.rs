@@ -7,8 +7,10 @@ use windlass_bench::{Options, run};
 async fn embedded() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}", folder.path().join("bench.db").display());
-    let settings = Settings { store_url: url.into(), ..Settings::default() };
-    let report = run(&settings, Options { jobs: 500, concurrency: 50, bound: true }).await.unwrap();
+    let broker_url = "memory:".to_owned().into();
+    let settings = Settings { store_url: url.into(), broker_url, ..Settings::default() };
+    let report =
+        run(&settings, Options { jobs: 500, concurrency: 50, running: 100, bound: true }).await.unwrap();
     assert_eq!(report.jobs, 500);
     assert!(report.whole_path_per_second > 0.0 && report.bound.is_none());
     println!("{report}");
@@ -23,7 +25,8 @@ async fn postgres_and_rabbitmq_next_to_their_bound() {
         broker_url: server("WINDLASS_TEST_RABBITMQ_URL").into(),
         ..Settings::default()
     };
-    let report = run(&settings, Options { jobs: 500, concurrency: 50, bound: true }).await.unwrap();
+    let report =
+        run(&settings, Options { jobs: 500, concurrency: 50, running: 100, bound: true }).await.unwrap();
     // Insert, claim and finish, and a little for the groups.
     assert!(report.row_writes_per_job.unwrap() >= 3.0);
     assert!(report.bound.is_some());

@@ -2,7 +2,12 @@
 //!
 //! A driver is done when it passes the `conformance` suite, unmodified.
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod database;
 mod memory;
+mod moving;
+#[cfg(feature = "pubsub")]
+mod pubsub;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
 mod rota;
@@ -17,13 +22,17 @@ use std::sync::Arc;
 use windlass_core::{Broker, BrokerError};
 
 pub use memory::Memory;
+pub use moving::Moving;
 
 /// Opens the broker at `url`:
 ///
 /// | URL | broker | cargo feature |
 /// |---|---|---|
 /// | `memory:` | lanes in this process, gone with it | |
+/// | `postgres://user:password@host/database?schema=windlass_broker` | a table in Postgres 14 or later | `postgres` |
+/// | `sqlite:path/to/broker.db` | a table in a file, for the processes of one machine | `sqlite` |
 /// | `amqp://user:password@host:5672/vhost`, `amqps://…` | RabbitMQ 3.10 or later | `rabbitmq` |
+/// | `pubsub://project-id`, `pubsub://project-id?endpoint=…&prefix=…` | Google Cloud Pub/Sub | `pubsub` |
 /// | `sqs://region?prefix=…&fifo=true&wait=20&endpoint=http://…` | Amazon SQS, and what speaks its language | `sqs` |
 ///
 /// The broker need not be up: the driver connects in the background, so that jobs are accepted meanwhile;
@@ -38,6 +47,12 @@ pub async fn open(url: &str) -> Result<Arc<dyn Broker>, BrokerError> {
         "memory" => Ok(Arc::new(Memory::new())),
         #[cfg(feature = "rabbitmq")]
         "amqp" | "amqps" => Ok(Arc::new(rabbitmq::RabbitMq::open(url)?)),
+        #[cfg(feature = "postgres")]
+        "postgres" | "postgresql" => Ok(Arc::new(database::open_postgres(url)?)),
+        #[cfg(feature = "sqlite")]
+        "sqlite" => Ok(Arc::new(database::open_sqlite(url)?)),
+        #[cfg(feature = "pubsub")]
+        "pubsub" => Ok(Arc::new(pubsub::PubSub::open(url)?)),
         #[cfg(feature = "sqs")]
         "sqs" => Ok(Arc::new(sqs::Sqs::open(url).await?)),
         _ => Err(no_driver(scheme)),
@@ -45,8 +60,13 @@ pub async fn open(url: &str) -> Result<Arc<dyn Broker>, BrokerError> {
 }
 
 /// Every driver but the one that is always there: its schemes, its name, its cargo feature.
-const DRIVERS: &[(&[&str], &str, &str)] =
-    &[(&["amqp", "amqps"], "RabbitMQ", "rabbitmq"), (&["sqs"], "Amazon SQS", "sqs")];
+const DRIVERS: &[(&[&str], &str, &str)] = &[
+    (&["amqp", "amqps"], "RabbitMQ", "rabbitmq"),
+    (&["postgres", "postgresql"], "Postgres", "postgres"),
+    (&["pubsub"], "Google Cloud Pub/Sub", "pubsub"),
+    (&["sqs"], "Amazon SQS", "sqs"),
+    (&["sqlite"], "SQLite", "sqlite"),
+];
 
 fn no_driver(scheme: &str) -> BrokerError {
     if let Some((_, name, feature)) = DRIVERS.iter().find(|(schemes, ..)| schemes.contains(&scheme)) {

@@ -20,6 +20,9 @@ pub(crate) struct Bench {
     /// How many the worker runs at a time
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     concurrency: u32,
+    /// How many jobs run at the same time while memory is measured
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    running: u32,
     /// Measure the bare servers in the same run too (Postgres with RabbitMQ only)
     #[arg(long)]
     bound: bool,
@@ -39,6 +42,7 @@ impl Bench {
         let options = windlass_bench::Options {
             jobs: self.jobs as usize,
             concurrency: self.concurrency as usize,
+            running: self.running as usize,
             bound: self.bound,
         };
         let report = windlass_bench::run(&settings, options).await.map_err(Failure::running)?;

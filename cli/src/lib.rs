@@ -1,10 +1,11 @@
-//! The `windlass` command: `dev` runs everything in one process, `api` and `migrate` serve production, `bench`
-//! measures.
+//! The `windlass` command: `dev` runs everything in one process, `api` and `migrate` serve production,
+//! `broker` looks at the broker, `bench` measures.
 //!
 //! Exit codes: 0 done, 1 failed while running, 2 wrong usage or a setting that cannot work.
 
 mod api;
 mod bench;
+mod broker;
 mod dev;
 mod migrate;
 mod signals;
@@ -12,7 +13,10 @@ mod signals;
 use std::{ffi::OsString, fmt, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use windlass::{ClientError, Settings, driver::StoreError};
+use windlass::{
+    ClientError, Settings,
+    driver::{BrokerError, StoreError},
+};
 
 /// Background jobs over any broker.
 ///
@@ -30,6 +34,7 @@ enum Command {
     Dev(dev::Dev),
     Api(api::Api),
     Migrate(migrate::Migrate),
+    Broker(broker::ShowBroker),
     Bench(bench::Bench),
 }
 
@@ -62,6 +67,7 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Dev(dev) => dev.run(settings).await,
             Command::Api(api) => api.run(settings).await,
             Command::Migrate(migrate) => migrate.run(settings).await,
+            Command::Broker(broker) => broker.run(settings).await,
             Command::Bench(bench) => bench.run(settings).await,
         }
     })
@@ -95,6 +101,15 @@ impl From<StoreError> for Failure {
         match error {
             StoreError::Config { .. } => Self::usage(error),
             error => Self::running(format!("{error} (setting store_url)")),
+        }
+    }
+}
+
+impl From<BrokerError> for Failure {
+    fn from(error: BrokerError) -> Self {
+        match error {
+            BrokerError::Config { .. } => Self::usage(error),
+            error => Self::running(format!("{error} (setting broker_url)")),
         }
     }
 }

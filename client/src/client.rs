@@ -95,7 +95,11 @@ impl Client {
     /// A setting that can never work, such as an unknown URL scheme.
     pub async fn connect(settings: &Settings) -> Result<Self, ClientError> {
         let store = windlass_store::open(settings.store_url.expose(), &settings.store_options()).await?;
-        let broker = windlass_brokers::open(settings.broker_url.expose()).await?;
+        let mut broker = windlass_brokers::open(settings.broker().expose()).await?;
+        if let Some(from) = settings.broker_from() {
+            let from = windlass_brokers::open(from.expose()).await?;
+            broker = Arc::new(windlass_brokers::Moving::new(broker, from));
+        }
         Ok(Self::new(store, broker, settings.client_options()))
     }
 

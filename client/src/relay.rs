@@ -130,8 +130,10 @@ impl Relay {
         Ok(least)
     }
 
+    /// The older a backlog, the longer the pauses, or a long one would be read through all the time.
     async fn look_again_later(&self, group: &OutboxGroup) {
+        let pause = group.age.clamp(self.verify_after, self.verify_after * 10);
         // Failing, the group is merely looked at sooner.
-        let _ = self.store.outbox_published(&[group.id], self.verify_after).await;
+        let _ = self.store.outbox_published(&[group.id], pause).await;
     }
 }

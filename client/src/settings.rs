@@ -24,8 +24,11 @@ use crate::ClientOptions;
 pub struct Settings {
     /// Where jobs are kept: `postgres://user:password@host/database` or `sqlite:path/to/file.db`.
     pub store_url: SecretUrl,
-    /// What delivers them: `amqp://user:password@host/vhost`, or `memory:` within one process.
+    /// What delivers them: a URL as [`windlass_brokers::open`] reads it, `memory:` within one process, or `store:`,
+    /// the database in which they are kept. See [`broker`](Self::broker).
     pub broker_url: SecretUrl,
+    /// While moving from one broker to another: the old one, from which workers take as well.
+    pub broker_from_url: Option<SecretUrl>,
     /// The Postgres schema that holds the tables.
     pub store_schema: String,
     /// The most connections that one process opens to the store.
@@ -115,13 +118,17 @@ pub enum SettingsError {
     },
 }
 
+/// The `broker_url` of those who want no broker beside their database.
+const STORE_BROKER: &str = "store:";
+
 impl Default for Settings {
     fn default() -> Self {
         let client = ClientOptions::default();
         let store = StoreOptions::default();
         Self {
             store_url: SecretUrl("sqlite:windlass-data/windlass.db".into()),
-            broker_url: SecretUrl("memory:".into()),
+            broker_url: SecretUrl(STORE_BROKER.into()),
+            broker_from_url: None,
             store_schema: store.schema,
             store_connections: store.connections,
             store_timeout: store.deadline,
@@ -203,6 +210,36 @@ impl Settings {
         Ok(())
     }
 
+    /// The broker's URL.
+    #[must_use]
+    pub fn broker(&self) -> SecretUrl {
+        self.resolve(&self.broker_url)
+    }
+
+    /// The URL of the broker that is being left, if one is.
+    #[must_use]
+    pub fn broker_from(&self) -> Option<SecretUrl> {
+        self.broker_from_url.as_ref().map(|url| self.resolve(url))
+    }
+
+    /// `store:` is the Postgres database of the store, with a schema beside the store's; or a file beside the store's
+    /// SQLite file.
+    fn resolve(&self, url: &SecretUrl) -> SecretUrl {
+        let store = self.store_url.expose();
+        if url.expose() != STORE_BROKER {
+            return url.clone();
+        }
+        SecretUrl(if store.starts_with("sqlite:") {
+            let (file, parameters) = store.split_once('?').unwrap_or((store, ""));
+            let file = file.strip_suffix(".db").unwrap_or(file);
+            let mark = if parameters.is_empty() { "" } else { "?" };
+            format!("{file}-broker.db{mark}{parameters}")
+        } else {
+            let mark = if store.contains('?') { '&' } else { '?' };
+            format!("{store}{mark}schema={}_broker", self.store_schema)
+        })
+    }
+
     /// How the client watches its outbox.
     #[must_use]
     pub fn client_options(&self) -> ClientOptions {
@@ -246,7 +283,7 @@ impl fmt::Display for SecretUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some((scheme, rest)) = self.0.split_once("://") else {
             // `memory:`, `sqlite:file`: no place for a password. Anything else may be a secret pasted wrongly.
-            let known = ["memory:", "sqlite:"].iter().any(|scheme| self.0.starts_with(scheme));
+            let known = ["memory:", "sqlite:", STORE_BROKER].iter().any(|scheme| self.0.starts_with(scheme));
             return f.write_str(if known { &self.0 } else { "(hidden)" });
         };
         // The query may hold secrets as well (`?password=`), and so may all that precedes the last `@`.
@@ -324,8 +361,23 @@ mod tests {
         assert_eq!(settings.worker_lease, Duration::from_secs(5));
         assert_eq!(settings.worker_queues, ["mail".parse().unwrap()]);
         assert_eq!(settings.api_unknown_kinds, UnknownKinds::Accept);
-        assert_eq!(settings.broker_url.expose(), "memory:");
+        assert_eq!(settings.broker().expose(), "sqlite:windlass-data/windlass-broker.db");
         assert_eq!(read("worker_queues = \"a, b\"").unwrap().worker_queues.len(), 2);
+    }
+
+    #[test]
+    fn the_store_is_the_broker_unless_another_is_named() {
+        for (toml, broker) in [
+            ("store_url = \"postgres://u:p@h/d\"", "postgres://u:p@h/d?schema=windlass_broker"),
+            (
+                "store_url = \"postgres://h/d?sslmode=require\"\nstore_schema = \"jobs\"",
+                "postgres://h/d?sslmode=require&schema=jobs_broker",
+            ),
+            ("store_url = \"sqlite:a/b?mode=rwc\"", "sqlite:a/b-broker.db?mode=rwc"),
+            ("broker_url = \"memory:\"", "memory:"),
+        ] {
+            assert_eq!(read(toml).unwrap().broker().expose(), broker, "{toml}");
+        }
     }
 
     #[test]

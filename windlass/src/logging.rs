@@ -1,5 +1,11 @@
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::{EnvFilter, util::SubscriberInitExt as _};
 use windlass_client::{LogFormat, Settings};
+
+/// Libraries that report as errors and news what their callers report already, or deal with. What the setting says of
+/// them comes later, and counts.
+const QUIET: &str = "lapin=off,sqlx=warn,librdkafka=off,rdkafka=off";
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -19,7 +25,8 @@ pub enum LoggingError {
 /// See [`LoggingError`].
 pub fn init_logging(settings: &Settings) -> Result<(), LoggingError> {
     let lines = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::builder().parse(&settings.log)?)
+        .with_env_filter(EnvFilter::builder().parse(format!("{QUIET},{}", settings.log))?)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match settings.log_format {
         LogFormat::Text => lines.finish().try_init(),

@@ -1,7 +1,7 @@
 use std::{error::Error, fmt, time::Duration};
 
 use windlass_client::{ClientError, SettingsError};
-use windlass_core::{InvalidName, Kind, Outcome, RetryPolicy, StoreError};
+use windlass_core::{BrokerError, InvalidName, Kind, Outcome, RetryPolicy, StoreError};
 
 /// Why an attempt failed, and what is to become of its job.
 ///
@@ -116,6 +116,9 @@ pub enum WorkerError {
     /// The store will not work before someone changes something.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The broker will not work before someone changes something.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
     /// A payload type names a kind or queue that breaks the naming rule.
     #[error("the payload type {payload}: {error}")]
     Name {

@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use windlass_client::{Client, Settings};
-use windlass_core::{Job, Kind, KindInfo, Lane, NewWorker, QueueName, StoreError};
+use windlass_core::{BrokerError, Job, Kind, KindInfo, Lane, NewWorker, QueueName, StoreError};
 
 use crate::{
     BlockingHandler, Handler, WorkerError, completer::Completer, context::States, handler::Registered,
@@ -88,11 +88,17 @@ impl Worker {
     /// A worker on the store and broker that the [settings](Settings) name.
     ///
     /// # Errors
-    /// Settings that cannot work, and a store that does not answer or whose schema does not fit.
+    /// Settings that cannot work, and a store that does not answer or whose schema does not fit. A broker that merely does
+    /// not answer yet is waited for.
     pub async fn from_env() -> Result<Self, WorkerError> {
         let settings = Settings::load()?;
         let client = Client::connect(&settings).await?;
         client.store().ping().await?;
+        match client.broker().ping().await {
+            Err(error @ BrokerError::Config { .. }) => return Err(error.into()),
+            Err(error) => tracing::warn!(%error, "the broker does not answer yet (setting broker_url)"),
+            Ok(()) => {}
+        }
         Ok(Self::new(client, (&settings).into()))
     }
 

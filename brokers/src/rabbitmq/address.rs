@@ -7,6 +7,10 @@ use windlass_core::BrokerError;
 /// Seconds. A silent peer is given up after twice this.
 const HEARTBEAT: u16 = 10;
 
+/// Bytes. The client library keeps buffers of 32 frames for each direction of each connection, and messages here are
+/// small: with the usual 128 KiB an idle worker would hold 16 MiB for nothing.
+const FRAME_MAX: u32 = 16 * 1024;
+
 /// Where the broker is. Shows itself without the password.
 pub(super) struct Address {
     uri: AMQPUri,
@@ -31,6 +35,7 @@ impl Address {
             uri.vhost = "/".into();
         }
         uri.query.heartbeat.get_or_insert(HEARTBEAT);
+        uri.query.frame_max.get_or_insert(FRAME_MAX);
         Ok(Self { uri })
     }
 

@@ -141,7 +141,8 @@ async fn keep(
                 };
                 if changed {
                     let error = windlass_core::BrokerError::from(problem.clone());
-                    tracing::error!(broker = %address, purpose, %error, "cannot connect to the broker; trying on");
+                    // The calls that fail meanwhile say so.
+                    tracing::debug!(broker = %address, purpose, %error, "cannot connect to the broker; trying on");
                     reported = Some(problem.clone());
                 }
                 state.send_replace(State::Down(problem));

@@ -21,6 +21,13 @@ use super::problem::Problem;
 const WINDOW: usize = 2048;
 /// What a message adds to the deadline of its batch; a broker that works takes a tenth of it.
 const PER_MESSAGE: Duration = Duration::from_millis(1);
+/// Before a refused message is tried again, each time longer: a queue just made refuses for a moment, until it is led.
+const AFTER_REFUSAL: [Duration; 4] = [
+    Duration::from_millis(20),
+    Duration::from_millis(80),
+    Duration::from_millis(200),
+    Duration::from_millis(500),
+];
 /// How long the broker is given to tell consumers of a deleted queue.
 const AFTER_DELETION: Duration = Duration::from_millis(300);
 
@@ -77,17 +84,20 @@ impl<'a> Batch<'a> {
 
     async fn run(mut self, link: &Link) -> Result<Vec<Result<(), Refusal>>, Problem> {
         let publisher = link.publisher().await?;
-        let all: Vec<usize> = (0..self.payloads.len()).collect();
+        let mut refused: Vec<usize> = (0..self.payloads.len()).collect();
         self.declare(link).await?;
-        let returned = self.round(&publisher.channel, &all).await?;
-        if !returned.is_empty() {
-            // Somebody deleted the lane since it was declared. Its consumers must hear of that first: RabbitMQ 3.10
-            // moves them over to a queue made anew at once, and then delivers nothing to them.
-            sleep(AFTER_DELETION).await;
-            link.declared().remove(self.lane);
-            self.declare(link).await?;
-            for index in self.round(&publisher.channel, &returned).await? {
-                self.answers[index] = Err(Refusal::Returned);
+        for pause in AFTER_REFUSAL.into_iter().map(Some).chain([None]) {
+            self.round(&publisher.channel, &refused).await?;
+            refused.retain(|&index| self.answers[index].is_err());
+            let Some(pause) = pause.filter(|_| !refused.is_empty()) else { break };
+            if refused.iter().any(|&index| matches!(self.answers[index], Err(Refusal::Returned))) {
+                // Somebody deleted the lane since it was declared. Its consumers must hear of that first: RabbitMQ 3.10
+                // moves them over to a queue made anew at once, and then delivers nothing to them.
+                sleep(AFTER_DELETION).await;
+                link.declared().remove(self.lane);
+                self.declare(link).await?;
+            } else {
+                sleep(pause).await;
             }
         }
         publisher.give_back();
@@ -102,8 +112,8 @@ impl<'a> Batch<'a> {
         lane::declare(link, &link.channel().await?, self.lane).await
     }
 
-    /// Publishes the messages at `indices`, and answers with those that came back.
-    async fn round(&mut self, channel: &Channel, indices: &[usize]) -> Result<Vec<usize>, Problem> {
+    /// Publishes the messages at `indices`, and notes the answers.
+    async fn round(&mut self, channel: &Channel, indices: &[usize]) -> Result<(), Problem> {
         let name = ShortString::from(self.lane.to_string());
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let persistent = BasicProperties::default().with_delivery_mode(2);
@@ -122,22 +132,22 @@ impl<'a> Batch<'a> {
                 continue;
             }
             let Some((index, sending)) = under_way.pop_front() else { break };
-            match sending.finish().await?.await? {
-                Confirmation::Ack(None) => {}
-                Confirmation::Ack(Some(message)) => {
-                    returned.insert(message.delivery.data);
-                }
-                Confirmation::Nack(message) => {
-                    self.answers[index] = Err(Refusal::Nack);
-                    returned.extend(message.map(|message| message.delivery.data));
-                }
+            let (answer, came_back) = match sending.finish().await?.await? {
+                Confirmation::Ack(came_back) => (Ok(()), came_back),
+                Confirmation::Nack(came_back) => (Err(Refusal::Nack), came_back),
                 Confirmation::NotRequested => {
                     return Err(Problem::Outage("the channel does not confirm".into()));
                 }
+            };
+            self.answers[index] = answer;
+            returned.extend(came_back.map(|message| message.delivery.data));
+        }
+        if !returned.is_empty() {
+            for &index in indices.iter().filter(|&&index| returned.contains(&self.payloads[index])) {
+                self.answers[index] = Err(Refusal::Returned);
             }
         }
-        let came_back = |index: &usize| returned.contains(&self.payloads[*index]);
-        Ok(if returned.is_empty() { Vec::new() } else { indices.iter().copied().filter(came_back).collect() })
+        Ok(())
     }
 }
 

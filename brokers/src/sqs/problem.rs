@@ -70,12 +70,7 @@ impl Problem {
             | "OptInRequired"
             | "ExpiredToken"
             | "ExpiredTokenException"
-            | "RequestExpired" => Self::Config {
-                problem: format!("broker_url: {address} refused the AWS credentials ({name})"),
-                remedy: "check the credentials that the process finds in its environment, profile or role, that they \
-                         are for this region and not expired, and that the clock is right"
-                    .into(),
-            },
+            | "RequestExpired" => Self::unknown_credentials(name, address),
             "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => Self::Config {
                 problem: format!("broker_url: a right is missing at {address}: {message}"),
                 remedy: "allow sqs:GetQueueUrl, GetQueueAttributes, CreateQueue, TagQueue, SendMessage, \
@@ -100,7 +95,20 @@ impl Problem {
         if status >= 500 {
             return Self::Outage(format!("{address} answers with status {status}"));
         }
+        if matches!(status, 401 | 403) {
+            // Moto, for one, says so in another format than it was asked in.
+            return Self::unknown_credentials(&format!("status {status}"), address);
+        }
         Self::no_sqs(address)
+    }
+
+    fn unknown_credentials(reason: &str, address: &Address) -> Self {
+        Self::Config {
+            problem: format!("broker_url: {address} refused the AWS credentials ({reason})"),
+            remedy: "check the credentials that the process finds in its environment, profile or role, that they are \
+                     for this region and not expired, and that the clock is right"
+                .into(),
+        }
     }
 
     fn no_sqs(address: &Address) -> Self {

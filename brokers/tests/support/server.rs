@@ -31,6 +31,13 @@ impl OwnServer {
         server
     }
 
+    /// For servers that keep nothing beyond their process.
+    #[allow(dead_code, reason = "not in every file that has this module")]
+    pub(crate) fn forgetful(mut self) -> Self {
+        self.keeps_data = false;
+        self
+    }
+
     async fn tell(&self, command: &str) -> String {
         let mut script = self.script(command);
         script.arg(self.name).stderr(Stdio::inherit());

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::json;
 
-use crate::support::{Cluster, Rabbit};
+use crate::support::{Cluster, Server};
 
 /// Each 202 is followed by a `kill -9` of the API, so its publishing is often cut short too.
 #[tokio::test(flavor = "multi_thread")]
@@ -65,7 +65,7 @@ async fn kill_workers_mid_job() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_rabbitmq_mid_publish() {
-    let rabbit = Rabbit::start("").await;
+    let rabbit = Server::rabbitmq("").await;
     let cluster = Cluster::on(&rabbit.url, &[]).await;
     let api = cluster.api().await;
     let _worker = cluster.worker().await;

@@ -2,11 +2,11 @@
 
 use serde_json::json;
 
-use crate::support::{Cluster, Rabbit, until};
+use crate::support::{Cluster, Server, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_and_wiped_broker_loses_nothing() {
-    let rabbit = Rabbit::start("").await;
+    let rabbit = Server::rabbitmq("").await;
     let cluster = Cluster::on(&rabbit.url, &[]).await;
     let api = cluster.api().await;
     let body = cluster.job("e2e.work", json!({}));
@@ -33,7 +33,7 @@ async fn a_stopped_and_wiped_broker_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_starts_and_accepts_without_a_broker() {
-    let rabbit = Rabbit::start("").await;
+    let rabbit = Server::rabbitmq("").await;
     let cluster = Cluster::on(&rabbit.url, &[("API_UNKNOWN_KINDS", "accept")]).await;
     rabbit.order("kill").await;
     let api = cluster.api().await;
@@ -47,7 +47,7 @@ async fn an_api_starts_and_accepts_without_a_broker() {
 /// The consumer timeout is 2 s, the job takes 8, and a full worker holds nothing unacknowledged meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_longer_than_the_consumer_timeout_completes_once() {
-    let rabbit = Rabbit::start("consumer_timeout = 2000").await;
+    let rabbit = Server::rabbitmq("consumer_timeout = 2000").await;
     let settings = [("WORKER_CONCURRENCY", "1"), ("WORKER_BUFFER", "0"), ("REPUBLISH_AFTER", "60s")];
     let cluster = Cluster::on(&rabbit.url, &settings).await;
     let api = cluster.api().await;

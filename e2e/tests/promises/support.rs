@@ -4,7 +4,7 @@ use std::{
     fs::File,
     future::Future,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -44,10 +44,12 @@ impl Cluster {
             ("WORKER_LEASE".to_owned(), "3s".to_owned()),
             ("WORKER_CONCURRENCY".to_owned(), "20".to_owned()),
             ("REPUBLISH_AFTER".to_owned(), "2s".to_owned()),
-            ("LOG".to_owned(), "info,lapin=off".to_owned()),
+            ("LOG".to_owned(), "info".to_owned()),
         ];
         environment.extend(settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
         let folder = tempfile::tempdir().unwrap();
+        // Among the features of this build is one by which reqwest leaves the choice to the process.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let cluster = Self { pool, schema, http: reqwest::Client::new(), environment, folder };
 
         let migrated = cluster.command(&["migrate"]).output().unwrap();
@@ -55,6 +57,11 @@ impl Cluster {
         cluster.execute("CREATE TABLE {schema}.trail (job_id uuid, attempt int, what text, pid bigint, at timestamptz DEFAULT clock_timestamp())").await;
         cluster.execute("CREATE TABLE {schema}.payments (job_id uuid, amount bigint)").await;
         cluster
+    }
+
+    /// Gives the processes started from now on another value of a setting.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// Starts an API process and waits until it answers.
@@ -151,11 +158,19 @@ impl Cluster {
         }
     }
 
+    /// How often the handlers of these jobs have started.
+    pub(crate) async fn starts(&self, ids: &[Uuid]) -> i64 {
+        self.trail("start", ids).await
+    }
+
     /// How often the handlers of these jobs ran to their end.
     pub(crate) async fn ends(&self, ids: &[Uuid]) -> i64 {
-        let statement =
-            self.sql("SELECT count(*) FROM {schema}.trail WHERE what = 'end' AND job_id = ANY($1)");
-        sqlx::query(statement).bind(ids).fetch_one(&self.pool).await.unwrap().get(0)
+        self.trail("end", ids).await
+    }
+
+    async fn trail(&self, what: &str, ids: &[Uuid]) -> i64 {
+        let statement = self.sql("SELECT count(*) FROM {schema}.trail WHERE what = $1 AND job_id = ANY($2)");
+        sqlx::query(statement).bind(what).bind(ids).fetch_one(&self.pool).await.unwrap().get(0)
     }
 
     /// Cuts every connection that the cluster's processes have to Postgres; answers how many.
@@ -214,6 +229,12 @@ impl Cluster {
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
         command.envs(self.environment.iter().map(|(name, value)| (format!("WINDLASS_{name}"), value)));
         command
+    }
+
+    /// Runs a process to its end.
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command(arguments);
+        tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap()
     }
 
     fn spawn(&self, name: &str, arguments: &[&str]) -> Process {
@@ -281,63 +302,58 @@ impl Drop for Process {
 }
 
 /// A server of the test's own, to be stopped, killed and wiped.
-pub(crate) struct Rabbit {
+pub(crate) struct Server {
+    name: &'static str,
     folder: tempfile::TempDir,
     pub(crate) url: String,
 }
 
-impl Rabbit {
+impl Server {
     /// Starts a RabbitMQ with these lines added to its configuration.
-    pub(crate) async fn start(configuration: &str) -> Self {
+    pub(crate) async fn rabbitmq(configuration: &'static str) -> Self {
+        let environment = [
+            ("WINDLASS_RABBITMQ_CONF", configuration),
+            // How often timeouts are looked for; once a minute by default. The configuration file has no key for it.
+            ("RABBITMQ_SERVER_START_ARGS", "-rabbit channel_tick_interval 500"),
+        ];
+        Self::start("rabbitmq", &environment).await
+    }
+
+    /// Starts what `scripts/services` knows as `name`.
+    pub(crate) async fn start(name: &'static str, environment: &[(&'static str, &'static str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("servers");
-        let path = path.to_str().unwrap().to_owned();
-        let lines = services(&["up", "--dir", &path, "rabbitmq"], configuration).await;
-        let url = lines
-            .lines()
-            .find_map(|line| line.trim_start_matches("export ").strip_prefix("WINDLASS_TEST_RABBITMQ_URL="))
-            .map(|url| url.trim_matches(['"', '\'']).to_owned())
-            .unwrap_or_else(|| panic!("no URL in {lines:?}"));
-        Self { folder, url }
+        let mut server = Self { name, folder, url: String::new() };
+        let lines = server.tell("up", environment).await;
+        let variable = format!("WINDLASS_TEST_{}_URL='", name.to_uppercase());
+        let url = lines.split_once(&variable).and_then(|(_, rest)| rest.split_once('\''));
+        server.url = url.unwrap_or_else(|| panic!("no URL in {lines:?}")).0.to_owned();
+        server
     }
 
     /// Does `action` (`start`, `stop`, `kill`, `wipe`) to the server.
     pub(crate) async fn order(&self, action: &str) {
-        let path = self.path();
-        services(&[action, "rabbitmq", "--dir", path.to_str().unwrap()], "").await;
+        self.tell(action, &[]).await;
     }
 
-    fn path(&self) -> PathBuf {
-        self.folder.path().join("servers")
+    async fn tell(&self, action: &str, environment: &[(&'static str, &'static str)]) -> String {
+        let mut command = self.command(action);
+        command.arg(self.name).envs(environment.iter().copied()).stdin(Stdio::null());
+        let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn command(&self, action: &str) -> Command {
+        let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/services"));
+        command.arg(action).arg("--dir").arg(self.folder.path().join("servers"));
+        command
     }
 }
 
-impl Drop for Rabbit {
+impl Drop for Server {
     fn drop(&mut self) {
-        let _ = Command::new(services_script())
-            .args(["down", "--dir"])
-            .arg(self.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
+        let _ = self.command("down").stdout(Stdio::null()).stderr(Stdio::null()).status();
     }
-}
-
-async fn services(arguments: &[&str], configuration: &str) -> String {
-    let mut command = Command::new(services_script());
-    command.args(arguments).stdin(Stdio::null());
-    if !configuration.is_empty() {
-        command.env("WINDLASS_RABBITMQ_CONF", configuration);
-        // How often timeouts are looked for; once a minute by default. The configuration file has no key for it.
-        command.env("RABBITMQ_SERVER_START_ARGS", "-rabbit channel_tick_interval 500");
-    }
-    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn services_script() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/services")
 }
 
 /// Waits for a condition, as long as anyone would.
@@ -349,7 +365,7 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, condition: impl 
     }
 }
 
-fn server(variable: &str) -> String {
+pub(crate) fn server(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run the tests by scripts/test"))
 }
 
