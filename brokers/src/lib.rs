@@ -11,6 +11,8 @@ mod pubsub;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
 mod rota;
+#[cfg(feature = "sqs")]
+mod sqs;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -31,6 +33,7 @@ pub use moving::Moving;
 /// | `sqlite:path/to/broker.db` | a table in a file, for the processes of one machine | `sqlite` |
 /// | `amqp://user:password@host:5672/vhost`, `amqps://…` | RabbitMQ 3.10 or later | `rabbitmq` |
 /// | `pubsub://project-id`, `pubsub://project-id?endpoint=…&prefix=…` | Google Cloud Pub/Sub | `pubsub` |
+/// | `sqs://region?prefix=…&fifo=true&wait=20&endpoint=http://…` | Amazon SQS, and what speaks its language | `sqs` |
 ///
 /// The broker need not be up: the driver connects in the background, so that jobs are accepted meanwhile;
 /// [`Broker::ping`] tells how it goes.
@@ -50,6 +53,8 @@ pub async fn open(url: &str) -> Result<Arc<dyn Broker>, BrokerError> {
         "sqlite" => Ok(Arc::new(database::open_sqlite(url)?)),
         #[cfg(feature = "pubsub")]
         "pubsub" => Ok(Arc::new(pubsub::PubSub::open(url)?)),
+        #[cfg(feature = "sqs")]
+        "sqs" => Ok(Arc::new(sqs::Sqs::open(url).await?)),
         _ => Err(no_driver(scheme)),
     }
 }
@@ -59,6 +64,7 @@ const DRIVERS: &[(&[&str], &str, &str)] = &[
     (&["amqp", "amqps"], "RabbitMQ", "rabbitmq"),
     (&["postgres", "postgresql"], "Postgres", "postgres"),
     (&["pubsub"], "Google Cloud Pub/Sub", "pubsub"),
+    (&["sqs"], "Amazon SQS", "sqs"),
     (&["sqlite"], "SQLite", "sqlite"),
 ];
 

@@ -26,6 +26,12 @@ async fn pubsub() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sqs() {
+    let server = Server::start("sqs", &[]).await;
+    promises_hold(&server.url, Some(&server)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sqlite() {
     let folder = tempfile::tempdir().unwrap();
     promises_hold(&format!("sqlite:{}", folder.path().join("broker.db").display()), None).await;

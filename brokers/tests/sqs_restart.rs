@@ -1,0 +1,12 @@
+//! SQS killed, wiped and restarted under a running process, each time a server of the test's own: ElasticMQ with its
+//! messages in a database.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
+
+#[path = "support/server.rs"]
+mod server;
+
+use server::OwnServer;
+
+windlass_brokers::broker_outage_conformance!(
+    OwnServer::start("sqs", &[("WINDLASS_SQS_KEEPS_DATA", "true")]).await
+);
