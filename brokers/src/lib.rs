@@ -2,7 +2,11 @@
 //!
 //! A driver is done when it passes the `conformance` suite, unmodified.
 
+#[cfg(any(feature = "nats", feature = "redis"))]
+mod handle;
 mod memory;
+#[cfg(feature = "nats")]
+mod nats;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
 #[cfg(feature = "redis")]
@@ -24,6 +28,7 @@ pub use memory::Memory;
 /// |---|---|---|
 /// | `memory:` | lanes in this process, gone with it | |
 /// | `amqp://user:password@host:5672/vhost`, `amqps://…` | RabbitMQ 3.10 or later | `rabbitmq` |
+/// | `nats://user:password@host:4222`, `nats://token@host`, `tls://…` | NATS 2.9 or later, with JetStream | `nats` |
 /// | `redis://user:password@host:6379/0`, `rediss://…` | Redis 7.0 or later | `redis` |
 ///
 /// The broker need not be up: the driver connects in the background, so that jobs are accepted meanwhile;
@@ -38,6 +43,8 @@ pub async fn open(url: &str) -> Result<Arc<dyn Broker>, BrokerError> {
         "memory" => Ok(Arc::new(Memory::new())),
         #[cfg(feature = "rabbitmq")]
         "amqp" | "amqps" => Ok(Arc::new(rabbitmq::RabbitMq::open(url)?)),
+        #[cfg(feature = "nats")]
+        "nats" | "tls" => Ok(Arc::new(nats::Nats::open(url)?)),
         #[cfg(feature = "redis")]
         "redis" | "rediss" => Ok(Arc::new(redis::Redis::open(url)?)),
         _ => Err(no_driver(scheme)),

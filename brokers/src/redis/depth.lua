@@ -3,4 +3,5 @@ local all = redis.call('XLEN', KEYS[1])
 local held = redis.pcall('XPENDING', KEYS[1], ARGV[1])
 -- Without a group, nobody holds anything.
 if held.err then return all end
-return all - held[1]
+-- What is held may have been deleted by somebody else.
+return math.max(0, all - held[1])

@@ -4,15 +4,16 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::future::{BoxFuture, FutureExt, OptionFuture};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
-use windlass_core::{BrokerError, Delivery, DeliveryTag, Message};
+use windlass_core::{Delivery, DeliveryTag, Message};
 
 use super::DEADLINE;
 use super::entry::{Entry, Place};
 use super::group::Group;
 use super::link::Link;
+use super::problem::Problem;
+use crate::handle::{Answer, Desk, Request};
 use crate::rota::Rota;
 
 /// How long one blocking read lasts: not long, since without the right to end one early, parking waits for it.
@@ -26,18 +27,6 @@ const ABANDONED: Duration = Duration::from_secs(30);
 /// How often to ask again for the end of a read that had not begun when last asked.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 
-/// What a subscription asks of its task.
-pub(super) enum Request {
-    /// Take up to this many, and answer once there is one.
-    Receive(usize),
-    Acknowledge(Vec<DeliveryTag>),
-    Release(Vec<DeliveryTag>),
-    /// Stop taking, and say so: no answer comes after.
-    Park(oneshot::Sender<()>),
-}
-
-pub(super) type Answer = Result<Vec<Delivery>, BrokerError>;
-
 /// The task behind a subscription. It alone knows what the consumer holds, touches it while it is held, and outlives
 /// the subscription to give it back.
 pub(super) struct Intake {
@@ -49,7 +38,7 @@ pub(super) struct Intake {
     capacity: usize,
     /// What the subscription waits for.
     demand: Option<usize>,
-    reading: Option<BoxFuture<'static, Result<Taken, super::Problem>>>,
+    reading: Option<BoxFuture<'static, Result<Taken, Problem>>>,
     /// Which of the reader's connections was last searched for what got lost with the one before.
     recovered: u64,
     /// After a failure: when to read again.
@@ -91,17 +80,9 @@ impl Intake {
         }
     }
 
-    pub(super) fn group(&self) -> Arc<Group> {
-        Arc::clone(&self.group)
-    }
-
     /// Serves the subscription until it is dropped or the broker closed.
-    pub(super) async fn run(
-        mut self,
-        mut requests: mpsc::UnboundedReceiver<Request>,
-        answers: mpsc::UnboundedSender<Answer>,
-        closing: CancellationToken,
-    ) {
+    pub(super) async fn run(mut self, desk: Desk) {
+        let Desk { mut requests, answers, closing } = desk;
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -168,11 +149,7 @@ impl Intake {
         self.reading = Some(read.boxed());
     }
 
-    async fn answer(
-        &mut self,
-        taken: Result<Taken, super::Problem>,
-        answers: &mpsc::UnboundedSender<Answer>,
-    ) {
+    async fn answer(&mut self, taken: Result<Taken, Problem>, answers: &mpsc::UnboundedSender<Answer>) {
         let answer = match taken {
             Ok(Taken { entries, connection }) => {
                 self.recovered = connection;

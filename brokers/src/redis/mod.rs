@@ -27,7 +27,6 @@ mod intake;
 mod link;
 mod problem;
 mod publish;
-mod subscription;
 
 use std::fmt;
 use std::sync::Arc;
@@ -44,7 +43,8 @@ use group::Group;
 use intake::Intake;
 use link::Link;
 use problem::Problem;
-use subscription::RedisSubscription;
+
+use crate::handle::Handle;
 
 /// How long a call waits for the broker.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -101,8 +101,10 @@ impl Broker for Redis {
             _ => {}
         }
         let reader = Arc::new(Link::new(Arc::clone(&self.address), "read"));
+        let (handle, desk) = Handle::new(group.lanes.clone(), self.closing.clone());
         let intake = Intake::new(Arc::clone(&self.commands), reader, group, rota, capacity);
-        Ok(Box::new(RedisSubscription::start(intake, self.closing.clone(), &self.intakes)))
+        self.intakes.spawn(intake.run(desk));
+        Ok(Box::new(handle))
     }
 
     async fn depth(&self, lane: &Lane) -> Result<Option<u64>, BrokerError> {

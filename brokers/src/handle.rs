@@ -1,40 +1,56 @@
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use windlass_core::{BrokerError, Delivery, DeliveryTag, Subscription};
+use windlass_core::{BrokerError, Delivery, DeliveryTag, Lane, Subscription};
 
-use super::group::Group;
-use super::intake::{Answer, Intake, Request};
+/// What a subscription asks of its task.
+pub(crate) enum Request {
+    /// Take up to this many, and answer once there is one.
+    Receive(usize),
+    Acknowledge(Vec<DeliveryTag>),
+    Release(Vec<DeliveryTag>),
+    /// Stop taking, and say so: no answer comes after.
+    Park(oneshot::Sender<()>),
+}
 
-/// The worker's end of a subscription; its [`Intake`] does the work. Dropping it ends the intake.
-pub(super) struct RedisSubscription {
-    group: Arc<Group>,
+pub(crate) type Answer = Result<Vec<Delivery>, BrokerError>;
+
+/// The worker's end of a subscription whose work is done by a task, for drivers that must do something while nobody
+/// calls: tell the broker that what is held is in living hands. Dropping it ends the task.
+pub(crate) struct Handle {
+    lanes: Vec<Lane>,
     requests: mpsc::UnboundedSender<Request>,
     answers: mpsc::UnboundedReceiver<Answer>,
     /// Whether an answer is under way: a `receive` that was dropped leaves it to the next.
     asked: bool,
     /// Answered, and not handed out.
     ready: VecDeque<Delivery>,
+    /// Cancelled when the broker is closed, which ends the task as well.
     closing: CancellationToken,
 }
 
-impl RedisSubscription {
-    pub(super) fn start(intake: Intake, closing: CancellationToken, intakes: &TaskTracker) -> Self {
-        let (requests, to_intake) = mpsc::unbounded_channel();
-        let (from_intake, answers) = mpsc::unbounded_channel();
-        let group = intake.group();
-        intakes.spawn(intake.run(to_intake, from_intake, closing.clone()));
-        Self { group, requests, answers, asked: false, ready: VecDeque::new(), closing }
+/// The task's end.
+pub(crate) struct Desk {
+    /// Ends when the handle is dropped.
+    pub(crate) requests: mpsc::UnboundedReceiver<Request>,
+    pub(crate) answers: mpsc::UnboundedSender<Answer>,
+    pub(crate) closing: CancellationToken,
+}
+
+impl Handle {
+    pub(crate) fn new(lanes: Vec<Lane>, closing: CancellationToken) -> (Self, Desk) {
+        let (requests, to_task) = mpsc::unbounded_channel();
+        let (from_task, answers) = mpsc::unbounded_channel();
+        let desk = Desk { requests: to_task, answers: from_task, closing: closing.clone() };
+        (Self { lanes, requests, answers, asked: false, ready: VecDeque::new(), closing }, desk)
     }
 }
 
 #[async_trait]
-impl Subscription for RedisSubscription {
+impl Subscription for Handle {
     async fn receive(&mut self, max: usize) -> Result<Vec<Delivery>, BrokerError> {
         loop {
             if self.closing.is_cancelled() {
@@ -81,8 +97,8 @@ impl Subscription for RedisSubscription {
     }
 }
 
-impl fmt::Debug for RedisSubscription {
+impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisSubscription").field("lanes", &self.group.lanes).finish_non_exhaustive()
+        f.debug_struct("Subscription").field("lanes", &self.lanes).finish_non_exhaustive()
     }
 }
