@@ -160,6 +160,32 @@ async fn a_full_stream_is_waited_for() {
     broker.close().await;
 }
 
+/// A new server numbers its messages from 1 again: what was held from the old one must not settle them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tags_from_before_a_wipe_settle_nothing() {
+    let server = OwnServer::start("nats", &[]).await;
+    let (old, new) = (server.client().await, server.client().await);
+    let mut before = within("subscribe", old.subscribe(&[lane()], 1)).await.unwrap();
+    takes_again(&*old).await;
+    let held = within("a message", before.receive(1)).await.unwrap();
+    server.order(Order::Stop).await;
+    server.order(Order::Wipe).await;
+    server.order(Order::Start).await;
+    takes_again(&*new).await;
+    let mut after = within("subscribe", new.subscribe(&[lane()], 1)).await.unwrap();
+    let found = within("the new message", after.receive(1)).await.unwrap();
+    until("the connection", async || old.ping().await.is_ok()).await;
+    before.ack(&[held[0].tag]).await.unwrap();
+    // Done in turn, so the acknowledgement has had its effect, if any.
+    before.park().await.unwrap();
+    drop(after);
+    let mut again = within("subscribe", new.subscribe(&[lane()], 1)).await.unwrap();
+    let found_again = within("the new message again", again.receive(1)).await.unwrap();
+    assert_eq!(found_again[0].message, found[0].message);
+    old.close().await;
+    new.close().await;
+}
+
 /// Held messages can be settled after the server was killed, and what was on its way comes again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_held_survives_a_kill() {

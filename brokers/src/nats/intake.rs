@@ -24,7 +24,8 @@ use crate::rota::Rota;
 const WAIT: Duration = Duration::from_secs(2);
 /// The same when there is room for fewer messages than there are lanes, so that only some lanes can be waited on.
 const SHORT_WAIT: Duration = Duration::from_millis(100);
-/// A request for messages is always answered, if only to say that there are none. After this, there is no consumer.
+/// A request for messages is always answered, if only to say that there are none. After this, there is no consumer. Nor
+/// is it worth waiting longer for the server's word on what was settled.
 const SILENCE: Duration = Duration::from_secs(1);
 /// How often to say that what is held is in living hands: thrice before it is delivered to others.
 const BEAT: Duration = Duration::from_secs(10);
@@ -52,6 +53,8 @@ pub(super) struct Intake {
     last_pull: u64,
     /// Lanes known to exist.
     created: Vec<bool>,
+    /// Which stream that was.
+    stream: Option<String>,
     /// Taken and not answered, by lane.
     ready: Vec<VecDeque<Delivery>>,
     held: BTreeMap<u64, Held>,
@@ -99,6 +102,7 @@ impl Intake {
             pulls: lanes.iter().map(|_| None).collect(),
             last_pull: 0,
             created: vec![false; lanes.len()],
+            stream: None,
             ready: lanes.iter().map(|_| VecDeque::new()).collect(),
             lanes,
             held: BTreeMap::new(),
@@ -113,12 +117,19 @@ impl Intake {
         &self.lanes
     }
 
-    /// Sees to it that the lanes exist.
+    /// Sees to it that the lanes exist, asking once per connection.
     pub(super) async fn create_lanes(&mut self) -> Result<(), Problem> {
-        if self.created.iter().any(|created| !created) {
-            let missing = self.lanes.iter().zip(&self.created).filter(|(_, created)| !**created);
-            create(&self.link, missing.map(|(lane, _)| lane)).await?;
-            self.created.fill(true);
+        if self.created.iter().all(|created| *created) {
+            return Ok(());
+        }
+        let missing = self.lanes.iter().zip(&self.created).filter(|(_, created)| !**created);
+        let stream = Some(create(&self.link, missing.map(|(lane, _)| lane)).await?);
+        self.created.fill(true);
+        if std::mem::replace(&mut self.stream, stream.clone()).is_some_and(|before| Some(before) != stream) {
+            // What was held is gone with the old stream, and to settle it would settle the new one's messages, which are
+            // numbered from 1 again.
+            self.held.clear();
+            self.ready.iter_mut().for_each(VecDeque::clear);
         }
         Ok(())
     }
@@ -184,11 +195,12 @@ impl Intake {
         if deliveries.is_empty() { None } else { Some(Ok(deliveries)) }
     }
 
-    /// When to look again without anything having happened.
+    /// When to look again without anything having happened. What ends while nothing is wanted can wait.
     fn wake(&self) -> Option<Instant> {
+        self.demand?;
+        let now = (self.due && self.resume.is_none()).then(Instant::now);
         let deadlines = self.pulls.iter().flatten().map(|pull| pull.deadline);
-        // What is to be given up while parked can wait for the next demand.
-        deadlines.chain(self.resume).filter(|_| self.demand.is_some()).min()
+        deadlines.chain(self.resume).chain(now).min()
     }
 
     /// Takes up to `max` messages that are at hand, the most urgent first. Where there are none, waits on the lanes.
@@ -205,7 +217,7 @@ impl Intake {
                 self.finish(lane).await;
             }
         }
-        if self.ready.iter().any(|ready| !ready.is_empty()) {
+        if self.ready.iter().any(|ready| !ready.is_empty()) || self.created.contains(&false) {
             self.due = true;
             return Ok(());
         }
@@ -346,11 +358,11 @@ impl Intake {
                 self.due = true;
             }
             Request::Acknowledge(tags) => {
-                let settled = self.settle(&tags).into_iter().map(|held| held.settle).collect();
-                self.acknowledge(settled).await;
+                let settled = self.settle(&tags).await;
+                self.acknowledge(settled.into_iter().map(|held| held.settle).collect()).await;
             }
             Request::Release(tags) => {
-                let settled = self.settle(&tags);
+                let settled = self.settle(&tags).await;
                 self.give_back(settled).await;
             }
             Request::Park(parked) => {
@@ -361,9 +373,17 @@ impl Intake {
     }
 
     /// What is behind `tags`, which is held no longer. Tags that were settled before have nothing.
-    fn settle(&mut self, tags: &[DeliveryTag]) -> Vec<Held> {
+    async fn settle(&mut self, tags: &[DeliveryTag]) -> Vec<Held> {
         self.due = true;
-        tags.iter().filter_map(|tag| self.held.remove(&tag.0)).collect()
+        let sure = self.create_lanes().await;
+        let settled: Vec<Held> = tags.iter().filter_map(|tag| self.held.remove(&tag.0)).collect();
+        match sure {
+            Ok(()) => settled,
+            Err(problem) => {
+                tracing::debug!(?problem, "messages not settled; they come again");
+                Vec::new()
+            }
+        }
     }
 
     async fn park(&mut self) {
@@ -371,7 +391,7 @@ impl Intake {
         self.parked = true;
         let ready: Vec<DeliveryTag> =
             self.ready.iter_mut().flat_map(|ready| ready.drain(..)).map(|d| d.tag).collect();
-        let ready = self.settle(&ready);
+        let ready = self.settle(&ready).await;
         self.give_back(ready).await;
     }
 
@@ -383,8 +403,8 @@ impl Intake {
             let all = settled.into_iter().map(|settle| request(&client, settle, b"+ACK".to_vec()));
             join_all(all).await.into_iter().collect::<Result<Vec<_>, _>>()
         };
-        // Where nothing listens, the lane is gone, and its messages with it.
-        if let Err(problem) = self.link.run(acknowledge).await {
+        // Where nothing listens, the lane is gone, and its messages with it. Silence is for what was settled before.
+        if let Err(problem) = self.link.run_within(SILENCE, acknowledge).await {
             tracing::debug!(?problem, "messages not acknowledged; they come again");
         }
     }
@@ -406,6 +426,9 @@ impl Intake {
 
     async fn touch(&self) {
         let Ok(client) = self.link.client().await else { return };
+        if self.created.contains(&false) {
+            return;
+        }
         for held in self.held.values() {
             if client.publish(held.settle.clone(), Bytes::from_static(b"+WPI")).await.is_err() {
                 return;
@@ -413,14 +436,15 @@ impl Intake {
         }
     }
 
-    /// Gives back everything: also what pulls under way may yet bring.
+    /// Gives back everything: what is held at once, and then what pulls under way may yet bring.
     async fn end(mut self) {
         self.park().await;
+        let held: Vec<DeliveryTag> = self.held.keys().map(|tag| DeliveryTag(*tag)).collect();
+        let held = self.settle(&held).await;
+        self.give_back(held).await;
         for lane in 0..self.pulls.len() {
             self.finish(lane).await;
         }
-        let held = std::mem::take(&mut self.held).into_values().collect();
-        self.give_back(held).await;
     }
 }
 

@@ -31,14 +31,18 @@ fn consumer(lane: &Lane) -> String {
     format!("{}-{}", lane.queue.as_str().replace('.', "="), lane.priority as u8)
 }
 
-/// Sees to it that `lanes` exist.
-pub(super) async fn create(link: &Link, lanes: impl Iterator<Item = &Lane>) -> Result<(), Problem> {
-    match ask(link, &format!("STREAM.INFO.{STREAM}"), &Value::Null).await {
-        Ok(info) => check(&info["config"])?,
-        Err(error) if error.is(STREAM_NOT_FOUND) => create_stream(link).await?,
-        Err(error) => return Err(error.concerning(link, "the stream windlass")),
+/// Sees to it that `lanes` exist, and answers when the stream was created: what tells it from another of its name.
+pub(super) async fn create(link: &Link, lanes: impl Iterator<Item = &Lane>) -> Result<String, Problem> {
+    let about = async || ask(link, &format!("STREAM.INFO.{STREAM}"), &Value::Null).await;
+    let mut info = about().await;
+    if info.as_ref().is_err_and(|error| error.is(STREAM_NOT_FOUND)) {
+        create_stream(link).await?;
+        info = about().await;
     }
-    try_join_all(lanes.map(|lane| create_consumer(link, lane))).await.map(drop)
+    let info = info.map_err(|error| error.concerning(link, "the stream windlass"))?;
+    check(&info["config"])?;
+    try_join_all(lanes.map(|lane| create_consumer(link, lane))).await?;
+    Ok(info["created"].to_string())
 }
 
 /// Sees to it that the stream exists.

@@ -207,10 +207,9 @@ impl News {
 }
 
 async fn connect(address: &Arc<Address>, news: &Arc<News>) -> Result<Client, Problem> {
-    if address.tls() {
-        // The library takes the process's choice, and panics where there is none.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    }
+    // The library takes the process's choice, and panics where there is none. The server may ask for TLS whatever the
+    // URL says.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let (news_of, address_of) = (Arc::clone(news), Arc::clone(address));
     let options = ConnectOptions::new()
         .name(format!("windlass {}", std::process::id()))

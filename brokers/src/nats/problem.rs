@@ -38,12 +38,11 @@ impl Problem {
                 Self::login_refused(address)
             }
             _ if text.contains("invalid server operation") => Self::other_protocol(address),
-            _ if insecure && address.tls() => Self::Config {
+            _ if insecure => Self::Config {
                 problem: format!("broker_url: no secure connection to {address}: {text}"),
                 remedy: "check that the port speaks TLS and that its certificate is valid for the host"
                     .into(),
             },
-            _ if insecure => Self::other_protocol(address),
             _ => Self::Outage(format!("{address}: {text}")),
         }
     }

@@ -108,7 +108,7 @@ impl Link {
         let number = self.connections.load(Ordering::Relaxed) + 1;
         let opened = match timeout(CONNECT, open(&self.address, self.purpose, number)).await {
             Ok(opened) => opened,
-            Err(_) => Err(Problem::Outage(format!("{} did not answer within {CONNECT:?}", self.address))),
+            Err(_) => Err(Problem::silent(&self.address, CONNECT)),
         };
         match opened {
             Ok(connection) => {

@@ -43,10 +43,22 @@ impl Problem {
                         .into(),
             },
             _ => match Self::from(error) {
+                Self::Outage(text) if error.is_connection_dropped() && !error.is_connection_refusal() => {
+                    // What a port for TLS does, too, to those who speak without.
+                    let hint = if address.tls() { "" } else { "; does the port want TLS (rediss)?" };
+                    Self::Outage(format!("{address}: {text}{hint}"))
+                }
                 Self::Outage(text) => Self::Outage(format!("{address}: {text}")),
                 other => other,
             },
         }
+    }
+
+    /// No answer while connecting.
+    pub(super) fn silent(address: &Address, time: Duration) -> Self {
+        // What a port without TLS does, too, to those who speak it.
+        let hint = if address.tls() { "; does the port speak TLS?" } else { "" };
+        Self::Outage(format!("{address} did not answer within {time:?}{hint}"))
     }
 }
 
