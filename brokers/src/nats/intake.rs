@@ -16,6 +16,7 @@ use super::lane::{create, next_subject, subject};
 use super::link::{Link, State};
 use super::problem::Problem;
 use super::publish::publish_raw;
+use super::pulls::Pulls;
 use crate::handle::{Answer, Desk, Request};
 use crate::rota::Rota;
 
@@ -32,9 +33,6 @@ const BEAT: Duration = Duration::from_secs(10);
 
 /// The task behind a subscription. It alone knows what is held and what is asked for, speaks for what is held, and
 /// outlives the subscription to give it back.
-///
-/// There is at most one request for messages ("pull") under way for each lane. What it may yet bring counts against
-/// the capacity.
 pub(super) struct Intake {
     link: Arc<Link>,
     lanes: Vec<Lane>,
@@ -49,8 +47,7 @@ pub(super) struct Intake {
     /// While parked, what still comes goes back.
     parked: bool,
     inbox: Option<Inbox>,
-    pulls: Vec<Option<Pull>>,
-    last_pull: u64,
+    pulls: Pulls,
     /// Lanes known to exist.
     created: Vec<bool>,
     /// Which stream that was.
@@ -69,12 +66,6 @@ struct Inbox {
     client: Client,
     prefix: String,
     subscriber: Subscriber,
-}
-
-struct Pull {
-    number: u64,
-    left: usize,
-    deadline: Instant,
 }
 
 /// A message that is ready or handed out.
@@ -99,8 +90,7 @@ impl Intake {
             due: false,
             parked: false,
             inbox: None,
-            pulls: lanes.iter().map(|_| None).collect(),
-            last_pull: 0,
+            pulls: Pulls::new(lanes.len()),
             created: vec![false; lanes.len()],
             stream: None,
             ready: lanes.iter().map(|_| VecDeque::new()).collect(),
@@ -172,13 +162,7 @@ impl Intake {
     async fn advance(&mut self) -> Option<Answer> {
         let now = Instant::now();
         self.resume = self.resume.filter(|resume| *resume > now);
-        for lane in 0..self.pulls.len() {
-            if self.pulls[lane].as_ref().is_some_and(|pull| pull.deadline <= now) {
-                self.pulls[lane] = None;
-                self.created[lane] = false;
-                self.due = true;
-            }
-        }
+        self.give_up(now);
         let max = self.demand?;
         if self.due && self.resume.is_none() && self.ready.iter().all(VecDeque::is_empty) {
             self.due = false;
@@ -199,8 +183,7 @@ impl Intake {
     fn wake(&self) -> Option<Instant> {
         self.demand?;
         let now = (self.due && self.resume.is_none()).then(Instant::now);
-        let deadlines = self.pulls.iter().flatten().map(|pull| pull.deadline);
-        deadlines.chain(self.resume).chain(now).min()
+        [self.pulls.next_deadline(), self.resume, now].into_iter().flatten().min()
     }
 
     /// Takes up to `max` messages that are at hand, the most urgent first. Where there are none, waits on the lanes.
@@ -212,7 +195,7 @@ impl Intake {
             let ready: usize = self.ready.iter().map(VecDeque::len).sum();
             let count = self.room().min(max.saturating_sub(ready));
             // A lane that is waited on is empty.
-            if count > 0 && self.pulls[lane].is_none() {
+            if count > 0 && self.pulls.deadline(lane).is_none() {
                 self.pull(lane, count, None).await?;
                 self.finish(lane).await;
             }
@@ -221,7 +204,8 @@ impl Intake {
             self.due = true;
             return Ok(());
         }
-        let idle: Vec<usize> = order.into_iter().filter(|&lane| self.pulls[lane].is_none()).collect();
+        let idle: Vec<usize> =
+            order.into_iter().filter(|&lane| self.pulls.deadline(lane).is_none()).collect();
         let room = self.room();
         let wait = if idle.len() <= room { WAIT } else { SHORT_WAIT };
         let count = (room.min(max) / idle.len().max(1)).max(1);
@@ -245,38 +229,38 @@ impl Intake {
     /// Asks for messages of a lane: those at hand, or where there are none and `wait` is given, the next to come.
     async fn pull(&mut self, lane: usize, count: usize, wait: Option<Duration>) -> Result<(), Problem> {
         let Some(inbox) = &self.inbox else { return Ok(()) };
-        self.last_pull += 1;
+        let deadline = Instant::now() + wait.unwrap_or_default() + SILENCE;
+        let reply = format!("{}.{}", inbox.prefix, self.pulls.start(lane, count, deadline));
         let mut pull = json!({ "batch": count, "no_wait": true });
         if let Some(wait) = wait {
             pull["expires"] = (wait.as_nanos() as u64).into();
         }
-        let reply = format!("{}.{lane}.{}", inbox.prefix, self.last_pull);
         let pull = pull.to_string().into();
         let asked = inbox.client.publish_with_reply(next_subject(&self.lanes[lane]), reply, pull).await;
-        asked.map_err(|error| Problem::Outage(error.to_string()))?;
-        let deadline = Instant::now() + wait.unwrap_or_default() + SILENCE;
-        self.pulls[lane] = Some(Pull { number: self.last_pull, left: count, deadline });
-        Ok(())
+        asked.map_err(|error| Problem::Outage(error.to_string()))
     }
 
     /// Sees a lane's pull to its end.
     async fn finish(&mut self, lane: usize) {
-        while let Some(pull) = &self.pulls[lane] {
-            match timeout_at(pull.deadline, next(&mut self.inbox)).await {
+        while let Some(deadline) = self.pulls.deadline(lane) {
+            match timeout_at(deadline, next(&mut self.inbox)).await {
                 Ok(Some(frame)) => self.arrived(frame).await,
                 Ok(None) => return,
-                Err(_) => {
-                    self.pulls[lane] = None;
-                    self.created[lane] = false;
-                    self.due = true;
-                }
+                Err(_) => self.give_up(deadline),
             }
         }
     }
 
+    /// Gives up pulls that the server does not know of, since it would have answered.
+    fn give_up(&mut self, now: Instant) {
+        for lane in self.pulls.give_up(now) {
+            self.created[lane] = false;
+            self.due = true;
+        }
+    }
+
     fn room(&self) -> usize {
-        let asked_for: usize = self.pulls.iter().flatten().map(|pull| pull.left).sum();
-        self.capacity.saturating_sub(self.held.len() + asked_for)
+        self.capacity.saturating_sub(self.held.len() + self.pulls.outstanding())
     }
 
     /// Deals with what has come into the inbox: a message, or the end of a pull.
@@ -288,13 +272,7 @@ impl Intake {
         let (Some(&lane), Some(settle)) = (self.places.get(frame.subject.as_str()), frame.reply) else {
             return;
         };
-        if let Some(pull) = &mut self.pulls[lane] {
-            pull.left = pull.left.saturating_sub(1);
-            if pull.left == 0 {
-                self.pulls[lane] = None;
-                self.due = true;
-            }
-        }
+        self.due |= self.pulls.came(lane);
         self.delays = delays();
         let held = Held { lane, settle: settle.to_string(), payload: frame.payload };
         match Message::decode(&held.payload) {
@@ -315,14 +293,7 @@ impl Intake {
     }
 
     fn pull_ended(&mut self, frame: &Frame, status: u16) {
-        let mut parts = frame.subject.rsplit('.');
-        let number = parts.next().and_then(|number| number.parse::<u64>().ok());
-        let Some(lane) = parts.next().and_then(|lane| lane.parse::<usize>().ok()) else { return };
-        let Some(pull) = self.pulls.get(lane).and_then(Option::as_ref) else { return };
-        if Some(pull.number) != number {
-            return;
-        }
-        self.pulls[lane] = None;
+        let Some(lane) = self.pulls.ended(&frame.subject) else { return };
         self.due = true;
         // No messages, or no more in time.
         if !matches!(status, 404 | 408) {
@@ -342,7 +313,7 @@ impl Intake {
 
     fn link_changed(&mut self, state: &State) {
         // The server forgets what a lost connection asked for; a new one may lead to an emptied server.
-        self.pulls.iter_mut().for_each(|pull| *pull = None);
+        self.pulls.clear();
         self.created.fill(false);
         self.due = true;
         if matches!(state, State::Up(_)) {
@@ -442,7 +413,7 @@ impl Intake {
         let held: Vec<DeliveryTag> = self.held.keys().map(|tag| DeliveryTag(*tag)).collect();
         let held = self.settle(&held).await;
         self.give_back(held).await;
-        for lane in 0..self.pulls.len() {
+        for lane in 0..self.lanes.len() {
             self.finish(lane).await;
         }
     }

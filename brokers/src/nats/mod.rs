@@ -27,6 +27,7 @@ mod lane;
 mod link;
 mod problem;
 mod publish;
+mod pulls;
 
 use std::fmt;
 use std::sync::Arc;
