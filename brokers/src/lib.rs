@@ -4,12 +4,18 @@
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod database;
+#[cfg(any(feature = "nats", feature = "redis"))]
+mod handle;
 mod memory;
 mod moving;
+#[cfg(feature = "nats")]
+mod nats;
 #[cfg(feature = "pubsub")]
 mod pubsub;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
+#[cfg(feature = "redis")]
+mod redis;
 mod rota;
 #[cfg(feature = "sqs")]
 mod sqs;
@@ -34,6 +40,8 @@ pub use moving::Moving;
 /// | `amqp://user:password@host:5672/vhost`, `amqps://…` | RabbitMQ 3.10 or later | `rabbitmq` |
 /// | `pubsub://project-id`, `pubsub://project-id?endpoint=…&prefix=…` | Google Cloud Pub/Sub | `pubsub` |
 /// | `sqs://region?prefix=…&fifo=true&wait=20&endpoint=http://…` | Amazon SQS, and what speaks its language | `sqs` |
+/// | `nats://user:password@host:4222`, `nats://token@host`, `tls://…` | NATS 2.9 or later, with JetStream | `nats` |
+/// | `redis://user:password@host:6379/0`, `rediss://…` | Redis 7.0 or later | `redis` |
 ///
 /// The broker need not be up: the driver connects in the background, so that jobs are accepted meanwhile;
 /// [`Broker::ping`] tells how it goes.
@@ -55,6 +63,10 @@ pub async fn open(url: &str) -> Result<Arc<dyn Broker>, BrokerError> {
         "pubsub" => Ok(Arc::new(pubsub::PubSub::open(url)?)),
         #[cfg(feature = "sqs")]
         "sqs" => Ok(Arc::new(sqs::Sqs::open(url).await?)),
+        #[cfg(feature = "nats")]
+        "nats" | "tls" => Ok(Arc::new(nats::Nats::open(url)?)),
+        #[cfg(feature = "redis")]
+        "redis" | "rediss" => Ok(Arc::new(redis::Redis::open(url)?)),
         _ => Err(no_driver(scheme)),
     }
 }
@@ -62,8 +74,10 @@ pub async fn open(url: &str) -> Result<Arc<dyn Broker>, BrokerError> {
 /// Every driver but the one that is always there: its schemes, its name, its cargo feature.
 const DRIVERS: &[(&[&str], &str, &str)] = &[
     (&["amqp", "amqps"], "RabbitMQ", "rabbitmq"),
+    (&["nats", "tls"], "NATS", "nats"),
     (&["postgres", "postgresql"], "Postgres", "postgres"),
     (&["pubsub"], "Google Cloud Pub/Sub", "pubsub"),
+    (&["redis", "rediss"], "Redis", "redis"),
     (&["sqs"], "Amazon SQS", "sqs"),
     (&["sqlite"], "SQLite", "sqlite"),
 ];

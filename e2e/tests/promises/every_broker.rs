@@ -32,6 +32,18 @@ async fn sqs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn redis() {
+    let server = Server::start("redis", &[]).await;
+    promises_hold(&server.url, Some(&server)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nats() {
+    let server = Server::start("nats", &[]).await;
+    promises_hold(&server.url, Some(&server)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sqlite() {
     let folder = tempfile::tempdir().unwrap();
     promises_hold(&format!("sqlite:{}", folder.path().join("broker.db").display()), None).await;
