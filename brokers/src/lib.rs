@@ -2,6 +2,8 @@
 //!
 //! A driver is done when it passes the `conformance` suite, unmodified.
 
+#[cfg(feature = "kafka")]
+mod kafka;
 mod memory;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
@@ -22,6 +24,7 @@ pub use memory::Memory;
 /// |---|---|---|
 /// | `memory:` | lanes in this process, gone with it | |
 /// | `amqp://user:password@host:5672/vhost`, `amqps://…` | RabbitMQ 3.10 or later | `rabbitmq` |
+/// | `kafka://host:9092,host2:9092?name=value`, `kafka://user:password@…` | Kafka 2.4 or later | `kafka` |
 ///
 /// The broker need not be up: the driver connects in the background, so that jobs are accepted meanwhile;
 /// [`Broker::ping`] tells how it goes.
@@ -35,12 +38,15 @@ pub async fn open(url: &str) -> Result<Arc<dyn Broker>, BrokerError> {
         "memory" => Ok(Arc::new(Memory::new())),
         #[cfg(feature = "rabbitmq")]
         "amqp" | "amqps" => Ok(Arc::new(rabbitmq::RabbitMq::open(url)?)),
+        #[cfg(feature = "kafka")]
+        "kafka" => Ok(Arc::new(kafka::Kafka::open(url)?)),
         _ => Err(no_driver(scheme)),
     }
 }
 
 /// Every driver but the one that is always there: its schemes, its name, its cargo feature.
-const DRIVERS: &[(&[&str], &str, &str)] = &[(&["amqp", "amqps"], "RabbitMQ", "rabbitmq")];
+const DRIVERS: &[(&[&str], &str, &str)] =
+    &[(&["amqp", "amqps"], "RabbitMQ", "rabbitmq"), (&["kafka"], "Kafka", "kafka")];
 
 fn no_driver(scheme: &str) -> BrokerError {
     if let Some((_, name, feature)) = DRIVERS.iter().find(|(schemes, ..)| schemes.contains(&scheme)) {

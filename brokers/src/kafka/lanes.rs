@@ -1,0 +1,294 @@
+//! Lanes as topics under the lanes' names: made, measured, deleted.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::time::{Instant, timeout};
+use windlass_core::{Lane, QueueName};
+
+use super::DEADLINE;
+use super::address::Address;
+use super::aside::Aside;
+use super::health::{Health, Watched};
+use super::problem::Problem;
+
+/// Never joins the group it is for.
+type Observer = Arc<Aside<BaseConsumer<Watched>>>;
+
+pub(super) struct Lanes {
+    address: Arc<Address>,
+    health: Arc<Health>,
+    /// Lanes known to exist. The lock is never held across an await.
+    known: Mutex<HashSet<Lane>>,
+    /// One for each queue whose depth was asked for, since a client is bound to its group, and one without group.
+    observers: Mutex<HashMap<Option<QueueName>, Observer>>,
+}
+
+/// The offsets of one partition.
+pub(super) struct Extent {
+    pub(super) partition: i32,
+    /// All messages below are settled.
+    pub(super) committed: i64,
+    pub(super) end: i64,
+}
+
+impl Lanes {
+    pub(super) fn new(address: Arc<Address>, health: Arc<Health>) -> Self {
+        Self { address, health, known: Mutex::default(), observers: Mutex::default() }
+    }
+
+    /// Sees to it that `lanes` exist, asking the brokers once for each. Answers with those that do not, and why.
+    pub(super) async fn ensure(&self, lanes: &[Lane]) -> HashMap<Lane, Problem> {
+        let missing: Vec<Lane> = {
+            let known = self.known();
+            lanes.iter().filter(|lane| !known.contains(*lane)).cloned().collect()
+        };
+        if missing.is_empty() {
+            return HashMap::new();
+        }
+        let failed = match self.create(&missing).await {
+            Ok(failed) => failed,
+            Err(problem) => missing.iter().map(|lane| (lane.clone(), problem.clone())).collect(),
+        };
+        self.known().extend(missing.into_iter().filter(|lane| !failed.contains_key(lane)));
+        failed
+    }
+
+    /// Notes that `lane` is gone.
+    pub(super) fn forget(&self, lane: &Lane) {
+        self.known().remove(lane);
+    }
+
+    async fn create(&self, lanes: &[Lane]) -> Result<HashMap<Lane, Problem>, Problem> {
+        let names: Vec<String> = lanes.iter().map(ToString::to_string).collect();
+        let replication = || TopicReplication::Fixed(self.address.replication);
+        let topics: Vec<_> =
+            names.iter().map(|name| NewTopic::new(name, self.address.partitions, replication())).collect();
+        let admin = self.admin()?;
+        let created = self.answer(admin.create_topics(&topics, &options())).await?;
+        let mut failed = HashMap::new();
+        for (lane, result) in lanes.iter().zip(created) {
+            match result {
+                Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
+                // Topics may be made by somebody else for a user who may not.
+                Err((name, Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed))
+                    if self.exists(&name).await => {}
+                Err((name, code)) => {
+                    failed.insert(lane.clone(), self.health.failure(code, &format!("the topic {name}")));
+                }
+            }
+        }
+        Ok(failed)
+    }
+
+    async fn exists(&self, name: &str) -> bool {
+        let name = name.to_owned();
+        let partitions = self.observe(None, move |observer, until| partitions(observer, &name, until)).await;
+        partitions.is_ok_and(|partitions| !partitions.is_empty())
+    }
+
+    /// Where each partition of `lane` begins to wait, and ends.
+    pub(super) async fn extents(&self, lane: &Lane) -> Result<Vec<Extent>, Problem> {
+        let name = lane.to_string();
+        self.observe(Some(&lane.queue), move |observer, until| {
+            let partitions = partitions(observer, &name, until)?;
+            if partitions.is_empty() {
+                return Ok(Vec::new());
+            }
+            let list = |offset| {
+                let mut list = TopicPartitionList::new();
+                for &partition in &partitions {
+                    list.add_partition_offset(&name, partition, offset)?;
+                }
+                Ok::<_, KafkaError>(list)
+            };
+            let committed = observer.committed_offsets(list(Offset::Invalid)?, left(until))?;
+            // Asked for by the time "end" and the time "beginning".
+            let ends = observer.offsets_for_times(list(Offset::End)?, left(until))?;
+            let starts = observer.offsets_for_times(list(Offset::Beginning)?, left(until))?;
+            let find = |list: &TopicPartitionList, partition| match list.find_partition(&name, partition) {
+                Some(element) => element.error().map(|()| element.offset().to_raw().unwrap_or(0).max(0)),
+                None => Ok(0),
+            };
+            let extent = |&partition: &i32| {
+                // Messages before the start have been deleted.
+                let committed = find(&committed, partition)?.max(find(&starts, partition)?);
+                Ok(Extent { partition, committed, end: find(&ends, partition)? })
+            };
+            partitions.iter().map(extent).collect()
+        })
+        .await
+    }
+
+    /// Deletes the topics of `lanes`.
+    ///
+    /// Those of a queue that somebody subscribes to are emptied instead: a member of the group goes on from the
+    /// offset it has reached, and in a topic made anew there would be other messages before it, which it would skip
+    /// and commit as settled. In an emptied topic the offsets go on.
+    pub(super) async fn delete(&self, lanes: &[Lane]) -> Result<(), Problem> {
+        let mut unused: Vec<String> = Vec::new();
+        let mut used: Vec<(String, Vec<i32>)> = Vec::new();
+        for lane in lanes {
+            let name = lane.to_string();
+            let look = move |observer: &BaseConsumer<Watched>, until| {
+                let partitions = partitions(observer, &name, until)?;
+                let forgotten = partitions.is_empty() || forget_offsets(observer, &name, &partitions)?;
+                Ok((name, partitions, forgotten))
+            };
+            match self.observe(Some(&lane.queue), look).await? {
+                (_, partitions, _) if partitions.is_empty() => {}
+                (name, _, true) => unused.push(name),
+                (name, partitions, false) => used.push((name, partitions)),
+            }
+            self.forget(lane);
+        }
+        if !unused.is_empty() {
+            let names: Vec<&str> = unused.iter().map(String::as_str).collect();
+            let admin = self.admin()?;
+            for result in self.answer(admin.delete_topics(&names, &options())).await? {
+                match result {
+                    Ok(_) | Err((_, Code::UnknownTopicOrPartition)) => {}
+                    Err((name, code)) => return Err(self.health.failure(code, &format!("the topic {name}"))),
+                }
+            }
+        }
+        if !used.is_empty() {
+            let mut list = TopicPartitionList::new();
+            for (name, partition) in used.iter().flat_map(|(name, all)| all.iter().map(move |p| (name, *p))) {
+                list.add_partition_offset(name, partition, Offset::End)
+                    .map_err(|error| self.explain(&error))?;
+            }
+            let admin = self.admin()?;
+            let emptied = self.answer(admin.delete_records(&list, &options())).await?;
+            for element in emptied.elements() {
+                element.error().map_err(|error| self.explain(&error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a broker answers.
+    pub(super) async fn ping(&self) -> Result<(), Problem> {
+        // A topic that need not exist: without a name the answer would list all of them.
+        self.observe(None, |observer, until| observer.fetch_metadata(Some("windlass"), left(until)).map(drop))
+            .await
+    }
+
+    /// Runs a call that blocks, on a thread for such, with the observer of `queue`.
+    async fn observe<T: Send + 'static>(
+        &self,
+        queue: Option<&QueueName>,
+        call: impl FnOnce(&BaseConsumer<Watched>, Instant) -> KafkaResult<T> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let observer = self.observer(queue)?;
+        let until = Instant::now() + DEADLINE;
+        let called = tokio::task::spawn_blocking(move || {
+            let result = call(&observer, until);
+            // Its events are of no use beyond the note that is taken of them, but they would pile up.
+            for _ in 0..100 {
+                observer.poll(Duration::ZERO);
+            }
+            result
+        });
+        match timeout(DEADLINE, called).await {
+            Ok(Ok(Ok(value))) => {
+                self.health.clear();
+                Ok(value)
+            }
+            Ok(Ok(Err(error))) => Err(self.explain(&error)),
+            Ok(Err(_)) => Err(Problem::Outage("a call to the library has failed".into())),
+            Err(_) => Err(self.health.explain(Problem::Late)),
+        }
+    }
+
+    fn observer(&self, queue: Option<&QueueName>) -> Result<Observer, Problem> {
+        let mut observers = self.observers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(observer) = observers.get(&queue.cloned()) {
+            return Ok(Arc::clone(observer));
+        }
+        let config = queue.map_or_else(|| self.address.plain(), |queue| self.address.observer(queue));
+        let made = config.create_with_context(Watched(Arc::clone(&self.health)));
+        let observer = Arc::new(Aside::new(made.map_err(|error| Problem::making(&error))?));
+        observers.insert(queue.cloned(), Arc::clone(&observer));
+        Ok(observer)
+    }
+
+    /// A client for one request: they are rare.
+    fn admin(&self) -> Result<Aside<AdminClient<Watched>>, Problem> {
+        let made = self.address.plain().create_with_context(Watched(Arc::clone(&self.health)));
+        made.map(Aside::new).map_err(|error| Problem::making(&error))
+    }
+
+    async fn answer<T>(&self, request: impl Future<Output = KafkaResult<T>>) -> Result<T, Problem> {
+        match timeout(DEADLINE, request).await {
+            Ok(Ok(answer)) => {
+                self.health.clear();
+                Ok(answer)
+            }
+            Ok(Err(error)) => Err(self.explain(&error)),
+            Err(_) => Err(self.health.explain(Problem::Late)),
+        }
+    }
+
+    fn explain(&self, error: &KafkaError) -> Problem {
+        let code = match error {
+            KafkaError::AdminOp(code) => Some(*code),
+            error => error.rdkafka_error_code(),
+        };
+        match code {
+            Some(code) => self.health.failure(code, "the brokers"),
+            None => self.health.explain(Problem::Outage(error.to_string())),
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashSet<Lane>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends all clients.
+    pub(super) fn close(&self) {
+        self.observers.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// The partitions of a topic, none if there is no such topic.
+fn partitions(observer: &BaseConsumer<Watched>, name: &str, until: Instant) -> KafkaResult<Vec<i32>> {
+    let metadata = observer.fetch_metadata(Some(name), left(until))?;
+    let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else {
+        return Ok(Vec::new());
+    };
+    match topic.error().map(Code::from) {
+        None => Ok(topic.partitions().iter().map(|partition| partition.id()).collect()),
+        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => Ok(Vec::new()),
+        Some(code) => Err(KafkaError::MetadataFetch(code)),
+    }
+}
+
+/// Takes back what the group has committed, lest a topic made anew be read from there. `false` if the group has
+/// members: only they may commit then.
+fn forget_offsets(observer: &BaseConsumer<Watched>, name: &str, partitions: &[i32]) -> KafkaResult<bool> {
+    let mut list = TopicPartitionList::new();
+    for &partition in partitions {
+        list.add_partition_offset(name, partition, Offset::Offset(0))?;
+    }
+    match observer.commit(&list, CommitMode::Sync) {
+        Ok(()) => Ok(true),
+        Err(KafkaError::ConsumerCommit(
+            Code::UnknownMemberId | Code::IllegalGeneration | Code::RebalanceInProgress,
+        )) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(DEADLINE)).operation_timeout(Some(DEADLINE))
+}
+
+fn left(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now())
+}

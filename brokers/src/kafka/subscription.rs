@@ -1,0 +1,180 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::{BoxFuture, FutureExt, pending};
+use tokio::time::{sleep, timeout};
+use windlass_core::{BrokerError, Delivery, DeliveryTag, Lane, QueueName, Subscription};
+
+use super::address::Address;
+use super::health::Health;
+use super::intake::Intake;
+use super::lanes::Lanes;
+use super::member::Membership;
+use super::problem::Problem;
+use super::publish::Publisher;
+use crate::rota::Rota;
+
+/// How long [`KafkaSubscription::joined`] waits: an idle group takes a member in within milliseconds.
+const JOIN: Duration = Duration::from_secs(2);
+/// The pause between attempts to make lanes that are missing.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// A consumer for each queue among the lanes.
+pub(super) struct KafkaSubscription {
+    intake: Arc<Intake>,
+    rota: Rota,
+    members: Vec<Membership>,
+    lanes: Arc<Lanes>,
+    publisher: Arc<Publisher>,
+    parked: bool,
+    /// Makes missing lanes; kept here, so that a dropped `receive` does not undo what was done.
+    mending: Option<BoxFuture<'static, Result<(), Problem>>>,
+}
+
+impl KafkaSubscription {
+    /// Begins to join the groups of the intake's lanes, which `rota` is over.
+    pub(super) fn start(
+        address: &Address,
+        health: &Arc<Health>,
+        intake: Arc<Intake>,
+        rota: Rota,
+        lanes: Arc<Lanes>,
+        publisher: Arc<Publisher>,
+    ) -> Result<Self, Problem> {
+        let mut queues: BTreeMap<QueueName, Vec<Lane>> = BTreeMap::new();
+        for lane in &intake.lanes {
+            queues.entry(lane.queue.clone()).or_default().push(lane.clone());
+        }
+        let mut subscription =
+            Self { intake, rota, members: Vec::new(), lanes, publisher, parked: false, mending: None };
+        for (queue, lanes) in queues {
+            subscription.members.push(Membership::start(
+                address,
+                health,
+                &subscription.intake,
+                &queue,
+                &lanes,
+            )?);
+        }
+        Ok(subscription)
+    }
+
+    /// Waits a little until the groups have given out their partitions, so that the first messages come in order.
+    /// An error says that this cannot be.
+    pub(super) async fn joined(&mut self) -> Result<(), Problem> {
+        let joined = async {
+            loop {
+                if let Some(problem) = self.intake.config_problem() {
+                    return Err(problem);
+                }
+                if self.intake.assignments() >= self.members.len() {
+                    return Ok(());
+                }
+                self.intake.wake.notified().await;
+            }
+        };
+        timeout(JOIN, joined).await.unwrap_or(Ok(()))
+    }
+
+    fn mend(&mut self) {
+        let (lanes, intake) = (Arc::clone(&self.lanes), Arc::clone(&self.intake));
+        let mend = async move {
+            intake.lanes.iter().for_each(|lane| lanes.forget(lane));
+            match lanes.ensure(&intake.lanes).await.into_values().next() {
+                None => Ok(()),
+                Some(problem) => {
+                    sleep(PAUSE).await;
+                    intake.note_missing();
+                    Err(problem)
+                }
+            }
+        };
+        self.mending = Some(mend.boxed());
+    }
+}
+
+#[async_trait]
+impl Subscription for KafkaSubscription {
+    async fn receive(&mut self, max: usize) -> Result<Vec<Delivery>, BrokerError> {
+        if max == 0 {
+            return Ok(Vec::new());
+        }
+        if std::mem::take(&mut self.parked) {
+            self.members.iter().for_each(Membership::take_up);
+        }
+        loop {
+            // Cancel-safe: what is taken is answered at once.
+            let deliveries = self.intake.take(max, &mut self.rota)?;
+            if !deliveries.is_empty() {
+                return Ok(deliveries);
+            }
+            if self.mending.is_none() && self.intake.take_missing() {
+                self.mend();
+            }
+            let mending = async {
+                match &mut self.mending {
+                    Some(mending) => mending.await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                // A wake-up between the look and this wait is kept by the Notify.
+                () = self.intake.wake.notified() => {}
+                mended = mending => {
+                    self.mending = None;
+                    mended?;
+                    // Anew, so that the consumers look for their topics now and not at some later time.
+                    self.members.iter().for_each(Membership::stop);
+                    self.members.iter().for_each(Membership::take_up);
+                }
+            }
+        }
+    }
+
+    async fn ack(&mut self, tags: &[DeliveryTag]) -> Result<(), BrokerError> {
+        self.intake.settle(tags.iter().copied());
+        Ok(())
+    }
+
+    async fn release(&mut self, tags: &[DeliveryTag]) -> Result<(), BrokerError> {
+        // Kafka cannot give one message back: it is published anew, and the old one is settled.
+        let (tags, messages): (Vec<_>, Vec<_>) = self.intake.messages(tags).into_iter().unzip();
+        if messages.is_empty() || self.intake.ended() {
+            return Ok(());
+        }
+        let mut failed = None;
+        let answers = self.publisher.publish(&messages).await;
+        let done = tags.into_iter().zip(answers).filter_map(|(tag, answer)| match answer {
+            Ok(()) => Some(tag),
+            Err(error) => {
+                failed = Some(error);
+                None
+            }
+        });
+        let done: Vec<DeliveryTag> = done.collect();
+        self.intake.settle(done);
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn park(&mut self) -> Result<(), BrokerError> {
+        // The only way to let others have what waits in its partitions.
+        self.members.iter().for_each(Membership::stop);
+        self.parked = true;
+        Ok(())
+    }
+}
+
+impl Drop for KafkaSubscription {
+    fn drop(&mut self) {
+        self.intake.end(false);
+    }
+}
+
+impl fmt::Debug for KafkaSubscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaSubscription").field("lanes", &self.intake.lanes).finish_non_exhaustive()
+    }
+}
