@@ -2,7 +2,10 @@ use std::fmt;
 
 use percent_encoding::percent_decode_str;
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 use windlass_core::{BrokerError, QueueName};
+
+use super::health::LIBRARY;
 
 /// Partitions of a lane that this driver makes: the most subscriptions that can share it.
 const PARTITIONS: i32 = 12;
@@ -105,7 +108,7 @@ impl Address {
 
     /// For whatever neither publishes nor subscribes.
     pub(super) fn plain(&self) -> ClientConfig {
-        self.with(&[("log_level", "2")])
+        self.with(&[])
     }
 
     pub(super) fn producer(&self) -> ClientConfig {
@@ -138,6 +141,7 @@ impl Address {
             ("max.poll.interval.ms", "30000"),
             // Lanes deleted or made by others are noticed at the latest then.
             ("topic.metadata.refresh.interval.ms", "10000"),
+            ("topic.metadata.propagation.max.ms", "1000"),
             // What is fetched ahead: references are small, and a partition has one reader anyway.
             ("queued.min.messages", "1000"),
             ("queued.max.messages.kbytes", "1024"),
@@ -152,6 +156,9 @@ impl Address {
             .set("enable.auto.commit", "true")
             // Stored are the offsets below which all is settled, by the driver.
             .set("enable.auto.offset.store", "false");
+        // The one line by which `Member` learns that a topic was made anew.
+        let debug = config.get("debug").map_or_else(|| "metadata".into(), |more| format!("{more},metadata"));
+        config.set("debug", debug).set_log_level(RDKafkaLogLevel::Debug);
         config
     }
 
@@ -164,6 +171,9 @@ impl Address {
             .set("reconnect.backoff.max.ms", "1000")
             .set("socket.connection.setup.timeout.ms", "5000")
             .set("socket.keepalive.enable", "true");
+        // Lines that nobody reads need not be made.
+        let lines = tracing::enabled!(target: LIBRARY, tracing::Level::DEBUG);
+        config.set_log_level(if lines { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Emerg });
         for (name, value) in defaults {
             config.set(*name, *value);
         }

@@ -11,6 +11,9 @@ use super::problem::Problem;
 /// For how long an event explains the failures after it. Clients try to connect at least once a second.
 const FRESH: Duration = Duration::from_secs(5);
 
+/// The target of the library's own lines.
+pub(super) const LIBRARY: &str = "librdkafka";
+
 /// What ails the connections to the brokers. Calls fail with no more than "timed out"; the reason comes apart from
 /// them, as an event on whichever thread serves the client, hence the lock.
 pub(super) struct Health {
@@ -79,5 +82,5 @@ impl rdkafka::consumer::ConsumerContext for Watched {}
 
 /// The library's own lines are details: what matters to an operator comes as an error of a call.
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, text: &str) {
-    tracing::debug!(target: "librdkafka", ?level, facility, "{text}");
+    tracing::debug!(target: LIBRARY, ?level, facility, "{text}");
 }

@@ -32,6 +32,8 @@ pub(super) struct Intake {
     problem: Mutex<Option<Problem>>,
     /// A topic is not there.
     missing: AtomicBool,
+    /// A topic is another than the one that a consumer knows.
+    outdated: AtomicBool,
     /// Something was settled.
     settled: Condvar,
     /// Those on their way out of their groups.
@@ -75,6 +77,12 @@ struct Partition {
     leaving: bool,
 }
 
+impl Partition {
+    fn is(&self, number: i32, consumer: &Weak<BaseConsumer<Member>>) -> bool {
+        self.number == number && self.consumer.ptr_eq(consumer)
+    }
+}
+
 impl Intake {
     pub(super) fn new(lanes: Vec<Lane>, capacity: usize, leaving: TaskTracker) -> Arc<Self> {
         let state = State { assigned: lanes.iter().map(|_| Vec::new()).collect(), ..State::default() };
@@ -85,6 +93,7 @@ impl Intake {
             state: Mutex::new(state),
             problem: Mutex::default(),
             missing: AtomicBool::new(false),
+            outdated: AtomicBool::new(false),
             settled: Condvar::new(),
             leaving,
             wake: Notify::new(),
@@ -168,6 +177,16 @@ impl Intake {
         self.missing.swap(false, Ordering::Relaxed)
     }
 
+    pub(super) fn note_outdated(&self) {
+        self.outdated.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
+    /// As [`take_missing`](Self::take_missing).
+    pub(super) fn take_outdated(&self) -> bool {
+        self.outdated.swap(false, Ordering::Relaxed)
+    }
+
     /// Notes a consumer, whose thread is about to start.
     pub(super) fn join(&self, consumer: Weak<BaseConsumer<Member>>) {
         self.state().consumers.push(consumer);
@@ -191,18 +210,27 @@ impl Intake {
                 }
             });
             let partition = Partition { number, consumer: Weak::clone(consumer), queue, leaving: false };
-            self.state().assigned[lane].push(partition);
+            let mut state = self.state();
+            // A consumer that this one replaces may not know yet.
+            state.lose(lane, |other| other.number == number);
+            state.assigned[lane].push(partition);
         }
         self.state().assignments += 1;
         self.wake.notify_one();
     }
 
     /// The consumer must give `partitions` up. Waits a little for what is in hand, unless they are `lost` already.
-    pub(super) fn revoke(&self, partitions: &TopicPartitionList, lost: bool) {
+    pub(super) fn revoke(
+        &self,
+        consumer: &Weak<BaseConsumer<Member>>,
+        partitions: &TopicPartitionList,
+        lost: bool,
+    ) {
         let revoked = self.find(partitions);
         let mut state = self.state();
         for (lane, number) in &revoked {
-            state.assigned[*lane].iter_mut().filter(|p| p.number == *number).for_each(|p| p.leaving = true);
+            let mine = |partition: &&mut Partition| partition.is(*number, consumer);
+            state.assigned[*lane].iter_mut().filter(mine).for_each(|partition| partition.leaving = true);
         }
         let until = Instant::now() + GRACE;
         let open =
@@ -215,7 +243,7 @@ impl Intake {
             state = self.settled.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         for (lane, number) in revoked {
-            state.lose(lane, |partition| partition.number == number);
+            state.lose(lane, |partition| partition.is(number, consumer));
         }
     }
 

@@ -186,28 +186,32 @@ impl Lanes {
         call: impl FnOnce(&BaseConsumer<Watched>, Instant) -> KafkaResult<T> + Send + 'static,
     ) -> Result<T, Problem> {
         let observer = self.observer(queue)?;
+        let used = Arc::clone(&observer);
         let until = Instant::now() + DEADLINE;
         let called = tokio::task::spawn_blocking(move || {
-            let result = call(&observer, until);
+            let result = call(&used, until);
             // Its events are of no use beyond the note that is taken of them, but they would pile up.
             for _ in 0..100 {
-                observer.poll(Duration::ZERO);
+                used.poll(Duration::ZERO);
             }
             result
         });
-        match timeout(DEADLINE, called).await {
+        let problem = match timeout(DEADLINE, called).await {
             Ok(Ok(Ok(value))) => {
                 self.health.clear();
-                Ok(value)
+                return Ok(value);
             }
-            Ok(Ok(Err(error))) => Err(self.explain(&error)),
-            Ok(Err(_)) => Err(Problem::Outage("a call to the library has failed".into())),
-            Err(_) => Err(self.health.explain(Problem::Late)),
-        }
+            Ok(Ok(Err(error))) => self.explain(&error),
+            Ok(Err(_)) => Problem::Outage("a call to the library has failed".into()),
+            Err(_) => self.health.explain(Problem::Late),
+        };
+        // What it knows of the cluster may be outdated.
+        self.observers().retain(|_, other| !Arc::ptr_eq(other, &observer));
+        Err(problem)
     }
 
     fn observer(&self, queue: Option<&QueueName>) -> Result<Observer, Problem> {
-        let mut observers = self.observers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut observers = self.observers();
         if let Some(observer) = observers.get(&queue.cloned()) {
             return Ok(Arc::clone(observer));
         }
@@ -252,7 +256,11 @@ impl Lanes {
 
     /// Ends all clients.
     pub(super) fn close(&self) {
-        self.observers.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.observers().clear();
+    }
+
+    fn observers(&self) -> MutexGuard<'_, HashMap<Option<QueueName>, Observer>> {
+        self.observers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,3 +1,4 @@
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,7 +20,13 @@ const TICK: Duration = Duration::from_millis(100);
 /// For how long the last commit is tried while the group is being rearranged.
 const LAST_COMMIT: Duration = Duration::from_secs(2);
 
-/// A consumer in the group of one queue, with the thread that polls it.
+/// How the library says that a topic was deleted and made anew, which it deals with badly itself: it goes on from the
+/// offset it has reached in the old topic, and takes the leaders of the new one for outdated. No event tells of it.
+const MADE_ANEW: &str = "changed id from";
+/// The id of a topic not yet known, in that line.
+const NO_ID: &str = "from AAAAAAAAAAAAAAAAAAAAAA ";
+
+/// A consumer in the group of one queue, with the thread that polls it. Dropping it leaves the group.
 ///
 /// The thread polls whatever the worker does, so that the group never takes a full worker for a dead one. It gets
 /// rebalances and errors only: messages wait in the queues of their partitions until [`Intake::take`].
@@ -27,6 +34,7 @@ pub(super) struct Membership {
     /// The thread owns it.
     consumer: Weak<BaseConsumer<Member>>,
     topics: Vec<String>,
+    over: Arc<AtomicBool>,
 }
 
 /// What the library calls back.
@@ -52,11 +60,11 @@ impl Membership {
         let weak = Arc::downgrade(&consumer);
         // It is set here alone.
         let _ = consumer.context().consumer.set(Weak::clone(&weak));
-        let membership =
-            Self { consumer: Weak::clone(&weak), topics: lanes.iter().map(Lane::to_string).collect() };
+        let (topics, over) = (lanes.iter().map(Lane::to_string).collect(), Arc::default());
+        let membership = Self { consumer: Weak::clone(&weak), topics, over: Arc::clone(&over) };
         membership.take_up();
         intake.join(Weak::clone(&weak));
-        let poller = Poller { consumer: Some(consumer), weak, intake: Arc::clone(intake) };
+        let poller = Poller { consumer: Some(consumer), weak, intake: Arc::clone(intake), over };
         // Should there be no thread, the poller is dropped, and has left.
         let started = thread::Builder::new().name("windlass kafka".into()).spawn(move || poller.run());
         started.map_err(|error| Problem::Outage(format!("no thread for a consumer: {error}")))?;
@@ -81,8 +89,18 @@ impl Membership {
     }
 }
 
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        self.stop();
+    }
+}
+
 impl ClientContext for Member {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        if text.contains(MADE_ANEW) && !text.contains(NO_ID) {
+            self.intake.note_outdated();
+        }
         log(level, facility, text);
     }
 
@@ -104,13 +122,10 @@ impl ClientContext for Member {
 
 impl ConsumerContext for Member {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        let Some(this) = self.consumer.get() else { return };
         match rebalance {
-            Rebalance::Assign(partitions) => {
-                if let Some(consumer) = self.consumer.get() {
-                    self.intake.assign(consumer, partitions);
-                }
-            }
-            Rebalance::Revoke(partitions) => self.intake.revoke(partitions, consumer.assignment_lost()),
+            Rebalance::Assign(partitions) => self.intake.assign(this, partitions),
+            Rebalance::Revoke(partitions) => self.intake.revoke(this, partitions, consumer.assignment_lost()),
             Rebalance::Error(error) => tracing::warn!(%error, "a rebalance has failed; the next follows"),
         }
     }
@@ -120,12 +135,13 @@ struct Poller {
     consumer: Option<Arc<BaseConsumer<Member>>>,
     weak: Weak<BaseConsumer<Member>>,
     intake: Arc<Intake>,
+    over: Arc<AtomicBool>,
 }
 
 impl Poller {
     fn run(self) {
         let Some(consumer) = &self.consumer else { return };
-        while !self.intake.ended() {
+        while !self.intake.ended() && !self.over.load(Ordering::Relaxed) {
             // What the context notes of errors and rebalances is all there is to do about them.
             if let Some(Ok(stray)) = consumer.poll(TICK) {
                 // Fetched before its partition got a queue of its own, which the library says may happen.
@@ -151,8 +167,10 @@ impl Poller {
 
 impl Drop for Poller {
     fn drop(&mut self) {
-        // When the thread panicked, the subscription must not wait for ever.
-        self.intake.end(true);
+        if thread::panicking() {
+            // The subscription must not wait for ever.
+            self.intake.end(true);
+        }
         self.intake.clear(&self.weak);
         // Leaves the group.
         self.consumer = None;

@@ -103,9 +103,9 @@ impl Broker for Kafka {
             intake.note_missing();
         }
         self.intakes.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&intake));
-        let (shared, publisher) = (Arc::clone(&self.lanes), Arc::clone(&self.publisher));
-        let mut subscription =
-            KafkaSubscription::start(&self.address, &self.health, intake, rota, shared, publisher)?;
+        let (address, health) = (Arc::clone(&self.address), Arc::clone(&self.health));
+        let (lanes, publisher) = (Arc::clone(&self.lanes), Arc::clone(&self.publisher));
+        let mut subscription = KafkaSubscription::start(address, health, lanes, publisher, intake, rota)?;
         subscription.joined().await?;
         Ok(Box::new(subscription))
     }

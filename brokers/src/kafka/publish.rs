@@ -83,7 +83,7 @@ impl Publisher {
         let deadline = Instant::now() + DEADLINE + PER_MESSAGE.saturating_mul(count);
         let topics: HashMap<&Lane, String> =
             indices.iter().map(|&index| (&messages[index].lane, messages[index].lane.to_string())).collect();
-        let mut lost = Vec::new();
+        let (mut lost, mut late) = (Vec::new(), false);
         let mut under_way: VecDeque<(usize, DeliveryFuture)> = VecDeque::new();
         let mut todo = indices.iter().copied().peekable();
         loop {
@@ -119,6 +119,7 @@ impl Publisher {
                     lost.push(index)
                 }
                 Some(code) => {
+                    late |= code == Code::MessageTimedOut;
                     answers[index] =
                         Err(self.health.failure(code, &format!("the topic {}", messages[index].lane)));
                 }
@@ -127,7 +128,8 @@ impl Publisher {
         if indices.iter().any(|&index| answers[index].is_ok()) && lost.is_empty() {
             self.health.clear();
         }
-        if client.client().fatal_error().is_some() {
+        // One that gets nothing through may also be wrong about who leads the partitions.
+        if late || client.client().fatal_error().is_some() {
             self.replace(client);
         }
         lost

@@ -19,16 +19,18 @@ use crate::rota::Rota;
 
 /// How long [`KafkaSubscription::joined`] waits: an idle group takes a member in within milliseconds.
 const JOIN: Duration = Duration::from_secs(2);
-/// The pause between attempts to make lanes that are missing.
+/// The pause before each attempt to make lanes that are missing.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// A consumer for each queue among the lanes.
 pub(super) struct KafkaSubscription {
+    address: Arc<Address>,
+    health: Arc<Health>,
+    lanes: Arc<Lanes>,
+    publisher: Arc<Publisher>,
     intake: Arc<Intake>,
     rota: Rota,
     members: Vec<Membership>,
-    lanes: Arc<Lanes>,
-    publisher: Arc<Publisher>,
     parked: bool,
     /// Makes missing lanes; kept here, so that a dropped `receive` does not undo what was done.
     mending: Option<BoxFuture<'static, Result<(), Problem>>>,
@@ -37,29 +39,31 @@ pub(super) struct KafkaSubscription {
 impl KafkaSubscription {
     /// Begins to join the groups of the intake's lanes, which `rota` is over.
     pub(super) fn start(
-        address: &Address,
-        health: &Arc<Health>,
-        intake: Arc<Intake>,
-        rota: Rota,
+        address: Arc<Address>,
+        health: Arc<Health>,
         lanes: Arc<Lanes>,
         publisher: Arc<Publisher>,
+        intake: Arc<Intake>,
+        rota: Rota,
     ) -> Result<Self, Problem> {
-        let mut queues: BTreeMap<QueueName, Vec<Lane>> = BTreeMap::new();
-        for lane in &intake.lanes {
-            queues.entry(lane.queue.clone()).or_default().push(lane.clone());
-        }
+        let (members, parked, mending) = (Vec::new(), false, None);
         let mut subscription =
-            Self { intake, rota, members: Vec::new(), lanes, publisher, parked: false, mending: None };
-        for (queue, lanes) in queues {
-            subscription.members.push(Membership::start(
-                address,
-                health,
-                &subscription.intake,
-                &queue,
-                &lanes,
-            )?);
-        }
+            Self { address, health, lanes, publisher, intake, rota, members, parked, mending };
+        subscription.join()?;
         Ok(subscription)
+    }
+
+    /// Joins with new consumers, in the place of those there are.
+    fn join(&mut self) -> Result<(), Problem> {
+        self.members.clear();
+        let mut queues: BTreeMap<&QueueName, Vec<Lane>> = BTreeMap::new();
+        for lane in &self.intake.lanes {
+            queues.entry(&lane.queue).or_default().push(lane.clone());
+        }
+        for (queue, lanes) in queues {
+            self.members.push(Membership::start(&self.address, &self.health, &self.intake, queue, &lanes)?);
+        }
+        Ok(())
     }
 
     /// Waits a little until the groups have given out their partitions, so that the first messages come in order.
@@ -82,11 +86,11 @@ impl KafkaSubscription {
     fn mend(&mut self) {
         let (lanes, intake) = (Arc::clone(&self.lanes), Arc::clone(&self.intake));
         let mend = async move {
+            sleep(PAUSE).await;
             intake.lanes.iter().for_each(|lane| lanes.forget(lane));
             match lanes.ensure(&intake.lanes).await.into_values().next() {
                 None => Ok(()),
                 Some(problem) => {
-                    sleep(PAUSE).await;
                     intake.note_missing();
                     Err(problem)
                 }
@@ -114,6 +118,10 @@ impl Subscription for KafkaSubscription {
             if self.mending.is_none() && self.intake.take_missing() {
                 self.mend();
             }
+            if self.mending.is_none() && self.intake.take_outdated() {
+                tracing::info!(lanes = ?self.intake.lanes, "a lane was deleted and made anew; joining anew");
+                self.join()?;
+            }
             let mending = async {
                 match &mut self.mending {
                     Some(mending) => mending.await,
@@ -126,9 +134,9 @@ impl Subscription for KafkaSubscription {
                 mended = mending => {
                     self.mending = None;
                     mended?;
-                    // Anew, so that the consumers look for their topics now and not at some later time.
-                    self.members.iter().for_each(Membership::stop);
-                    self.members.iter().for_each(Membership::take_up);
+                    // What the old consumers know of the topics is outdated.
+                    self.intake.take_outdated();
+                    self.join()?;
                 }
             }
         }
