@@ -1,10 +1,10 @@
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::base_consumer::PartitionQueue;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::Notify;
@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use windlass_core::{Delivery, DeliveryTag, Lane, Message};
 
-use super::member::Member;
+use super::member::{Member, nudge};
 use super::offsets::{Offsets, Read};
 use super::problem::Problem;
 use crate::rota::Rota;
@@ -34,6 +34,8 @@ pub(super) struct Intake {
     missing: AtomicBool,
     /// A topic is another than the one that a consumer knows.
     outdated: AtomicBool,
+    /// The lanes whose topics that concerns.
+    anew: Mutex<BTreeSet<usize>>,
     /// Something was settled.
     settled: Condvar,
     /// Those on their way out of their groups.
@@ -81,6 +83,18 @@ impl Partition {
     fn is(&self, number: i32, consumer: &Weak<BaseConsumer<Member>>) -> bool {
         self.number == number && self.consumer.ptr_eq(consumer)
     }
+
+    /// Hands the library the offset to commit.
+    fn store(&self, lane: &Lane, offset: i64) {
+        let mut list = TopicPartitionList::new();
+        let stored = list
+            .add_partition_offset(&lane.to_string(), self.number, Offset::Offset(offset))
+            .and_then(|()| self.consumer.upgrade().map_or(Ok(()), |consumer| consumer.store_offsets(&list)));
+        if let Err(error) = stored {
+            // It is being taken away: its messages come again.
+            tracing::debug!(%lane, partition = self.number, %error, "an offset could not be stored");
+        }
+    }
 }
 
 impl Intake {
@@ -94,6 +108,7 @@ impl Intake {
             problem: Mutex::default(),
             missing: AtomicBool::new(false),
             outdated: AtomicBool::new(false),
+            anew: Mutex::default(),
             settled: Condvar::new(),
             leaving,
             wake: Notify::new(),
@@ -167,7 +182,9 @@ impl Intake {
         self.wake.notify_one();
     }
 
-    pub(super) fn note_missing(&self) {
+    /// Notes that a topic is not there; the library's `text` names it.
+    pub(super) fn note_missing(&self, text: &str) {
+        self.note_anew(text);
         self.missing.store(true, Ordering::Relaxed);
         self.wake.notify_one();
     }
@@ -177,7 +194,9 @@ impl Intake {
         self.missing.swap(false, Ordering::Relaxed)
     }
 
-    pub(super) fn note_outdated(&self) {
+    /// Notes that a topic was made anew; the library's `text` names it.
+    pub(super) fn note_outdated(&self, text: &str) {
+        self.note_anew(text);
         self.outdated.store(true, Ordering::Relaxed);
         self.wake.notify_one();
     }
@@ -185,6 +204,29 @@ impl Intake {
     /// As [`take_missing`](Self::take_missing).
     pub(super) fn take_outdated(&self) -> bool {
         self.outdated.swap(false, Ordering::Relaxed)
+    }
+
+    fn note_anew(&self, text: &str) {
+        let mut words = text.split_whitespace().map(|word| word.trim_end_matches(':'));
+        let named = |word: &str| self.lanes.iter().position(|lane| lane.to_string() == word);
+        self.anew().extend(words.by_ref().filter_map(named));
+    }
+
+    /// Has the lanes that were made anew be read from their start. The offsets reached in the topics before are no
+    /// offsets of these: the next commit, which a consumer makes as it leaves, must not skip their messages.
+    pub(super) fn begin_anew(&self) {
+        let lanes = std::mem::take(&mut *self.anew());
+        let mut state = self.state();
+        for lane in lanes {
+            let State { assigned, offsets, .. } = &mut *state;
+            for partition in &mut assigned[lane] {
+                partition.leaving = true;
+                partition.store(&self.lanes[lane], 0);
+                if let Some(offsets) = offsets.get_mut(&(lane, partition.number)) {
+                    offsets.lose();
+                }
+            }
+        }
     }
 
     /// Notes a consumer, whose thread is about to start.
@@ -247,6 +289,11 @@ impl Intake {
         }
     }
 
+    /// Whether `consumer` has partitions here.
+    pub(super) fn has_partitions_of(&self, consumer: &Weak<BaseConsumer<Member>>) -> bool {
+        self.state().assigned.iter().flatten().any(|partition| partition.consumer.ptr_eq(consumer))
+    }
+
     /// Ends everything: nothing is handed out any more, no rebalance waits, and the consumers leave their groups.
     pub(super) fn end(&self, closed: bool) {
         let mut state = self.state();
@@ -261,9 +308,8 @@ impl Intake {
         drop(state);
         self.settled.notify_all();
         self.wake.notify_one();
-        for consumer in consumers {
-            // Its answer wakes the thread that polls.
-            let _ = consumer.upgrade().map(|consumer| consumer.commit_consumer_state(CommitMode::Async));
+        for consumer in consumers.iter().filter_map(Weak::upgrade) {
+            nudge(&consumer);
         }
     }
 
@@ -297,6 +343,10 @@ impl Intake {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn anew(&self) -> MutexGuard<'_, BTreeSet<usize>> {
+        self.anew.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn problem(&self) -> MutexGuard<'_, Option<Problem>> {
@@ -352,15 +402,8 @@ impl State {
         let Some(partition) = self.assigned[lane].iter().find(|partition| partition.number == number) else {
             return;
         };
-        let Some(floor) = self.offsets.get_mut(&(lane, number)).and_then(Offsets::floor) else { return };
-        let mut list = TopicPartitionList::new();
-        let stored =
-            list.add_partition_offset(&name.to_string(), number, Offset::Offset(floor)).and_then(|()| {
-                partition.consumer.upgrade().map_or(Ok(()), |consumer| consumer.store_offsets(&list))
-            });
-        if let Err(error) = stored {
-            // It is being taken away: its messages come again.
-            tracing::debug!(lane = %name, partition = number, %error, "an offset could not be stored");
+        if let Some(floor) = self.offsets.get_mut(&(lane, number)).and_then(Offsets::floor) {
+            partition.store(name, floor);
         }
     }
 

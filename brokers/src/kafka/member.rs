@@ -7,7 +7,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::Message as _;
-use rdkafka::{ClientContext, Offset};
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use windlass_core::{Lane, QueueName};
 
 use super::address::Address;
@@ -34,7 +34,9 @@ pub(super) struct Membership {
     /// The thread owns it.
     consumer: Weak<BaseConsumer<Member>>,
     topics: Vec<String>,
+    /// Tells the thread to end.
     over: Arc<AtomicBool>,
+    parked: Arc<AtomicBool>,
 }
 
 /// What the library calls back.
@@ -60,11 +62,20 @@ impl Membership {
         let weak = Arc::downgrade(&consumer);
         // It is set here alone.
         let _ = consumer.context().consumer.set(Weak::clone(&weak));
-        let (topics, over) = (lanes.iter().map(Lane::to_string).collect(), Arc::default());
-        let membership = Self { consumer: Weak::clone(&weak), topics, over: Arc::clone(&over) };
-        membership.take_up();
+        let topics: Vec<String> = lanes.iter().map(Lane::to_string).collect();
+        let topic = topics.first().cloned().unwrap_or_default();
+        let (over, parked) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+        let poller = Poller {
+            consumer: Some(consumer),
+            weak: Weak::clone(&weak),
+            intake: Arc::clone(intake),
+            topic,
+            over: Arc::clone(&over),
+            parked: Arc::clone(&parked),
+        };
         intake.join(Weak::clone(&weak));
-        let poller = Poller { consumer: Some(consumer), weak, intake: Arc::clone(intake), over };
+        let membership = Self { consumer: weak, topics, over, parked };
+        membership.take_up();
         // Should there be no thread, the poller is dropped, and has left.
         let started = thread::Builder::new().name("windlass kafka".into()).spawn(move || poller.run());
         started.map_err(|error| Problem::Outage(format!("no thread for a consumer: {error}")))?;
@@ -72,6 +83,7 @@ impl Membership {
     }
 
     pub(super) fn take_up(&self) {
+        self.parked.store(false, Ordering::Relaxed);
         let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
         if let Some(consumer) = self.consumer.upgrade()
             && let Err(error) = consumer.subscribe(&topics)
@@ -82,7 +94,8 @@ impl Membership {
     }
 
     /// Leaves the group, so that others get its partitions.
-    pub(super) fn stop(&self) {
+    pub(super) fn park(&self) {
+        self.parked.store(true, Ordering::Relaxed);
         if let Some(consumer) = self.consumer.upgrade() {
             consumer.unsubscribe();
         }
@@ -92,21 +105,29 @@ impl Membership {
 impl Drop for Membership {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);
-        self.stop();
+        if let Some(consumer) = self.consumer.upgrade() {
+            nudge(&consumer);
+        }
     }
+}
+
+/// Wakes the thread that polls `consumer`, by the answer to a commit.
+pub(super) fn nudge(consumer: &BaseConsumer<Member>) {
+    // It may well have nothing to commit.
+    let _ = consumer.commit_consumer_state(CommitMode::Async);
 }
 
 impl ClientContext for Member {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         if text.contains(MADE_ANEW) && !text.contains(NO_ID) {
-            self.intake.note_outdated();
+            self.intake.note_outdated(text);
         }
         log(level, facility, text);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
-            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => self.intake.note_missing(),
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => self.intake.note_missing(reason),
             Some(Code::AllBrokersDown) => {
                 self.intake.report(self.health.explain(Problem::Outage(reason.into())));
             }
@@ -135,7 +156,9 @@ struct Poller {
     consumer: Option<Arc<BaseConsumer<Member>>>,
     weak: Weak<BaseConsumer<Member>>,
     intake: Arc<Intake>,
+    topic: String,
     over: Arc<AtomicBool>,
+    parked: Arc<AtomicBool>,
 }
 
 impl Poller {
@@ -153,13 +176,27 @@ impl Poller {
                 );
             }
         }
+        self.settle(consumer);
+    }
+
+    /// Sees to it that leaving the group takes nothing back and is not forgotten.
+    fn settle(&self, consumer: &BaseConsumer<Member>) {
         let until = Instant::now() + LAST_COMMIT;
+        let left = || until.saturating_duration_since(Instant::now());
+        if self.parked.load(Ordering::Relaxed) {
+            // It is leaving by itself, and the library forgets to tell the group if it is closed midway.
+            while self.intake.has_partitions_of(&self.weak) && !left().is_zero() {
+                consumer.poll(TICK / 4);
+            }
+            // Answered after the commit before the leave, on the same connection.
+            let mut list = TopicPartitionList::new();
+            list.add_partition(&self.topic, 0);
+            let _ = consumer.committed_offsets(list, left());
+        }
         while let Err(KafkaError::ConsumerCommit(Code::RebalanceInProgress | Code::IllegalGeneration)) =
             consumer.commit_consumer_state(CommitMode::Sync)
+            && !left().is_zero()
         {
-            if Instant::now() > until {
-                break;
-            }
             consumer.poll(TICK / 4);
         }
     }

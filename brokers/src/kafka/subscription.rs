@@ -91,7 +91,7 @@ impl KafkaSubscription {
             match lanes.ensure(&intake.lanes).await.into_values().next() {
                 None => Ok(()),
                 Some(problem) => {
-                    intake.note_missing();
+                    intake.note_missing("");
                     Err(problem)
                 }
             }
@@ -120,6 +120,7 @@ impl Subscription for KafkaSubscription {
             }
             if self.mending.is_none() && self.intake.take_outdated() {
                 tracing::info!(lanes = ?self.intake.lanes, "a lane was deleted and made anew; joining anew");
+                self.intake.begin_anew();
                 self.join()?;
             }
             let mending = async {
@@ -136,6 +137,7 @@ impl Subscription for KafkaSubscription {
                     mended?;
                     // What the old consumers know of the topics is outdated.
                     self.intake.take_outdated();
+                    self.intake.begin_anew();
                     self.join()?;
                 }
             }
@@ -169,7 +171,7 @@ impl Subscription for KafkaSubscription {
 
     async fn park(&mut self) -> Result<(), BrokerError> {
         // The only way to let others have what waits in its partitions.
-        self.members.iter().for_each(Membership::stop);
+        self.members.iter().for_each(Membership::park);
         self.parked = true;
         Ok(())
     }
