@@ -19,7 +19,10 @@ use crate::rota::Rota;
 
 /// How long a partition that others shall have waits for what is in hand to be settled: claims take milliseconds,
 /// and what is settled in time does not come again elsewhere.
-const GRACE: Duration = Duration::from_millis(300);
+const GRACE: Duration = Duration::from_millis(100);
+
+/// How long to wait for the offsets of partitions that come back.
+const RESUME: Duration = Duration::from_secs(1);
 
 /// What a subscription shares with the threads of its consumers, which learn of rebalances within the library's
 /// calls: hence a lock, held for moves within memory only.
@@ -222,10 +225,8 @@ impl Intake {
             for partition in &mut assigned[lane] {
                 partition.leaving = true;
                 partition.store(&self.lanes[lane], 0);
-                if let Some(offsets) = offsets.get_mut(&(lane, partition.number)) {
-                    offsets.lose();
-                }
             }
+            offsets.retain(|(other, _), _| *other != lane);
         }
     }
 
@@ -241,7 +242,9 @@ impl Intake {
         partitions: &TopicPartitionList,
     ) {
         let Some(alive) = consumer.upgrade() else { return };
-        for (lane, number) in self.find(partitions) {
+        let assigned = self.find(partitions);
+        self.resume(&alive, &assigned);
+        for (lane, number) in assigned {
             let Some(mut queue) = alive.split_partition_queue(&self.lanes[lane].to_string(), number) else {
                 continue;
             };
@@ -253,12 +256,41 @@ impl Intake {
             });
             let partition = Partition { number, consumer: Weak::clone(consumer), queue, leaving: false };
             let mut state = self.state();
-            // A consumer that this one replaces may not know yet.
-            state.lose(lane, |other| other.number == number);
             state.assigned[lane].push(partition);
+            state.store(lane, &self.lanes[lane], number);
         }
         self.state().assignments += 1;
         self.wake.notify_one();
+    }
+
+    /// Asks where those of `partitions` begin that were ours before, as far as something of them is remembered.
+    fn resume(&self, consumer: &BaseConsumer<Member>, partitions: &[(usize, i32)]) {
+        let mut list = TopicPartitionList::new();
+        let mut state = self.state();
+        for &(lane, number) in partitions {
+            // A consumer that this one replaces may not know yet.
+            state.lose(lane, |other| other.number == number);
+            if state.offsets.get(&(lane, number)).is_some_and(Offsets::remembers) {
+                list.add_partition(&self.lanes[lane].to_string(), number);
+            }
+        }
+        drop(state);
+        if list.count() == 0 {
+            return;
+        }
+        // Without an answer it becomes known as they are read.
+        let Ok(committed) = consumer.committed_offsets(list, RESUME) else { return };
+        let mut state = self.state();
+        for key in self.find(&committed) {
+            let found = committed.find_partition(&self.lanes[key.0].to_string(), key.1);
+            if let Some(element) = found
+                && element.error().is_ok()
+                && let Some(offsets) = state.offsets.get_mut(&key)
+            {
+                // Nothing committed: from the start.
+                offsets.resume(element.offset().to_raw().unwrap_or(0).max(0));
+            }
+        }
     }
 
     /// The consumer must give `partitions` up. Waits a little for what is in hand, unless they are `lost` already.

@@ -9,8 +9,10 @@ use windlass_core::Message;
 #[derive(Debug, Default)]
 pub(super) struct Offsets {
     given: BTreeMap<i64, Given>,
-    /// Where the next message will be read, once one was read under this assignment.
+    /// Everything below has been handed out or skipped, by us or those before us. Not known at first.
     next: Option<i64>,
+    /// Up to where it has been read under this assignment.
+    read: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -34,7 +36,7 @@ pub(super) enum Read {
 impl Offsets {
     /// Notes `message` as handed out under `tag`, unless it is known.
     pub(super) fn read(&mut self, offset: i64, tag: u64, message: &Message) -> Read {
-        self.next = Some(offset + 1);
+        self.skip(offset);
         let mut replaces = None;
         if let Some(given) = self.given.get_mut(&offset) {
             if given.message == *message {
@@ -49,7 +51,8 @@ impl Offsets {
 
     /// Passes over what cannot be read.
     pub(super) fn skip(&mut self, offset: i64) {
-        self.next = Some(offset + 1);
+        self.read = Some(offset + 1);
+        self.next = self.next.max(self.read);
     }
 
     pub(super) fn message(&self, offset: i64) -> Option<&Message> {
@@ -62,13 +65,14 @@ impl Offsets {
         }
     }
 
-    /// The offset below which all that was read under this assignment is settled, for the commit. What lies below
-    /// is forgotten.
+    /// The offset below which all is settled, for the commit. What lies below is forgotten, once it cannot be read
+    /// again.
     pub(super) fn floor(&mut self) -> Option<i64> {
         let next = self.next?;
         let open = |(_, given): &(&i64, &Given)| !given.away && !given.settled;
         let floor = self.given.iter().find(open).map_or(next, |(offset, _)| *offset);
-        self.given.retain(|offset, given| *offset >= floor || !given.settled);
+        let over = Some(floor).min(self.read);
+        self.given.retain(|offset, given| Some(*offset) >= over || !given.settled);
         Some(floor)
     }
 
@@ -79,12 +83,35 @@ impl Offsets {
 
     /// The partition is no longer ours.
     pub(super) fn lose(&mut self) {
-        // What was settled before it was lost the time before has been committed by others since.
-        self.given.retain(|_, given| !(given.away && given.settled));
+        let read = self.read.take();
+        self.next = None;
+        // What was passed over without being read again has been committed by others.
+        let over = |offset: &i64, given: &Given| given.settled && given.away && Some(*offset) < read;
+        self.given.retain(|offset, given| !over(offset, given));
         for given in self.given.values_mut() {
             given.away = true;
         }
-        self.next = None;
+    }
+
+    /// Whether to call [`resume`](Self::resume) when the partition is ours again.
+    pub(super) fn remembers(&self) -> bool {
+        !self.given.is_empty()
+    }
+
+    /// The partition is ours again, to be read from `committed` on. So what was handed out from there on can be
+    /// committed even before it is read again.
+    pub(super) fn resume(&mut self, committed: i64) {
+        self.given.retain(|offset, given| *offset >= committed || !given.settled);
+        let mut next = committed;
+        for (offset, given) in self.given.range_mut(committed..) {
+            // In a gap there may be messages of others.
+            if *offset != next {
+                break;
+            }
+            given.away = false;
+            next += 1;
+        }
+        self.next = Some(next);
     }
 
     /// How many messages from `committed` on have been handed out: they do not wait, though they are not committed.
@@ -149,6 +176,33 @@ mod tests {
         offsets.settle(2);
         assert_eq!(offsets.floor(), Some(3));
         assert_eq!(offsets.given_since(0), 0);
+    }
+
+    #[test]
+    fn what_was_settled_meanwhile_is_committed_without_reading_it_again() {
+        let mut offsets = Offsets::default();
+        let messages = [message(), message(), message(), message()];
+        read(&mut offsets, 0, &messages);
+        offsets.lose();
+        for offset in [0, 1, 3] {
+            offsets.settle(offset);
+        }
+        offsets.lose();
+        offsets.resume(1);
+        assert_eq!(offsets.floor(), Some(2));
+        offsets.settle(2);
+        assert_eq!(offsets.floor(), Some(4));
+        // They are read again all the same.
+        assert_eq!(read(&mut offsets, 1, &messages[1..]), [Read::Known, Read::Known, Read::Known]);
+        assert_eq!(offsets.floor(), Some(4));
+        assert!(!offsets.remembers());
+        // Not beyond what is known: others may have handed out 4.
+        offsets.lose();
+        read(&mut offsets, 5, &[message()]);
+        offsets.lose();
+        offsets.settle(5);
+        offsets.resume(4);
+        assert_eq!(offsets.floor(), Some(4));
     }
 
     #[test]
