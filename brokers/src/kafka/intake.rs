@@ -35,9 +35,7 @@ pub(super) struct Intake {
     problem: Mutex<Option<Problem>>,
     /// A topic is not there.
     missing: AtomicBool,
-    /// A topic is another than the one that a consumer knows.
-    outdated: AtomicBool,
-    /// The lanes whose topics that concerns.
+    /// Lanes whose topics are others than those that the consumers know.
     anew: Mutex<BTreeSet<usize>>,
     /// Something was settled.
     settled: Condvar,
@@ -110,7 +108,6 @@ impl Intake {
             state: Mutex::new(state),
             problem: Mutex::default(),
             missing: AtomicBool::new(false),
-            outdated: AtomicBool::new(false),
             anew: Mutex::default(),
             settled: Condvar::new(),
             leaving,
@@ -185,9 +182,8 @@ impl Intake {
         self.wake.notify_one();
     }
 
-    /// Notes that a topic is not there; the library's `text` names it.
-    pub(super) fn note_missing(&self, text: &str) {
-        self.note_anew(text);
+    /// Notes that a topic is not there.
+    pub(super) fn note_missing(&self) {
         self.missing.store(true, Ordering::Relaxed);
         self.wake.notify_one();
     }
@@ -197,30 +193,21 @@ impl Intake {
         self.missing.swap(false, Ordering::Relaxed)
     }
 
-    /// Notes that a topic was made anew; the library's `text` names it.
-    pub(super) fn note_outdated(&self, text: &str) {
-        self.note_anew(text);
-        self.outdated.store(true, Ordering::Relaxed);
-        self.wake.notify_one();
+    /// Notes that the topic of `name`, if it is a lane's, was made anew.
+    pub(super) fn note_anew(&self, name: &str) {
+        if let Some(lane) = self.lanes.iter().position(|lane| lane.to_string() == name) {
+            self.anew().insert(lane);
+            self.wake.notify_one();
+        }
     }
 
-    /// As [`take_missing`](Self::take_missing).
-    pub(super) fn take_outdated(&self) -> bool {
-        self.outdated.swap(false, Ordering::Relaxed)
-    }
-
-    fn note_anew(&self, text: &str) {
-        let mut words = text.split_whitespace().map(|word| word.trim_end_matches(':'));
-        let named = |word: &str| self.lanes.iter().position(|lane| lane.to_string() == word);
-        self.anew().extend(words.by_ref().filter_map(named));
-    }
-
-    /// Has the lanes that were made anew be read from their start. The offsets reached in the topics before are no
-    /// offsets of these: the next commit, which a consumer makes as it leaves, must not skip their messages.
-    pub(super) fn begin_anew(&self) {
+    /// Has the lanes that were made anew be read from their start, by the consumers that come after; whether there
+    /// are any. The offsets reached in the topics before are no offsets of these: the next commit, which a consumer
+    /// makes as it leaves, must not skip their messages.
+    pub(super) fn begin_anew(&self) -> bool {
         let lanes = std::mem::take(&mut *self.anew());
         let mut state = self.state();
-        for lane in lanes {
+        for &lane in &lanes {
             let State { assigned, offsets, .. } = &mut *state;
             for partition in &mut assigned[lane] {
                 partition.leaving = true;
@@ -228,6 +215,12 @@ impl Intake {
             }
             offsets.retain(|(other, _), _| *other != lane);
         }
+        !lanes.is_empty()
+    }
+
+    /// Whether there is a lane of which nothing is ours.
+    pub(super) fn lacks_a_lane(&self) -> bool {
+        self.state().assigned.iter().any(Vec::is_empty)
     }
 
     /// Notes a consumer, whose thread is about to start.
@@ -318,6 +311,19 @@ impl Intake {
         }
         for (lane, number) in revoked {
             state.lose(lane, |partition| partition.is(number, consumer));
+        }
+    }
+
+    /// Notes which commits have succeeded.
+    pub(super) fn committed(&self, offsets: &TopicPartitionList) {
+        let mut state = self.state();
+        for element in offsets.elements() {
+            let lane = self.lanes.iter().position(|lane| lane.to_string() == element.topic());
+            if let (Some(lane), Ok(()), Offset::Offset(floor)) = (lane, element.error(), element.offset())
+                && let Some(offsets) = state.offsets.get_mut(&(lane, element.partition()))
+            {
+                offsets.committed(floor);
+            }
         }
     }
 
@@ -434,7 +440,7 @@ impl State {
         let Some(partition) = self.assigned[lane].iter().find(|partition| partition.number == number) else {
             return;
         };
-        if let Some(floor) = self.offsets.get_mut(&(lane, number)).and_then(Offsets::floor) {
+        if let Some(floor) = self.offsets.get(&(lane, number)).and_then(Offsets::floor) {
             partition.store(name, floor);
         }
     }

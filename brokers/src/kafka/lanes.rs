@@ -51,12 +51,18 @@ impl Lanes {
         if missing.is_empty() {
             return HashMap::new();
         }
-        let failed = match self.create(&missing).await {
-            Ok(failed) => failed,
-            Err(problem) => missing.iter().map(|lane| (lane.clone(), problem.clone())).collect(),
+        let made = self.make(&missing).await;
+        made.into_iter().filter_map(|(lane, made)| Some((lane, made.err()?))).collect()
+    }
+
+    /// Makes those of `lanes` that do not exist. For each whether it had to be made.
+    pub(super) async fn make(&self, lanes: &[Lane]) -> Vec<(Lane, Result<bool, Problem>)> {
+        let made = match self.create(lanes).await {
+            Ok(made) => lanes.iter().cloned().zip(made).collect(),
+            Err(problem) => lanes.iter().map(|lane| (lane.clone(), Err(problem.clone()))).collect::<Vec<_>>(),
         };
-        self.known().extend(missing.into_iter().filter(|lane| !failed.contains_key(lane)));
-        failed
+        self.known().extend(made.iter().filter(|(_, made)| made.is_ok()).map(|(lane, _)| lane.clone()));
+        made
     }
 
     /// Notes that `lane` is gone.
@@ -64,26 +70,27 @@ impl Lanes {
         self.known().remove(lane);
     }
 
-    async fn create(&self, lanes: &[Lane]) -> Result<HashMap<Lane, Problem>, Problem> {
+    async fn create(&self, lanes: &[Lane]) -> Result<Vec<Result<bool, Problem>>, Problem> {
         let names: Vec<String> = lanes.iter().map(ToString::to_string).collect();
         let replication = || TopicReplication::Fixed(self.address.replication);
         let topics: Vec<_> =
             names.iter().map(|name| NewTopic::new(name, self.address.partitions, replication())).collect();
         let admin = self.admin()?;
-        let created = self.answer(admin.create_topics(&topics, &options())).await?;
-        let mut failed = HashMap::new();
-        for (lane, result) in lanes.iter().zip(created) {
-            match result {
-                Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
+        let mut made = Vec::with_capacity(lanes.len());
+        for result in self.answer(admin.create_topics(&topics, &options())).await? {
+            made.push(match result {
+                Ok(_) => Ok(true),
+                Err((_, Code::TopicAlreadyExists)) => Ok(false),
                 // Topics may be made by somebody else for a user who may not.
                 Err((name, Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed))
-                    if self.exists(&name).await => {}
-                Err((name, code)) => {
-                    failed.insert(lane.clone(), self.health.failure(code, &format!("the topic {name}")));
+                    if self.exists(&name).await =>
+                {
+                    Ok(false)
                 }
-            }
+                Err((name, code)) => Err(self.health.failure(code, &format!("the topic {name}"))),
+            });
         }
-        Ok(failed)
+        Ok(made)
     }
 
     async fn exists(&self, name: &str) -> bool {
@@ -95,34 +102,13 @@ impl Lanes {
     /// Where each partition of `lane` begins to wait, and ends.
     pub(super) async fn extents(&self, lane: &Lane) -> Result<Vec<Extent>, Problem> {
         let name = lane.to_string();
-        self.observe(Some(&lane.queue), move |observer, until| {
-            let partitions = partitions(observer, &name, until)?;
-            if partitions.is_empty() {
-                return Ok(Vec::new());
-            }
-            let list = |offset| {
-                let mut list = TopicPartitionList::new();
-                for &partition in &partitions {
-                    list.add_partition_offset(&name, partition, offset)?;
-                }
-                Ok::<_, KafkaError>(list)
-            };
-            let committed = observer.committed_offsets(list(Offset::Invalid)?, left(until))?;
-            // Asked for by the time "end" and the time "beginning".
-            let ends = observer.offsets_for_times(list(Offset::End)?, left(until))?;
-            let starts = observer.offsets_for_times(list(Offset::Beginning)?, left(until))?;
-            let find = |list: &TopicPartitionList, partition| match list.find_partition(&name, partition) {
-                Some(element) => element.error().map(|()| element.offset().to_raw().unwrap_or(0).max(0)),
-                None => Ok(0),
-            };
-            let extent = |&partition: &i32| {
-                // Messages before the start have been deleted.
-                let committed = find(&committed, partition)?.max(find(&starts, partition)?);
-                Ok(Extent { partition, committed, end: find(&ends, partition)? })
-            };
-            partitions.iter().map(extent).collect()
-        })
-        .await
+        let find = move |observer: &BaseConsumer<Watched>, until| {
+            let found = partitions(observer, &name, until)
+                .and_then(|partitions| extents(observer, &name, &partitions, until));
+            // Deleted meanwhile.
+            if is_unknown(found.as_ref().err()) { Ok(Vec::new()) } else { found }
+        };
+        self.observe(Some(&lane.queue), find).await
     }
 
     /// Deletes the topics of `lanes`.
@@ -166,7 +152,10 @@ impl Lanes {
             let admin = self.admin()?;
             let emptied = self.answer(admin.delete_records(&list, &options())).await?;
             for element in emptied.elements() {
-                element.error().map_err(|error| self.explain(&error))?;
+                let error = element.error().err();
+                if let Some(error) = error.filter(|error| !is_unknown(Some(error))) {
+                    return Err(self.explain(&error));
+                }
             }
         }
         Ok(())
@@ -277,20 +266,56 @@ fn partitions(observer: &BaseConsumer<Watched>, name: &str, until: Instant) -> K
     }
 }
 
+fn extents(
+    observer: &BaseConsumer<Watched>,
+    name: &str,
+    partitions: &[i32],
+    until: Instant,
+) -> KafkaResult<Vec<Extent>> {
+    if partitions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let committed = observer.committed_offsets(list(name, partitions, Offset::Invalid)?, left(until))?;
+    // Asked for by the time "end" and the time "beginning".
+    let ends = observer.offsets_for_times(list(name, partitions, Offset::End)?, left(until))?;
+    let starts = observer.offsets_for_times(list(name, partitions, Offset::Beginning)?, left(until))?;
+    let find = |list: &TopicPartitionList, partition| match list.find_partition(name, partition) {
+        Some(element) => element.error().map(|()| element.offset().to_raw().unwrap_or(0).max(0)),
+        None => Ok(0),
+    };
+    let extent = |&partition: &i32| {
+        // Messages before the start have been deleted.
+        let committed = find(&committed, partition)?.max(find(&starts, partition)?);
+        Ok(Extent { partition, committed, end: find(&ends, partition)? })
+    };
+    partitions.iter().map(extent).collect()
+}
+
+fn list(name: &str, partitions: &[i32], offset: Offset) -> KafkaResult<TopicPartitionList> {
+    let mut list = TopicPartitionList::new();
+    for &partition in partitions {
+        list.add_partition_offset(name, partition, offset)?;
+    }
+    Ok(list)
+}
+
 /// Takes back what the group has committed, lest a topic made anew be read from there. `false` if the group has
 /// members: only they may commit then.
 fn forget_offsets(observer: &BaseConsumer<Watched>, name: &str, partitions: &[i32]) -> KafkaResult<bool> {
-    let mut list = TopicPartitionList::new();
-    for &partition in partitions {
-        list.add_partition_offset(name, partition, Offset::Offset(0))?;
-    }
-    match observer.commit(&list, CommitMode::Sync) {
+    match observer.commit(&list(name, partitions, Offset::Offset(0))?, CommitMode::Sync) {
         Ok(()) => Ok(true),
+        // Deleted meanwhile.
+        Err(error) if is_unknown(Some(&error)) => Ok(true),
         Err(KafkaError::ConsumerCommit(
             Code::UnknownMemberId | Code::IllegalGeneration | Code::RebalanceInProgress,
         )) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+fn is_unknown(error: Option<&KafkaError>) -> bool {
+    let code = error.and_then(KafkaError::rdkafka_error_code);
+    matches!(code, Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition))
 }
 
 fn options() -> AdminOptions {

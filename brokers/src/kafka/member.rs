@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::message::Message as _;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use windlass_core::{Lane, QueueName};
@@ -17,14 +17,10 @@ use super::problem::Problem;
 
 /// How often the thread looks whether it shall end. Most ends wake it.
 const TICK: Duration = Duration::from_millis(100);
-/// For how long the last commit is tried while the group is being rearranged.
-const LAST_COMMIT: Duration = Duration::from_secs(2);
-
-/// How the library says that a topic was deleted and made anew, which it deals with badly itself: it goes on from the
-/// offset it has reached in the old topic, and takes the leaders of the new one for outdated. No event tells of it.
-const MADE_ANEW: &str = "changed id from";
-/// The id of a topic not yet known, in that line.
-const NO_ID: &str = "from AAAAAAAAAAAAAAAAAAAAAA ";
+/// How long leaving in good order may take.
+const LEAVE: Duration = Duration::from_secs(2);
+/// Without an event for twice this, no rebalance is under way.
+const CALM: Duration = Duration::from_millis(10);
 
 /// A consumer in the group of one queue, with the thread that polls it. Dropping it leaves the group.
 ///
@@ -36,7 +32,6 @@ pub(super) struct Membership {
     topics: Vec<String>,
     /// Tells the thread to end.
     over: Arc<AtomicBool>,
-    parked: Arc<AtomicBool>,
 }
 
 /// What the library calls back.
@@ -64,17 +59,16 @@ impl Membership {
         let _ = consumer.context().consumer.set(Weak::clone(&weak));
         let topics: Vec<String> = lanes.iter().map(Lane::to_string).collect();
         let topic = topics.first().cloned().unwrap_or_default();
-        let (over, parked) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+        let over = Arc::<AtomicBool>::default();
         let poller = Poller {
             consumer: Some(consumer),
             weak: Weak::clone(&weak),
             intake: Arc::clone(intake),
             topic,
             over: Arc::clone(&over),
-            parked: Arc::clone(&parked),
         };
         intake.join(Weak::clone(&weak));
-        let membership = Self { consumer: weak, topics, over, parked };
+        let membership = Self { consumer: weak, topics, over };
         membership.take_up();
         // Should there be no thread, the poller is dropped, and has left.
         let started = thread::Builder::new().name("windlass kafka".into()).spawn(move || poller.run());
@@ -83,7 +77,6 @@ impl Membership {
     }
 
     pub(super) fn take_up(&self) {
-        self.parked.store(false, Ordering::Relaxed);
         let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
         if let Some(consumer) = self.consumer.upgrade()
             && let Err(error) = consumer.subscribe(&topics)
@@ -95,7 +88,6 @@ impl Membership {
 
     /// Leaves the group, so that others get its partitions.
     pub(super) fn park(&self) {
-        self.parked.store(true, Ordering::Relaxed);
         if let Some(consumer) = self.consumer.upgrade() {
             consumer.unsubscribe();
         }
@@ -119,15 +111,15 @@ pub(super) fn nudge(consumer: &BaseConsumer<Member>) {
 
 impl ClientContext for Member {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        if text.contains(MADE_ANEW) && !text.contains(NO_ID) {
-            self.intake.note_outdated(text);
+        if let Some(topic) = made_anew(text) {
+            self.intake.note_anew(topic);
         }
         log(level, facility, text);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
-            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => self.intake.note_missing(reason),
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => self.intake.note_missing(),
             Some(Code::AllBrokersDown) => {
                 self.intake.report(self.health.explain(Problem::Outage(reason.into())));
             }
@@ -150,6 +142,23 @@ impl ConsumerContext for Member {
             Rebalance::Error(error) => tracing::warn!(%error, "a rebalance has failed; the next follows"),
         }
     }
+
+    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
+        match result {
+            Ok(()) => self.intake.committed(offsets),
+            // Nothing lost: what was settled is committed with the next, or comes again.
+            Err(error) => tracing::debug!(%error, "a commit has failed"),
+        }
+    }
+}
+
+/// The topic that was deleted and made anew, if a line of the library says so: as of a topic with another id than the
+/// one it knew. No event tells of it, and the library deals with it badly: it goes on from the offset it has reached
+/// in the old topic, and takes the leaders of the new one for outdated.
+fn made_anew(line: &str) -> Option<&str> {
+    let (topic, ids) = line.split_once("Topic ")?.1.split_once(" changed id from ")?;
+    // The id of a topic not known before.
+    (!ids.starts_with("AAAAAAAAAAAAAAAAAAAAAA ")).then_some(topic)
 }
 
 struct Poller {
@@ -158,7 +167,6 @@ struct Poller {
     intake: Arc<Intake>,
     topic: String,
     over: Arc<AtomicBool>,
-    parked: Arc<AtomicBool>,
 }
 
 impl Poller {
@@ -176,29 +184,34 @@ impl Poller {
                 );
             }
         }
-        self.settle(consumer);
+        self.leave(consumer);
     }
 
-    /// Sees to it that leaving the group takes nothing back and is not forgotten.
-    fn settle(&self, consumer: &BaseConsumer<Member>) {
-        let until = Instant::now() + LAST_COMMIT;
+    /// Leaves the group in good order: commits what is settled, gives the partitions up, and only then has the library
+    /// close. It forgets to tell the group when it is closed in the middle of a rebalance, and the others would get
+    /// the partitions only after the session's time.
+    fn leave(&self, consumer: &BaseConsumer<Member>) {
+        let until = Instant::now() + LEAVE;
         let left = || until.saturating_duration_since(Instant::now());
-        if self.parked.load(Ordering::Relaxed) {
-            // It is leaving by itself, and the library forgets to tell the group if it is closed midway.
-            while self.intake.has_partitions_of(&self.weak) && !left().is_zero() {
-                consumer.poll(TICK / 4);
-            }
-            // Answered after the commit before the leave, on the same connection.
-            let mut list = TopicPartitionList::new();
-            list.add_partition(&self.topic, 0);
-            let _ = consumer.committed_offsets(list, left());
-        }
         while let Err(KafkaError::ConsumerCommit(Code::RebalanceInProgress | Code::IllegalGeneration)) =
             consumer.commit_consumer_state(CommitMode::Sync)
             && !left().is_zero()
         {
-            consumer.poll(TICK / 4);
+            consumer.poll(CALM);
         }
+        consumer.unsubscribe();
+        let mut calm = 0;
+        while calm < 2 && !left().is_zero() {
+            let since = Instant::now();
+            consumer.poll(CALM);
+            // An event ends the poll early.
+            let eventful = since.elapsed() < CALM || self.intake.has_partitions_of(&self.weak);
+            calm = if eventful { 0 } else { calm + 1 };
+        }
+        // Answered after the commits before it, on the same connection.
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&self.topic, 0);
+        let _ = consumer.committed_offsets(list, left());
     }
 }
 
@@ -212,5 +225,20 @@ impl Drop for Poller {
         // Leaves the group.
         self.consumer = None;
         self.intake.left(&self.weak);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_about_topics_made_anew_are_known() {
+        let line = |from| {
+            format!("[thrd:main]: Topic windlass.a.1 changed id from {from} to C1zLj0KoTL6Lj9tyRG69kg")
+        };
+        assert_eq!(made_anew(&line("Y77RrG+sTxuRs8wCN81Bkg")), Some("windlass.a.1"));
+        assert_eq!(made_anew(&line("AAAAAAAAAAAAAAAAAAAAAA")), None);
+        assert_eq!(made_anew("[thrd:main]: Topic windlass.a.1 [0] Leader 1 Epoch 0"), None);
     }
 }

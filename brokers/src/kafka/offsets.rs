@@ -65,15 +65,16 @@ impl Offsets {
         }
     }
 
-    /// The offset below which all is settled, for the commit. What lies below is forgotten, once it cannot be read
-    /// again.
-    pub(super) fn floor(&mut self) -> Option<i64> {
+    /// The offset below which all is settled, for the commit.
+    pub(super) fn floor(&self) -> Option<i64> {
         let next = self.next?;
         let open = |(_, given): &(&i64, &Given)| !given.away && !given.settled;
-        let floor = self.given.iter().find(open).map_or(next, |(offset, _)| *offset);
-        let over = Some(floor).min(self.read);
-        self.given.retain(|offset, given| Some(*offset) >= over || !given.settled);
-        Some(floor)
+        Some(self.given.iter().find(open).map_or(next, |(offset, _)| *offset))
+    }
+
+    /// The commit of `floor` has succeeded: what is settled below will not be read again, and is forgotten.
+    pub(super) fn committed(&mut self, floor: i64) {
+        self.given.retain(|offset, given| *offset >= floor || !given.settled);
     }
 
     /// Whether something that was handed out under this assignment is unsettled.
@@ -101,7 +102,7 @@ impl Offsets {
     /// The partition is ours again, to be read from `committed` on. So what was handed out from there on can be
     /// committed even before it is read again.
     pub(super) fn resume(&mut self, committed: i64) {
-        self.given.retain(|offset, given| *offset >= committed || !given.settled);
+        self.committed(committed);
         let mut next = committed;
         for (offset, given) in self.given.range_mut(committed..) {
             // In a gap there may be messages of others.
@@ -175,6 +176,8 @@ mod tests {
         assert_eq!(offsets.floor(), Some(2));
         offsets.settle(2);
         assert_eq!(offsets.floor(), Some(3));
+        assert_eq!(offsets.given_since(2), 1);
+        offsets.committed(3);
         assert_eq!(offsets.given_since(0), 0);
     }
 
@@ -195,6 +198,7 @@ mod tests {
         // They are read again all the same.
         assert_eq!(read(&mut offsets, 1, &messages[1..]), [Read::Known, Read::Known, Read::Known]);
         assert_eq!(offsets.floor(), Some(4));
+        offsets.committed(4);
         assert!(!offsets.remembers());
         // Not beyond what is known: others may have handed out 4.
         offsets.lose();

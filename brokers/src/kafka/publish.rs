@@ -115,9 +115,13 @@ impl Publisher {
             };
             match failure {
                 None => {}
-                Some(Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition) => {
-                    lost.push(index)
-                }
+                Some(
+                    Code::UnknownTopic
+                    | Code::UnknownTopicOrPartition
+                    | Code::UnknownPartition
+                    // Given to a connection that the library was about to replace.
+                    | Code::BrokerDestroy,
+                ) => lost.push(index),
                 Some(code) => {
                     late |= code == Code::MessageTimedOut;
                     answers[index] =

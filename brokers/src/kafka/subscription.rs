@@ -87,14 +87,17 @@ impl KafkaSubscription {
         let (lanes, intake) = (Arc::clone(&self.lanes), Arc::clone(&self.intake));
         let mend = async move {
             sleep(PAUSE).await;
-            intake.lanes.iter().for_each(|lane| lanes.forget(lane));
-            match lanes.ensure(&intake.lanes).await.into_values().next() {
-                None => Ok(()),
-                Some(problem) => {
-                    intake.note_missing("");
-                    Err(problem)
+            for (lane, made) in lanes.make(&intake.lanes).await {
+                match made {
+                    Ok(true) => intake.note_anew(&lane.to_string()),
+                    Ok(false) => {}
+                    Err(problem) => {
+                        intake.note_missing();
+                        return Err(problem);
+                    }
                 }
             }
+            Ok(())
         };
         self.mending = Some(mend.boxed());
     }
@@ -118,9 +121,8 @@ impl Subscription for KafkaSubscription {
             if self.mending.is_none() && self.intake.take_missing() {
                 self.mend();
             }
-            if self.mending.is_none() && self.intake.take_outdated() {
-                tracing::info!(lanes = ?self.intake.lanes, "a lane was deleted and made anew; joining anew");
-                self.intake.begin_anew();
+            if self.mending.is_none() && self.intake.begin_anew() {
+                tracing::info!(lanes = ?self.intake.lanes, "a lane was made anew; joining anew");
                 self.join()?;
             }
             let mending = async {
@@ -135,10 +137,10 @@ impl Subscription for KafkaSubscription {
                 mended = mending => {
                     self.mending = None;
                     mended?;
-                    // What the old consumers know of the topics is outdated.
-                    self.intake.take_outdated();
-                    self.intake.begin_anew();
-                    self.join()?;
+                    // They look for topics that were missing once in a while only.
+                    if self.intake.begin_anew() || self.intake.lacks_a_lane() {
+                        self.join()?;
+                    }
                 }
             }
         }
