@@ -6,6 +6,8 @@
 mod database;
 #[cfg(any(feature = "nats", feature = "redis"))]
 mod handle;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod memory;
 mod moving;
 #[cfg(feature = "nats")]
@@ -42,6 +44,7 @@ pub use moving::Moving;
 /// | `sqs://region?prefix=…&fifo=true&wait=20&endpoint=http://…` | Amazon SQS, and what speaks its language | `sqs` |
 /// | `nats://user:password@host:4222`, `nats://token@host`, `tls://…` | NATS 2.9 or later, with JetStream | `nats` |
 /// | `redis://user:password@host:6379/0`, `rediss://…` | Redis 7.0 or later | `redis` |
+/// | `kafka://host:9092,host2:9092?name=value`, `kafka://user:password@…` | Kafka 2.4 or later | `kafka` |
 ///
 /// The broker need not be up: the driver connects in the background, so that jobs are accepted meanwhile;
 /// [`Broker::ping`] tells how it goes.
@@ -67,6 +70,8 @@ pub async fn open(url: &str) -> Result<Arc<dyn Broker>, BrokerError> {
         "nats" | "tls" => Ok(Arc::new(nats::Nats::open(url)?)),
         #[cfg(feature = "redis")]
         "redis" | "rediss" => Ok(Arc::new(redis::Redis::open(url)?)),
+        #[cfg(feature = "kafka")]
+        "kafka" => Ok(Arc::new(kafka::Kafka::open(url)?)),
         _ => Err(no_driver(scheme)),
     }
 }
@@ -74,6 +79,7 @@ pub async fn open(url: &str) -> Result<Arc<dyn Broker>, BrokerError> {
 /// Every driver but the one that is always there: its schemes, its name, its cargo feature.
 const DRIVERS: &[(&[&str], &str, &str)] = &[
     (&["amqp", "amqps"], "RabbitMQ", "rabbitmq"),
+    (&["kafka"], "Kafka", "kafka"),
     (&["nats", "tls"], "NATS", "nats"),
     (&["postgres", "postgresql"], "Postgres", "postgres"),
     (&["pubsub"], "Google Cloud Pub/Sub", "pubsub"),

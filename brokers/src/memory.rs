@@ -53,7 +53,7 @@ impl fmt::Debug for Memory {
 #[async_trait]
 impl Broker for Memory {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { persistent: false, depth: true }
+        Capabilities { persistent: false, depth: true, shared_lanes: true }
     }
 
     async fn publish(&self, messages: &[Message]) -> Vec<Result<(), BrokerError>> {

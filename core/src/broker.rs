@@ -78,6 +78,11 @@ pub struct Capabilities {
     pub persistent: bool,
     /// [`Broker::depth`] answers with a number.
     pub depth: bool,
+    /// What one subscription holds unacknowledged keeps no other message of the lane from other subscriptions, and
+    /// never comes to them while it is held. Where false, a lane is divided into parts of which each belongs to one
+    /// subscription at a time: what waits in a part waits for its owner, until that leaves or parks, and what the
+    /// owner had in hand then comes again elsewhere.
+    pub shared_lanes: bool,
 }
 
 /// What a broker answers when it cannot do as asked.

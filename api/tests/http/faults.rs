@@ -162,7 +162,7 @@ fn down() -> BrokerError {
 #[async_trait]
 impl Broker for DownBroker {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { persistent: false, depth: false }
+        Capabilities { persistent: false, depth: false, shared_lanes: true }
     }
 
     async fn publish(&self, messages: &[Message]) -> Vec<Result<(), BrokerError>> {

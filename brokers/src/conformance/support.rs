@@ -119,6 +119,32 @@ pub(super) async fn receive(subscription: &mut dyn Subscription, count: usize) -
     all
 }
 
+/// Receives exactly `expected`, through a subscription beside one that holds other messages of the lane. Where lanes
+/// are not shared, others may come as well, and are acknowledged.
+pub(super) async fn receive_beside_holder(
+    case: &Case<'_>,
+    subscription: &mut dyn Subscription,
+    expected: &HashSet<JobId>,
+) -> Vec<Delivery> {
+    if case.broker.capabilities().shared_lanes {
+        let found = receive(subscription, expected.len()).await;
+        assert_eq!(jobs(&found), *expected);
+        return found;
+    }
+    let mut found = Vec::new();
+    while found.len() < expected.len() {
+        for delivery in within("what others may take", subscription.receive(100)).await.expect("receive") {
+            let job = delivery.message.job_id;
+            if expected.contains(&job) && !jobs(&found).contains(&job) {
+                found.push(delivery);
+            } else {
+                subscription.ack(&[delivery.tag]).await.expect("ack");
+            }
+        }
+    }
+    found
+}
+
 /// Checks that nothing comes for a moment. Only ever an addition to a check that needs no time.
 pub(super) async fn receives_nothing(subscription: &mut dyn Subscription) {
     if let Ok(found) = timeout(Duration::from_millis(200), subscription.receive(10)).await {

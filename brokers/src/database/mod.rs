@@ -214,7 +214,7 @@ impl fmt::Debug for Database {
 #[async_trait]
 impl Broker for Database {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { persistent: true, depth: true }
+        Capabilities { persistent: true, depth: true, shared_lanes: true }
     }
 
     async fn publish(&self, messages: &[Message]) -> Vec<Result<(), BrokerError>> {

@@ -81,7 +81,7 @@ impl fmt::Debug for Nats {
 #[async_trait]
 impl Broker for Nats {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { persistent: true, depth: true }
+        Capabilities { persistent: true, depth: true, shared_lanes: true }
     }
 
     async fn publish(&self, messages: &[Message]) -> Vec<Result<(), BrokerError>> {

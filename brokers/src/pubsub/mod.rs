@@ -99,7 +99,7 @@ impl fmt::Debug for PubSub {
 #[async_trait]
 impl Broker for PubSub {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { persistent: true, depth: false }
+        Capabilities { persistent: true, depth: false, shared_lanes: true }
     }
 
     async fn publish(&self, messages: &[Message]) -> Vec<Result<(), BrokerError>> {

@@ -78,7 +78,7 @@ impl fmt::Debug for RabbitMq {
 #[async_trait]
 impl Broker for RabbitMq {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { persistent: true, depth: true }
+        Capabilities { persistent: true, depth: true, shared_lanes: true }
     }
 
     async fn publish(&self, messages: &[Message]) -> Vec<Result<(), BrokerError>> {

@@ -82,7 +82,7 @@ impl fmt::Debug for Redis {
 #[async_trait]
 impl Broker for Redis {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { persistent: true, depth: true }
+        Capabilities { persistent: true, depth: true, shared_lanes: true }
     }
 
     async fn publish(&self, messages: &[Message]) -> Vec<Result<(), BrokerError>> {

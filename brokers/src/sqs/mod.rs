@@ -111,7 +111,7 @@ impl fmt::Debug for Sqs {
 #[async_trait]
 impl Broker for Sqs {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { persistent: true, depth: true }
+        Capabilities { persistent: true, depth: true, shared_lanes: true }
     }
 
     async fn publish(&self, messages: &[Message]) -> Vec<Result<(), BrokerError>> {

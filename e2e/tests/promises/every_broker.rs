@@ -44,6 +44,12 @@ async fn nats() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn kafka() {
+    let server = Server::start("kafka", &[]).await;
+    promises_hold(&server.url, Some(&server)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sqlite() {
     let folder = tempfile::tempdir().unwrap();
     promises_hold(&format!("sqlite:{}", folder.path().join("broker.db").display()), None).await;

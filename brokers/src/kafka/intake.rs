@@ -1,0 +1,455 @@
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::Message as _;
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use windlass_core::{Delivery, DeliveryTag, Lane, Message};
+
+use super::member::{Member, nudge};
+use super::offsets::{Offsets, Read};
+use super::problem::Problem;
+use crate::rota::Rota;
+
+/// How long a partition that others shall have waits for what is in hand to be settled: claims take milliseconds,
+/// and what is settled in time does not come again elsewhere.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// How long to wait for the offsets of partitions that come back.
+const RESUME: Duration = Duration::from_secs(1);
+
+/// What a subscription shares with the threads of its consumers, which learn of rebalances within the library's
+/// calls: hence a lock, held for moves within memory only.
+pub(super) struct Intake {
+    /// Most urgent first.
+    pub(super) lanes: Vec<Lane>,
+    capacity: usize,
+    state: Mutex<State>,
+    /// What to report. Apart from the state, since the library tells of errors while it is asked for messages.
+    problem: Mutex<Option<Problem>>,
+    /// A topic is not there.
+    missing: AtomicBool,
+    /// Lanes whose topics are others than those that the consumers know.
+    anew: Mutex<BTreeSet<usize>>,
+    /// Something was settled.
+    settled: Condvar,
+    /// Those on their way out of their groups.
+    leaving: TaskTracker,
+    /// Something has come, or there is something to report.
+    pub(super) wake: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// By lane.
+    assigned: Vec<Vec<Partition>>,
+    /// By lane and partition.
+    offsets: HashMap<(usize, i32), Offsets>,
+    /// What is unsettled: the lane, partition and offset of each.
+    tags: HashMap<u64, (usize, i32, i64)>,
+    last_tag: u64,
+    /// How often a group has given partitions to one of the consumers.
+    assignments: usize,
+    consumers: Vec<Weak<BaseConsumer<Member>>>,
+    end: End,
+    /// Held from the end until the last consumer has left.
+    going: Option<TaskTrackerToken>,
+}
+
+#[derive(Default, PartialEq, Eq)]
+enum End {
+    #[default]
+    No,
+    Dropped,
+    Closed,
+}
+
+/// A partition while it is ours. The library keeps what it has fetched from it in a queue of its own, so that urgent
+/// lanes need not wait behind others.
+struct Partition {
+    number: i32,
+    consumer: Weak<BaseConsumer<Member>>,
+    queue: PartitionQueue<Member>,
+    /// About to be given up.
+    leaving: bool,
+}
+
+impl Partition {
+    fn is(&self, number: i32, consumer: &Weak<BaseConsumer<Member>>) -> bool {
+        self.number == number && self.consumer.ptr_eq(consumer)
+    }
+
+    /// Hands the library the offset to commit.
+    fn store(&self, lane: &Lane, offset: i64) {
+        let mut list = TopicPartitionList::new();
+        let stored = list
+            .add_partition_offset(&lane.to_string(), self.number, Offset::Offset(offset))
+            .and_then(|()| self.consumer.upgrade().map_or(Ok(()), |consumer| consumer.store_offsets(&list)));
+        if let Err(error) = stored {
+            // It is being taken away: its messages come again.
+            tracing::debug!(%lane, partition = self.number, %error, "an offset could not be stored");
+        }
+    }
+}
+
+impl Intake {
+    pub(super) fn new(lanes: Vec<Lane>, capacity: usize, leaving: TaskTracker) -> Arc<Self> {
+        let state = State { assigned: lanes.iter().map(|_| Vec::new()).collect(), ..State::default() };
+        let capacity = capacity.max(lanes.len());
+        Arc::new(Self {
+            lanes,
+            capacity,
+            state: Mutex::new(state),
+            problem: Mutex::default(),
+            missing: AtomicBool::new(false),
+            anew: Mutex::default(),
+            settled: Condvar::new(),
+            leaving,
+            wake: Notify::new(),
+        })
+    }
+
+    /// Up to `max` messages at hand; none when there is no room. An error if there is something to report instead.
+    pub(super) fn take(&self, max: usize, rota: &mut Rota) -> Result<Vec<Delivery>, Problem> {
+        let mut state = self.state();
+        if state.end != End::No {
+            return Err(Problem::Closed);
+        }
+        let room = self.capacity.saturating_sub(state.tags.len()).min(max);
+        let mut deliveries = Vec::new();
+        for lane in rota.turn() {
+            state.take(lane, &self.lanes[lane], room, &mut deliveries);
+        }
+        match self.problem().take_if(|_| deliveries.is_empty()) {
+            Some(problem) => Err(problem),
+            None => Ok(deliveries),
+        }
+    }
+
+    /// The messages behind `tags`, without the stale ones.
+    pub(super) fn messages(&self, tags: &[DeliveryTag]) -> Vec<(DeliveryTag, Message)> {
+        let state = self.state();
+        let message = |tag: &DeliveryTag| {
+            let (lane, partition, offset) = *state.tags.get(&tag.0)?;
+            Some((*tag, state.offsets.get(&(lane, partition))?.message(offset)?.clone()))
+        };
+        tags.iter().filter_map(message).collect()
+    }
+
+    /// Notes `tags` as settled. The commit follows by itself.
+    pub(super) fn settle(&self, tags: impl IntoIterator<Item = DeliveryTag>) {
+        let mut state = self.state();
+        let mut touched = Vec::new();
+        for tag in tags {
+            let Some((lane, partition, offset)) = state.tags.remove(&tag.0) else { continue };
+            if let Some(offsets) = state.offsets.get_mut(&(lane, partition)) {
+                offsets.settle(offset);
+                touched.push((lane, partition));
+            }
+        }
+        touched.sort_unstable();
+        touched.dedup();
+        for (lane, partition) in touched {
+            state.store(lane, &self.lanes[lane], partition);
+        }
+        drop(state);
+        self.settled.notify_all();
+    }
+
+    /// How many messages of a partition that are not committed have been handed out here.
+    pub(super) fn given_since(&self, lane: &Lane, partition: i32, committed: i64) -> u64 {
+        let Some(lane) = self.lanes.iter().position(|mine| mine == lane) else { return 0 };
+        self.state().offsets.get(&(lane, partition)).map_or(0, |offsets| offsets.given_since(committed))
+    }
+
+    pub(super) fn assignments(&self) -> usize {
+        self.state().assignments
+    }
+
+    /// A problem that passes only by someone's doing.
+    pub(super) fn config_problem(&self) -> Option<Problem> {
+        self.problem().take_if(|problem| problem.is_config())
+    }
+
+    pub(super) fn report(&self, problem: Problem) {
+        *self.problem() = Some(problem);
+        self.wake.notify_one();
+    }
+
+    /// Notes that a topic is not there.
+    pub(super) fn note_missing(&self) {
+        self.missing.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
+    /// Whether a topic is not there; answered once for each time it is noted.
+    pub(super) fn take_missing(&self) -> bool {
+        self.missing.swap(false, Ordering::Relaxed)
+    }
+
+    /// Notes that the topic of `name`, if it is a lane's, was made anew.
+    pub(super) fn note_anew(&self, name: &str) {
+        if let Some(lane) = self.lanes.iter().position(|lane| lane.to_string() == name) {
+            self.anew().insert(lane);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Has the lanes that were made anew be read from their start, by the consumers that come after; whether there
+    /// are any. The offsets reached in the topics before are no offsets of these: the next commit, which a consumer
+    /// makes as it leaves, must not skip their messages.
+    pub(super) fn begin_anew(&self) -> bool {
+        let lanes = std::mem::take(&mut *self.anew());
+        let mut state = self.state();
+        for &lane in &lanes {
+            let State { assigned, offsets, .. } = &mut *state;
+            for partition in &mut assigned[lane] {
+                partition.leaving = true;
+                partition.store(&self.lanes[lane], 0);
+            }
+            offsets.retain(|(other, _), _| *other != lane);
+        }
+        !lanes.is_empty()
+    }
+
+    /// Whether there is a lane of which nothing is ours.
+    pub(super) fn lacks_a_lane(&self) -> bool {
+        self.state().assigned.iter().any(Vec::is_empty)
+    }
+
+    /// Notes a consumer, whose thread is about to start.
+    pub(super) fn join(&self, consumer: Weak<BaseConsumer<Member>>) {
+        self.state().consumers.push(consumer);
+    }
+
+    /// The consumer may read from `partitions` from now on. To be called before the library starts to.
+    pub(super) fn assign(
+        self: &Arc<Self>,
+        consumer: &Weak<BaseConsumer<Member>>,
+        partitions: &TopicPartitionList,
+    ) {
+        let Some(alive) = consumer.upgrade() else { return };
+        let assigned = self.find(partitions);
+        self.resume(&alive, &assigned);
+        for (lane, number) in assigned {
+            let Some(mut queue) = alive.split_partition_queue(&self.lanes[lane].to_string(), number) else {
+                continue;
+            };
+            let intake = Arc::downgrade(self);
+            queue.set_nonempty_callback(move || {
+                if let Some(intake) = intake.upgrade() {
+                    intake.wake.notify_one();
+                }
+            });
+            let partition = Partition { number, consumer: Weak::clone(consumer), queue, leaving: false };
+            let mut state = self.state();
+            state.assigned[lane].push(partition);
+            state.store(lane, &self.lanes[lane], number);
+        }
+        self.state().assignments += 1;
+        self.wake.notify_one();
+    }
+
+    /// Asks where those of `partitions` begin that were ours before, as far as something of them is remembered.
+    fn resume(&self, consumer: &BaseConsumer<Member>, partitions: &[(usize, i32)]) {
+        let mut list = TopicPartitionList::new();
+        let mut state = self.state();
+        for &(lane, number) in partitions {
+            // A consumer that this one replaces may not know yet.
+            state.lose(lane, |other| other.number == number);
+            if state.offsets.get(&(lane, number)).is_some_and(Offsets::remembers) {
+                list.add_partition(&self.lanes[lane].to_string(), number);
+            }
+        }
+        drop(state);
+        if list.count() == 0 {
+            return;
+        }
+        // Without an answer it becomes known as they are read.
+        let Ok(committed) = consumer.committed_offsets(list, RESUME) else { return };
+        let mut state = self.state();
+        for key in self.find(&committed) {
+            let found = committed.find_partition(&self.lanes[key.0].to_string(), key.1);
+            if let Some(element) = found
+                && element.error().is_ok()
+                && let Some(offsets) = state.offsets.get_mut(&key)
+            {
+                // Nothing committed: from the start.
+                offsets.resume(element.offset().to_raw().unwrap_or(0).max(0));
+            }
+        }
+    }
+
+    /// The consumer must give `partitions` up. Waits a little for what is in hand, unless they are `lost` already.
+    pub(super) fn revoke(
+        &self,
+        consumer: &Weak<BaseConsumer<Member>>,
+        partitions: &TopicPartitionList,
+        lost: bool,
+    ) {
+        let revoked = self.find(partitions);
+        let mut state = self.state();
+        for (lane, number) in &revoked {
+            let mine = |partition: &&mut Partition| partition.is(*number, consumer);
+            state.assigned[*lane].iter_mut().filter(mine).for_each(|partition| partition.leaving = true);
+        }
+        let until = Instant::now() + GRACE;
+        let open =
+            |state: &State| revoked.iter().any(|key| state.offsets.get(key).is_some_and(Offsets::is_open));
+        while !lost && state.end == End::No && open(&state) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            state = self.settled.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        for (lane, number) in revoked {
+            state.lose(lane, |partition| partition.is(number, consumer));
+        }
+    }
+
+    /// Notes which commits have succeeded.
+    pub(super) fn committed(&self, offsets: &TopicPartitionList) {
+        let mut state = self.state();
+        for element in offsets.elements() {
+            let lane = self.lanes.iter().position(|lane| lane.to_string() == element.topic());
+            if let (Some(lane), Ok(()), Offset::Offset(floor)) = (lane, element.error(), element.offset())
+                && let Some(offsets) = state.offsets.get_mut(&(lane, element.partition()))
+            {
+                offsets.committed(floor);
+            }
+        }
+    }
+
+    /// Whether `consumer` has partitions here.
+    pub(super) fn has_partitions_of(&self, consumer: &Weak<BaseConsumer<Member>>) -> bool {
+        self.state().assigned.iter().flatten().any(|partition| partition.consumer.ptr_eq(consumer))
+    }
+
+    /// Ends everything: nothing is handed out any more, no rebalance waits, and the consumers leave their groups.
+    pub(super) fn end(&self, closed: bool) {
+        let mut state = self.state();
+        if state.end != End::No {
+            return;
+        }
+        state.end = if closed { End::Closed } else { End::Dropped };
+        let consumers = state.consumers.clone();
+        if !consumers.is_empty() {
+            state.going = Some(self.leaving.token());
+        }
+        drop(state);
+        self.settled.notify_all();
+        self.wake.notify_one();
+        for consumer in consumers.iter().filter_map(Weak::upgrade) {
+            nudge(&consumer);
+        }
+    }
+
+    pub(super) fn ended(&self) -> bool {
+        self.state().end != End::No
+    }
+
+    /// Lets go of the queues of `consumer`, which keep it alive.
+    pub(super) fn clear(&self, consumer: &Weak<BaseConsumer<Member>>) {
+        let mut state = self.state();
+        for lane in 0..self.lanes.len() {
+            state.lose(lane, |partition| partition.consumer.ptr_eq(consumer));
+        }
+    }
+
+    /// `consumer` has left its group.
+    pub(super) fn left(&self, consumer: &Weak<BaseConsumer<Member>>) {
+        let mut state = self.state();
+        state.consumers.retain(|other| !other.ptr_eq(consumer));
+        if state.consumers.is_empty() {
+            state.going = None;
+        }
+    }
+
+    /// Lanes and partitions as they are known here.
+    fn find(&self, partitions: &TopicPartitionList) -> Vec<(usize, i32)> {
+        let find = |topic: &str| self.lanes.iter().position(|lane| lane.to_string() == topic);
+        let all = partitions.elements();
+        all.iter().filter_map(|element| Some((find(element.topic())?, element.partition()))).collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn anew(&self) -> MutexGuard<'_, BTreeSet<usize>> {
+        self.anew.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn problem(&self) -> MutexGuard<'_, Option<Problem>> {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Adds what is at hand in `lane` until there are `room`.
+    fn take(&mut self, lane: usize, name: &Lane, room: usize, deliveries: &mut Vec<Delivery>) {
+        let Self { assigned, offsets, tags, last_tag, .. } = self;
+        let partitions = &mut assigned[lane];
+        let mut skipped = Vec::new();
+        // Each begins in its turn.
+        let next = partitions.len().min(1);
+        partitions.rotate_left(next);
+        for partition in partitions.iter().filter(|partition| !partition.leaving) {
+            let offsets = offsets.entry((lane, partition.number)).or_default();
+            while deliveries.len() < room {
+                // An error is noted by the consumer's context.
+                let Some(Ok(found)) = partition.queue.poll(Duration::ZERO) else { break };
+                let (offset, payload) = (found.offset(), found.payload().unwrap_or_default());
+                match Message::decode(payload) {
+                    Ok(message) => {
+                        *last_tag += 1;
+                        let Read::New { replaces } = offsets.read(offset, *last_tag, &message) else {
+                            continue;
+                        };
+                        if let Some(tag) = replaces {
+                            tags.remove(&tag);
+                        }
+                        tags.insert(*last_tag, (lane, partition.number, offset));
+                        deliveries.push(Delivery { tag: DeliveryTag(*last_tag), message });
+                    }
+                    Err(error) => {
+                        // No redelivery makes it readable. If it was a job's, the store publishes it again, in the
+                        // format of whoever does so.
+                        let (partition, size) = (partition.number, payload.len());
+                        tracing::warn!(lane = %name, partition, offset, size, %error, "dropped a message that cannot be read");
+                        offsets.skip(offset);
+                        skipped.push(partition);
+                    }
+                }
+            }
+        }
+        for partition in skipped {
+            self.store(lane, name, partition);
+        }
+    }
+
+    /// Hands the library the offset to commit, if the partition is ours.
+    fn store(&mut self, lane: usize, name: &Lane, number: i32) {
+        let Some(partition) = self.assigned[lane].iter().find(|partition| partition.number == number) else {
+            return;
+        };
+        if let Some(floor) = self.offsets.get(&(lane, number)).and_then(Offsets::floor) {
+            partition.store(name, floor);
+        }
+    }
+
+    fn lose(&mut self, lane: usize, lost: impl Fn(&Partition) -> bool) {
+        for partition in self.assigned[lane].extract_if(.., |partition| lost(partition)) {
+            if let Some(offsets) = self.offsets.get_mut(&(lane, partition.number)) {
+                offsets.lose();
+            }
+        }
+    }
+}

@@ -1,0 +1,244 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
+use rdkafka::message::Message as _;
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use windlass_core::{Lane, QueueName};
+
+use super::address::Address;
+use super::health::{Health, log};
+use super::intake::Intake;
+use super::problem::Problem;
+
+/// How often the thread looks whether it shall end. Most ends wake it.
+const TICK: Duration = Duration::from_millis(100);
+/// How long leaving in good order may take.
+const LEAVE: Duration = Duration::from_secs(2);
+/// Without an event for twice this, no rebalance is under way.
+const CALM: Duration = Duration::from_millis(10);
+
+/// A consumer in the group of one queue, with the thread that polls it. Dropping it leaves the group.
+///
+/// The thread polls whatever the worker does, so that the group never takes a full worker for a dead one. It gets
+/// rebalances and errors only: messages wait in the queues of their partitions until [`Intake::take`].
+pub(super) struct Membership {
+    /// The thread owns it.
+    consumer: Weak<BaseConsumer<Member>>,
+    topics: Vec<String>,
+    /// Tells the thread to end.
+    over: Arc<AtomicBool>,
+}
+
+/// What the library calls back.
+pub(super) struct Member {
+    health: Arc<Health>,
+    intake: Arc<Intake>,
+    consumer: OnceLock<Weak<BaseConsumer<Member>>>,
+}
+
+impl Membership {
+    /// Joins the group of `queue` to take from `lanes`.
+    pub(super) fn start(
+        address: &Address,
+        health: &Arc<Health>,
+        intake: &Arc<Intake>,
+        queue: &QueueName,
+        lanes: &[Lane],
+    ) -> Result<Self, Problem> {
+        let (health, taking) = (Arc::clone(health), Arc::clone(intake));
+        let member = Member { health, intake: taking, consumer: OnceLock::new() };
+        let made = address.consumer(queue).create_with_context(member);
+        let consumer: Arc<BaseConsumer<Member>> = Arc::new(made.map_err(|error| Problem::making(&error))?);
+        let weak = Arc::downgrade(&consumer);
+        // It is set here alone.
+        let _ = consumer.context().consumer.set(Weak::clone(&weak));
+        let topics: Vec<String> = lanes.iter().map(Lane::to_string).collect();
+        let topic = topics.first().cloned().unwrap_or_default();
+        let over = Arc::<AtomicBool>::default();
+        let poller = Poller {
+            consumer: Some(consumer),
+            weak: Weak::clone(&weak),
+            intake: Arc::clone(intake),
+            topic,
+            over: Arc::clone(&over),
+        };
+        intake.join(Weak::clone(&weak));
+        let membership = Self { consumer: weak, topics, over };
+        membership.take_up();
+        // Should there be no thread, the poller is dropped, and has left.
+        let started = thread::Builder::new().name("windlass kafka".into()).spawn(move || poller.run());
+        started.map_err(|error| Problem::Outage(format!("no thread for a consumer: {error}")))?;
+        Ok(membership)
+    }
+
+    pub(super) fn take_up(&self) {
+        let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
+        if let Some(consumer) = self.consumer.upgrade()
+            && let Err(error) = consumer.subscribe(&topics)
+        {
+            // Happens when the consumer is closing.
+            tracing::warn!(%error, "cannot subscribe");
+        }
+    }
+
+    /// Leaves the group, so that others get its partitions.
+    pub(super) fn park(&self) {
+        if let Some(consumer) = self.consumer.upgrade() {
+            consumer.unsubscribe();
+        }
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        if let Some(consumer) = self.consumer.upgrade() {
+            nudge(&consumer);
+        }
+    }
+}
+
+/// Wakes the thread that polls `consumer`, by the answer to a commit.
+pub(super) fn nudge(consumer: &BaseConsumer<Member>) {
+    // It may well have nothing to commit.
+    let _ = consumer.commit_consumer_state(CommitMode::Async);
+}
+
+impl ClientContext for Member {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        if let Some(topic) = made_anew(text) {
+            self.intake.note_anew(topic);
+        }
+        log(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        match error.rdkafka_error_code() {
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => self.intake.note_missing(),
+            Some(Code::AllBrokersDown) => {
+                self.intake.report(self.health.explain(Problem::Outage(reason.into())));
+            }
+            _ => {
+                // A connection lost is none of the subscription's business while others stand.
+                if let Some(problem) = self.health.note(&error, reason).filter(Problem::is_config) {
+                    self.intake.report(problem);
+                }
+            }
+        }
+    }
+}
+
+impl ConsumerContext for Member {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        let Some(this) = self.consumer.get() else { return };
+        match rebalance {
+            Rebalance::Assign(partitions) => self.intake.assign(this, partitions),
+            Rebalance::Revoke(partitions) => self.intake.revoke(this, partitions, consumer.assignment_lost()),
+            Rebalance::Error(error) => tracing::warn!(%error, "a rebalance has failed; the next follows"),
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
+        match result {
+            Ok(()) => self.intake.committed(offsets),
+            // Nothing lost: what was settled is committed with the next, or comes again.
+            Err(error) => tracing::debug!(%error, "a commit has failed"),
+        }
+    }
+}
+
+/// The topic that was deleted and made anew, if a line of the library says so: as of a topic with another id than the
+/// one it knew. No event tells of it, and the library deals with it badly: it goes on from the offset it has reached
+/// in the old topic, and takes the leaders of the new one for outdated.
+fn made_anew(line: &str) -> Option<&str> {
+    let (topic, ids) = line.split_once("Topic ")?.1.split_once(" changed id from ")?;
+    // The id of a topic not known before.
+    (!ids.starts_with("AAAAAAAAAAAAAAAAAAAAAA ")).then_some(topic)
+}
+
+struct Poller {
+    consumer: Option<Arc<BaseConsumer<Member>>>,
+    weak: Weak<BaseConsumer<Member>>,
+    intake: Arc<Intake>,
+    topic: String,
+    over: Arc<AtomicBool>,
+}
+
+impl Poller {
+    fn run(self) {
+        let Some(consumer) = &self.consumer else { return };
+        while !self.intake.ended() && !self.over.load(Ordering::Relaxed) {
+            // What the context notes of errors and rebalances is all there is to do about them.
+            if let Some(Ok(stray)) = consumer.poll(TICK) {
+                // Fetched before its partition got a queue of its own, which the library says may happen.
+                let _ = consumer.seek(
+                    stray.topic(),
+                    stray.partition(),
+                    Offset::Offset(stray.offset()),
+                    Duration::ZERO,
+                );
+            }
+        }
+        self.leave(consumer);
+    }
+
+    /// Leaves the group in good order: commits what is settled, gives the partitions up, and only then has the library
+    /// close. It forgets to tell the group when it is closed in the middle of a rebalance, and the others would get
+    /// the partitions only after the session's time.
+    fn leave(&self, consumer: &BaseConsumer<Member>) {
+        let until = Instant::now() + LEAVE;
+        let left = || until.saturating_duration_since(Instant::now());
+        while let Err(KafkaError::ConsumerCommit(Code::RebalanceInProgress | Code::IllegalGeneration)) =
+            consumer.commit_consumer_state(CommitMode::Sync)
+            && !left().is_zero()
+        {
+            consumer.poll(CALM);
+        }
+        consumer.unsubscribe();
+        let mut calm = 0;
+        while calm < 2 && !left().is_zero() {
+            let since = Instant::now();
+            consumer.poll(CALM);
+            // An event ends the poll early.
+            let eventful = since.elapsed() < CALM || self.intake.has_partitions_of(&self.weak);
+            calm = if eventful { 0 } else { calm + 1 };
+        }
+        // Answered after the commits before it, on the same connection.
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&self.topic, 0);
+        let _ = consumer.committed_offsets(list, left());
+    }
+}
+
+impl Drop for Poller {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            // The subscription must not wait for ever.
+            self.intake.end(true);
+        }
+        self.intake.clear(&self.weak);
+        // Leaves the group.
+        self.consumer = None;
+        self.intake.left(&self.weak);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_about_topics_made_anew_are_known() {
+        let line = |from| {
+            format!("[thrd:main]: Topic windlass.a.1 changed id from {from} to C1zLj0KoTL6Lj9tyRG69kg")
+        };
+        assert_eq!(made_anew(&line("Y77RrG+sTxuRs8wCN81Bkg")), Some("windlass.a.1"));
+        assert_eq!(made_anew(&line("AAAAAAAAAAAAAAAAAAAAAA")), None);
+        assert_eq!(made_anew("[thrd:main]: Topic windlass.a.1 [0] Leader 1 Epoch 0"), None);
+    }
+}

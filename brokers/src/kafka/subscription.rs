@@ -1,0 +1,192 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::{BoxFuture, FutureExt, pending};
+use tokio::time::{sleep, timeout};
+use windlass_core::{BrokerError, Delivery, DeliveryTag, Lane, QueueName, Subscription};
+
+use super::address::Address;
+use super::health::Health;
+use super::intake::Intake;
+use super::lanes::Lanes;
+use super::member::Membership;
+use super::problem::Problem;
+use super::publish::Publisher;
+use crate::rota::Rota;
+
+/// How long [`KafkaSubscription::joined`] waits: an idle group takes a member in within milliseconds.
+const JOIN: Duration = Duration::from_secs(2);
+/// The pause before each attempt to make lanes that are missing.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// A consumer for each queue among the lanes.
+pub(super) struct KafkaSubscription {
+    address: Arc<Address>,
+    health: Arc<Health>,
+    lanes: Arc<Lanes>,
+    publisher: Arc<Publisher>,
+    intake: Arc<Intake>,
+    rota: Rota,
+    members: Vec<Membership>,
+    parked: bool,
+    /// Makes missing lanes; kept here, so that a dropped `receive` does not undo what was done.
+    mending: Option<BoxFuture<'static, Result<(), Problem>>>,
+}
+
+impl KafkaSubscription {
+    /// Begins to join the groups of the intake's lanes, which `rota` is over.
+    pub(super) fn start(
+        address: Arc<Address>,
+        health: Arc<Health>,
+        lanes: Arc<Lanes>,
+        publisher: Arc<Publisher>,
+        intake: Arc<Intake>,
+        rota: Rota,
+    ) -> Result<Self, Problem> {
+        let (members, parked, mending) = (Vec::new(), false, None);
+        let mut subscription =
+            Self { address, health, lanes, publisher, intake, rota, members, parked, mending };
+        subscription.join()?;
+        Ok(subscription)
+    }
+
+    /// Joins with new consumers, in the place of those there are.
+    fn join(&mut self) -> Result<(), Problem> {
+        self.members.clear();
+        let mut queues: BTreeMap<&QueueName, Vec<Lane>> = BTreeMap::new();
+        for lane in &self.intake.lanes {
+            queues.entry(&lane.queue).or_default().push(lane.clone());
+        }
+        for (queue, lanes) in queues {
+            self.members.push(Membership::start(&self.address, &self.health, &self.intake, queue, &lanes)?);
+        }
+        Ok(())
+    }
+
+    /// Waits a little until the groups have given out their partitions, so that the first messages come in order.
+    /// An error says that this cannot be.
+    pub(super) async fn joined(&mut self) -> Result<(), Problem> {
+        let joined = async {
+            loop {
+                if let Some(problem) = self.intake.config_problem() {
+                    return Err(problem);
+                }
+                if self.intake.assignments() >= self.members.len() {
+                    return Ok(());
+                }
+                self.intake.wake.notified().await;
+            }
+        };
+        timeout(JOIN, joined).await.unwrap_or(Ok(()))
+    }
+
+    fn mend(&mut self) {
+        let (lanes, intake) = (Arc::clone(&self.lanes), Arc::clone(&self.intake));
+        let mend = async move {
+            sleep(PAUSE).await;
+            for (lane, made) in lanes.make(&intake.lanes).await {
+                match made {
+                    Ok(true) => intake.note_anew(&lane.to_string()),
+                    Ok(false) => {}
+                    Err(problem) => {
+                        intake.note_missing();
+                        return Err(problem);
+                    }
+                }
+            }
+            Ok(())
+        };
+        self.mending = Some(mend.boxed());
+    }
+}
+
+#[async_trait]
+impl Subscription for KafkaSubscription {
+    async fn receive(&mut self, max: usize) -> Result<Vec<Delivery>, BrokerError> {
+        if max == 0 {
+            return Ok(Vec::new());
+        }
+        if std::mem::take(&mut self.parked) {
+            self.members.iter().for_each(Membership::take_up);
+        }
+        loop {
+            // Cancel-safe: what is taken is answered at once.
+            let deliveries = self.intake.take(max, &mut self.rota)?;
+            if !deliveries.is_empty() {
+                return Ok(deliveries);
+            }
+            if self.mending.is_none() && self.intake.take_missing() {
+                self.mend();
+            }
+            if self.mending.is_none() && self.intake.begin_anew() {
+                tracing::info!(lanes = ?self.intake.lanes, "a lane was made anew; joining anew");
+                self.join()?;
+            }
+            let mending = async {
+                match &mut self.mending {
+                    Some(mending) => mending.await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                // A wake-up between the look and this wait is kept by the Notify.
+                () = self.intake.wake.notified() => {}
+                mended = mending => {
+                    self.mending = None;
+                    mended?;
+                    // They look for topics that were missing once in a while only.
+                    if self.intake.begin_anew() || self.intake.lacks_a_lane() {
+                        self.join()?;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn ack(&mut self, tags: &[DeliveryTag]) -> Result<(), BrokerError> {
+        self.intake.settle(tags.iter().copied());
+        Ok(())
+    }
+
+    async fn release(&mut self, tags: &[DeliveryTag]) -> Result<(), BrokerError> {
+        // Kafka cannot give one message back: it is published anew, and the old one is settled.
+        let (tags, messages): (Vec<_>, Vec<_>) = self.intake.messages(tags).into_iter().unzip();
+        if messages.is_empty() || self.intake.ended() {
+            return Ok(());
+        }
+        let mut failed = None;
+        let answers = self.publisher.publish(&messages).await;
+        let done = tags.into_iter().zip(answers).filter_map(|(tag, answer)| match answer {
+            Ok(()) => Some(tag),
+            Err(error) => {
+                failed = Some(error);
+                None
+            }
+        });
+        let done: Vec<DeliveryTag> = done.collect();
+        self.intake.settle(done);
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn park(&mut self) -> Result<(), BrokerError> {
+        // The only way to let others have what waits in its partitions.
+        self.members.iter().for_each(Membership::park);
+        self.parked = true;
+        Ok(())
+    }
+}
+
+impl Drop for KafkaSubscription {
+    fn drop(&mut self) {
+        self.intake.end(false);
+    }
+}
+
+impl fmt::Debug for KafkaSubscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaSubscription").field("lanes", &self.intake.lanes).finish_non_exhaustive()
+    }
+}
