@@ -5,8 +5,18 @@
 //! WINDLASS_BROKER_URL=amqp://… cargo run --release -p windlass-brokers --features rabbitmq --example raw -- 50000
 //! ```
 
+#[cfg(feature = "kafka")]
+mod kafka;
+#[cfg(feature = "nats")]
+mod nats;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(feature = "sqs")]
+mod sqs;
 
 use std::error::Error;
 use std::time::Instant;
@@ -89,8 +99,18 @@ async fn driver(url: &str, messages: &[Message]) -> Result<f64> {
 /// The bare client library's time, in seconds.
 async fn bare(url: &str, lane: &str, payloads: &[Vec<u8>]) -> Result<f64> {
     match url.split_once(':').map_or(url, |(scheme, _)| scheme) {
+        #[cfg(feature = "kafka")]
+        "kafka" => kafka::run(url, lane, payloads).await,
+        #[cfg(feature = "nats")]
+        "nats" => nats::run(url, lane, payloads).await,
+        #[cfg(feature = "postgres")]
+        "postgres" | "postgresql" => postgres::run(url, lane, payloads).await,
         #[cfg(feature = "rabbitmq")]
         "amqp" | "amqps" => rabbitmq::run(url, lane, payloads).await,
+        #[cfg(feature = "redis")]
+        "redis" => redis::run(url, lane, payloads).await,
+        #[cfg(feature = "sqs")]
+        "sqs" => sqs::run(url, lane, payloads).await,
         scheme => Err(format!("no bare counterpart for {scheme}: in this build").into()),
     }
 }
