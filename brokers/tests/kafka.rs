@@ -98,6 +98,17 @@ async fn wrong_credentials_are_for_the_operator() {
     broker.close().await;
 }
 
+/// Brokers that want a login close the connections of those who have none, and say nothing.
+#[tokio::test]
+async fn missing_credentials_are_hinted_at() {
+    let url = url();
+    let url = format!("kafka://{}", url.split_once('@').unwrap().1);
+    let broker = windlass_brokers::open(&url).await.unwrap();
+    let error = broker.ping().await.unwrap_err().to_string();
+    assert!(error.contains("login") && error.contains("broker_url"), "{error}");
+    broker.close().await;
+}
+
 #[tokio::test]
 async fn missing_rights_are_for_the_operator() {
     Case::run(&Kafka, async |case: Case<'_>| {

@@ -48,6 +48,10 @@ impl Problem {
                     .into(),
             },
             Code::OperationTimedOut | Code::RequestTimedOut | Code::MessageTimedOut => Self::Late,
+            // All there is to see of brokers that want a login and get none, too.
+            Code::BrokerTransportFailure if !address.has_login() => Self::Outage(format!(
+                "{subject}: no connection lasts; if they want a login or TLS, broker_url must have it"
+            )),
             _ => Self::Outage(format!("{subject}: {code}")),
         }
     }
@@ -68,6 +72,10 @@ impl Problem {
             }),
             Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed => {
                 Some(Self::of(code, reason, address))
+            }
+            // The other side does not even know what a handshake is.
+            Code::BrokerTransportFailure if reason.contains("SSL handshake failed") => {
+                Self::event(Code::SSL, reason, address)
             }
             Code::BrokerTransportFailure | Code::Resolve => Some(Self::Outage(reason.into())),
             _ => None,
