@@ -29,7 +29,7 @@ windlass_brokers::broker_conformance!(InProcess);
 async fn opens_by_url() {
     let broker = windlass_brokers::open("memory:").await.unwrap();
     broker.ping().await.unwrap();
-    for url in ["kafka://secret@host", "secret", ""] {
+    for url in ["nobroker://secret@host", "secret", ""] {
         let error = windlass_brokers::open(url).await.unwrap_err().to_string();
         assert!(error.contains("broker_url") && !error.contains("secret"), "{error}");
     }

@@ -106,6 +106,10 @@ impl Address {
         self.user.as_deref().unwrap_or("ANONYMOUS")
     }
 
+    pub(super) const fn has_login(&self) -> bool {
+        self.user.is_some()
+    }
+
     /// For whatever neither publishes nor subscribes.
     pub(super) fn plain(&self) -> ClientConfig {
         self.with(&[])

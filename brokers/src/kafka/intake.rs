@@ -1,20 +1,18 @@
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 use windlass_core::{Delivery, DeliveryTag, Lane, Message};
 
 use super::member::{Member, nudge};
-use super::offsets::{Offsets, Read};
+use super::offsets::Offsets;
 use super::problem::Problem;
+use super::state::{End, Partition, State};
 use crate::rota::Rota;
 
 /// How long a partition that others shall have waits for what is in hand to be settled: claims take milliseconds,
@@ -45,62 +43,9 @@ pub(super) struct Intake {
     pub(super) wake: Notify,
 }
 
-#[derive(Default)]
-struct State {
-    /// By lane.
-    assigned: Vec<Vec<Partition>>,
-    /// By lane and partition.
-    offsets: HashMap<(usize, i32), Offsets>,
-    /// What is unsettled: the lane, partition and offset of each.
-    tags: HashMap<u64, (usize, i32, i64)>,
-    last_tag: u64,
-    /// How often a group has given partitions to one of the consumers.
-    assignments: usize,
-    consumers: Vec<Weak<BaseConsumer<Member>>>,
-    end: End,
-    /// Held from the end until the last consumer has left.
-    going: Option<TaskTrackerToken>,
-}
-
-#[derive(Default, PartialEq, Eq)]
-enum End {
-    #[default]
-    No,
-    Dropped,
-    Closed,
-}
-
-/// A partition while it is ours. The library keeps what it has fetched from it in a queue of its own, so that urgent
-/// lanes need not wait behind others.
-struct Partition {
-    number: i32,
-    consumer: Weak<BaseConsumer<Member>>,
-    queue: PartitionQueue<Member>,
-    /// About to be given up.
-    leaving: bool,
-}
-
-impl Partition {
-    fn is(&self, number: i32, consumer: &Weak<BaseConsumer<Member>>) -> bool {
-        self.number == number && self.consumer.ptr_eq(consumer)
-    }
-
-    /// Hands the library the offset to commit.
-    fn store(&self, lane: &Lane, offset: i64) {
-        let mut list = TopicPartitionList::new();
-        let stored = list
-            .add_partition_offset(&lane.to_string(), self.number, Offset::Offset(offset))
-            .and_then(|()| self.consumer.upgrade().map_or(Ok(()), |consumer| consumer.store_offsets(&list)));
-        if let Err(error) = stored {
-            // It is being taken away: its messages come again.
-            tracing::debug!(%lane, partition = self.number, %error, "an offset could not be stored");
-        }
-    }
-}
-
 impl Intake {
     pub(super) fn new(lanes: Vec<Lane>, capacity: usize, leaving: TaskTracker) -> Arc<Self> {
-        let state = State { assigned: lanes.iter().map(|_| Vec::new()).collect(), ..State::default() };
+        let state = State::new(lanes.len());
         let capacity = capacity.max(lanes.len());
         Arc::new(Self {
             lanes,
@@ -389,67 +334,5 @@ impl Intake {
 
     fn problem(&self) -> MutexGuard<'_, Option<Problem>> {
         self.problem.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// Adds what is at hand in `lane` until there are `room`.
-    fn take(&mut self, lane: usize, name: &Lane, room: usize, deliveries: &mut Vec<Delivery>) {
-        let Self { assigned, offsets, tags, last_tag, .. } = self;
-        let partitions = &mut assigned[lane];
-        let mut skipped = Vec::new();
-        // Each begins in its turn.
-        let next = partitions.len().min(1);
-        partitions.rotate_left(next);
-        for partition in partitions.iter().filter(|partition| !partition.leaving) {
-            let offsets = offsets.entry((lane, partition.number)).or_default();
-            while deliveries.len() < room {
-                // An error is noted by the consumer's context.
-                let Some(Ok(found)) = partition.queue.poll(Duration::ZERO) else { break };
-                let (offset, payload) = (found.offset(), found.payload().unwrap_or_default());
-                match Message::decode(payload) {
-                    Ok(message) => {
-                        *last_tag += 1;
-                        let Read::New { replaces } = offsets.read(offset, *last_tag, &message) else {
-                            continue;
-                        };
-                        if let Some(tag) = replaces {
-                            tags.remove(&tag);
-                        }
-                        tags.insert(*last_tag, (lane, partition.number, offset));
-                        deliveries.push(Delivery { tag: DeliveryTag(*last_tag), message });
-                    }
-                    Err(error) => {
-                        // No redelivery makes it readable. If it was a job's, the store publishes it again, in the
-                        // format of whoever does so.
-                        let (partition, size) = (partition.number, payload.len());
-                        tracing::warn!(lane = %name, partition, offset, size, %error, "dropped a message that cannot be read");
-                        offsets.skip(offset);
-                        skipped.push(partition);
-                    }
-                }
-            }
-        }
-        for partition in skipped {
-            self.store(lane, name, partition);
-        }
-    }
-
-    /// Hands the library the offset to commit, if the partition is ours.
-    fn store(&mut self, lane: usize, name: &Lane, number: i32) {
-        let Some(partition) = self.assigned[lane].iter().find(|partition| partition.number == number) else {
-            return;
-        };
-        if let Some(floor) = self.offsets.get(&(lane, number)).and_then(Offsets::floor) {
-            partition.store(name, floor);
-        }
-    }
-
-    fn lose(&mut self, lane: usize, lost: impl Fn(&Partition) -> bool) {
-        for partition in self.assigned[lane].extract_if(.., |partition| lost(partition)) {
-            if let Some(offsets) = self.offsets.get_mut(&(lane, partition.number)) {
-                offsets.lose();
-            }
-        }
     }
 }

@@ -1,4 +1,38 @@
 //! Kafka, 2.4 and later, through librdkafka.
+//!
+//! A lane is a topic under the lane's name, made when first used; a message's key is its job's id. All who take from a
+//! queue are one consumer group, `windlass.<queue>`, which divides the partitions of the queue's lanes among them.
+//! Since messages are acknowledged once their jobs are claimed, no job, however long, holds up its partition.
+//!
+//! What differs from brokers that hand out message by message:
+//! - At most as many subscriptions as a lane has partitions get something of it, and what waits in a partition waits
+//!   for its owner. A parked subscription leaves its groups, so that others take over.
+//! - The offset below which all is settled is committed five times a second, and when a partition is given up. What
+//!   was settled beyond it, or in hand, comes again when the partition moves: the claim tells the repetitions.
+//! - A message that is given back is published again, and then settled.
+//! - [`Broker::depth`] counts what is not committed, less what this process's own subscriptions have taken.
+//! - Lanes of a queue with subscriptions are emptied by [`Broker::delete`]; others are deleted.
+//!
+//! # The URL
+//!
+//! `kafka://[user:password@]host[:9092][,host…][?name=value&…]`, everything percent-encoded where it is special. With
+//! a user, the login is SASL/PLAIN without TLS unless settings say otherwise.
+//!
+//! | name | value |
+//! |---|---|
+//! | `partitions` | of topics that Windlass makes, 12 by default. Those that exist stay as they are, and may get more at any time |
+//! | `replication` | of topics that Windlass makes; by default the brokers' `default.replication.factor` |
+//! | any other | a [setting of librdkafka](https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md), such as `security.protocol`, `sasl.mechanism`, `ssl.ca.location`, `compression.type` or `session.timeout.ms`, but for those that the promises rest on, such as `acks` |
+//!
+//! TLS, SCRAM and OAUTHBEARER need the cargo feature `kafka-tls`, which links the system's OpenSSL: librdkafka knows no
+//! other implementation, and all other parts of Windlass do without OpenSSL. SASL/PLAIN always works. Building needs a
+//! compiler for C and C++ and `make`; with `kafka-tls` also the headers of OpenSSL (`libssl-dev`).
+//!
+//! The user needs all rights on topics and groups that begin with `windlass.`; without the right to create topics,
+//! somebody else has to. Topics follow the brokers' defaults. Their `retention.ms` should be longer than a job may
+//! wait; what it removes nevertheless, the store publishes again. For durability against the loss of a broker, use
+//! three copies and `min.insync.replicas` = 2.
+
 mod address;
 mod aside;
 mod health;
@@ -8,6 +42,7 @@ mod member;
 mod offsets;
 mod problem;
 mod publish;
+mod state;
 mod subscription;
 
 use std::fmt;
@@ -95,7 +130,8 @@ impl Broker for Kafka {
         let rota = Rota::new(&mut lanes);
         let failed = self.lanes.ensure(&lanes).await;
         let intake = Intake::new(lanes, capacity, self.leaving.clone());
-        if !failed.is_empty() {
+        let outage = !failed.is_empty();
+        if outage {
             if let Some(problem) = failed.into_values().find(Problem::is_config) {
                 return Err(problem.into());
             }
@@ -106,7 +142,9 @@ impl Broker for Kafka {
         let (address, health) = (Arc::clone(&self.address), Arc::clone(&self.health));
         let (lanes, publisher) = (Arc::clone(&self.lanes), Arc::clone(&self.publisher));
         let mut subscription = KafkaSubscription::start(address, health, lanes, publisher, intake, rota)?;
-        subscription.joined().await?;
+        if !outage {
+            subscription.joined().await?;
+        }
         Ok(Box::new(subscription))
     }
 

@@ -48,6 +48,7 @@ impl Problem {
                     .into(),
             },
             Code::OperationTimedOut | Code::RequestTimedOut | Code::MessageTimedOut => Self::Late,
+            Code::BrokerTransportFailure => Self::disconnected(&format!("{subject}: {code}"), address),
             _ => Self::Outage(format!("{subject}: {code}")),
         }
     }
@@ -69,9 +70,21 @@ impl Problem {
             Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed => {
                 Some(Self::of(code, reason, address))
             }
-            Code::BrokerTransportFailure | Code::Resolve => Some(Self::Outage(reason.into())),
+            // The other side does not even know what a handshake is.
+            Code::BrokerTransportFailure if reason.contains("SSL handshake failed") => {
+                Self::event(Code::SSL, reason, address)
+            }
+            Code::BrokerTransportFailure => Some(Self::disconnected(reason, address)),
+            Code::Resolve => Some(Self::Outage(reason.into())),
             _ => None,
         }
+    }
+
+    fn disconnected(reason: &str, address: &Address) -> Self {
+        // Brokers that want a login and get none close the connection, and that is all there is to see of it.
+        let hint =
+            if address.has_login() { "" } else { "; if they want a login or TLS, broker_url must have it" };
+        Self::Outage(format!("{reason}{hint}"))
     }
 
     /// A client that could not be made: the settings are at fault.
