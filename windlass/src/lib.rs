@@ -29,7 +29,8 @@
 //! Elsewhere, jobs are enqueued over HTTP, or from Rust by [`Client::enqueue`] and, in a Postgres transaction of
 //! your own, `Client::enqueue_in`.
 //!
-//! Cargo features: `sqlite` (default), `postgres`, `rabbitmq`. [`Settings`] lists the configuration.
+//! Cargo features: `sqlite` (default) and `postgres` for stores, which are brokers as well; `rabbitmq`, `kafka` (`kafka-tls`
+//! for TLS), `sqs`, `pubsub`, `redis` and `nats` for brokers. [`Settings`] lists the configuration.
 
 mod logging;
 
