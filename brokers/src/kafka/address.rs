@@ -3,7 +3,7 @@ use std::fmt;
 use percent_encoding::percent_decode_str;
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
-use windlass_core::{BrokerError, QueueName};
+use windlass_core::{BrokerError, JobId, QueueName};
 
 use super::health::LIBRARY;
 
@@ -153,7 +153,10 @@ impl Address {
             ("fetch.queue.backoff.ms", "10"),
             ("fetch.error.backoff.ms", "100"),
         ]);
+        // One name for each, by which `Poller::leave` finds it in the group.
+        let client = format!("{}-{}", config.get("client.id").unwrap_or_default(), JobId::new());
         config
+            .set("client.id", client)
             .set("group.id", group(queue))
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("auto.offset.reset", "earliest")

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
+use rdkafka::groups::GroupInfo;
 use rdkafka::message::Message as _;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use windlass_core::{Lane, QueueName};
@@ -17,10 +18,9 @@ use super::problem::Problem;
 
 /// How often the thread looks whether it shall end. Most ends wake it.
 const TICK: Duration = Duration::from_millis(100);
-/// How long leaving in good order may take.
-const LEAVE: Duration = Duration::from_secs(2);
-/// Without an event for twice this, no rebalance is under way.
-const CALM: Duration = Duration::from_millis(10);
+/// How long leaving in good order may take: as long as the group's patience with a member that does not.
+const LEAVE: Duration = Duration::from_secs(10);
+const LISTING: Duration = Duration::from_secs(1);
 
 /// A consumer in the group of one queue, with the thread that polls it. Dropping it leaves the group.
 ///
@@ -52,19 +52,22 @@ impl Membership {
     ) -> Result<Self, Problem> {
         let (health, taking) = (Arc::clone(health), Arc::clone(intake));
         let member = Member { health, intake: taking, consumer: OnceLock::new() };
-        let made = address.consumer(queue).create_with_context(member);
+        let config = address.consumer(queue);
+        let setting = |name| config.get(name).unwrap_or_default().to_owned();
+        let (group, client) = (setting("group.id"), setting("client.id"));
+        let made = config.create_with_context(member);
         let consumer: Arc<BaseConsumer<Member>> = Arc::new(made.map_err(|error| Problem::making(&error))?);
         let weak = Arc::downgrade(&consumer);
         // It is set here alone.
         let _ = consumer.context().consumer.set(Weak::clone(&weak));
         let topics: Vec<String> = lanes.iter().map(Lane::to_string).collect();
-        let topic = topics.first().cloned().unwrap_or_default();
         let over = Arc::<AtomicBool>::default();
         let poller = Poller {
             consumer: Some(consumer),
             weak: Weak::clone(&weak),
             intake: Arc::clone(intake),
-            topic,
+            group,
+            client,
             over: Arc::clone(&over),
         };
         intake.join(Weak::clone(&weak));
@@ -165,7 +168,9 @@ struct Poller {
     consumer: Option<Arc<BaseConsumer<Member>>>,
     weak: Weak<BaseConsumer<Member>>,
     intake: Arc<Intake>,
-    topic: String,
+    group: String,
+    /// By which the group knows this consumer.
+    client: String,
     over: Arc<AtomicBool>,
 }
 
@@ -187,31 +192,30 @@ impl Poller {
         self.leave(consumer);
     }
 
-    /// Leaves the group in good order: commits what is settled, gives the partitions up, and only then has the library
-    /// close. It forgets to tell the group when it is closed in the middle of a rebalance, and the others would get
-    /// the partitions only after the session's time.
+    /// Leaves the group, and commits on the way, before the library is told to close: it closes at once, and tells
+    /// the group nothing, when a rebalance is under way. The others would wait for this member until its session
+    /// has run out.
     fn leave(&self, consumer: &BaseConsumer<Member>) {
         let until = Instant::now() + LEAVE;
-        let left = || until.saturating_duration_since(Instant::now());
-        while let Err(KafkaError::ConsumerCommit(Code::RebalanceInProgress | Code::IllegalGeneration)) =
-            consumer.commit_consumer_state(CommitMode::Sync)
-            && !left().is_zero()
-        {
-            consumer.poll(CALM);
-        }
         consumer.unsubscribe();
-        let mut calm = 0;
-        while calm < 2 && !left().is_zero() {
-            let since = Instant::now();
-            consumer.poll(CALM);
-            // An event ends the poll early.
-            let eventful = since.elapsed() < CALM || self.intake.has_partitions_of(&self.weak);
-            calm = if eventful { 0 } else { calm + 1 };
+        // That takes effect once the rebalance is through, for which events of ours may be needed.
+        while self.is_member(consumer) && Instant::now() < until {
+            consumer.poll(TICK / 10);
         }
-        // Answered after the commits before it, on the same connection.
-        let mut list = TopicPartitionList::new();
-        list.add_partition(&self.topic, 0);
-        let _ = consumer.committed_offsets(list, left());
+    }
+
+    /// As far as the group knows. Without an answer there is no use in waiting.
+    fn is_member(&self, consumer: &BaseConsumer<Member>) -> bool {
+        let listed = || {
+            let groups = consumer.fetch_group_list(Some(&self.group), LISTING).ok()?;
+            let members = groups
+                .groups()
+                .iter()
+                .filter(|group| group.name() == self.group)
+                .flat_map(GroupInfo::members);
+            Some(members.into_iter().any(|member| member.client_id() == self.client))
+        };
+        self.intake.has_partitions_of(&self.weak) || listed().unwrap_or(false)
     }
 }
 
