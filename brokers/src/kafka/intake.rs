@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -33,8 +33,6 @@ pub(super) struct Intake {
     problem: Mutex<Option<Problem>>,
     /// A topic is not there.
     missing: AtomicBool,
-    /// Lanes whose topics are others than those that the consumers know.
-    anew: Mutex<BTreeSet<usize>>,
     /// Something was settled.
     settled: Condvar,
     /// Those on their way out of their groups.
@@ -53,7 +51,6 @@ impl Intake {
             state: Mutex::new(state),
             problem: Mutex::default(),
             missing: AtomicBool::new(false),
-            anew: Mutex::default(),
             settled: Condvar::new(),
             leaving,
             wake: Notify::new(),
@@ -138,29 +135,26 @@ impl Intake {
         self.missing.swap(false, Ordering::Relaxed)
     }
 
-    /// Notes that the topic of `name`, if it is a lane's, was made anew.
+    /// Notes that the topic of `name`, if it is a lane's, was made anew. Nothing more is taken from the partitions of
+    /// the old one. The offsets reached in it are none of the new one's, whose messages the next commit, as when the
+    /// partitions are given up, must not skip.
     pub(super) fn note_anew(&self, name: &str) {
-        if let Some(lane) = self.lanes.iter().position(|lane| lane.to_string() == name) {
-            self.anew().insert(lane);
-            self.wake.notify_one();
+        let Some(lane) = self.lanes.iter().position(|lane| lane.to_string() == name) else { return };
+        let mut state = self.state();
+        for partition in &mut state.assigned[lane] {
+            partition.leaving = true;
+            partition.store(&self.lanes[lane], 0);
         }
+        state.offsets.retain(|(other, _), _| *other != lane);
+        state.anew.insert(lane);
+        drop(state);
+        self.wake.notify_one();
     }
 
-    /// Has the lanes that were made anew be read from their start, by the consumers that come after; whether there
-    /// are any. The offsets reached in the topics before are no offsets of these: the next commit, which a consumer
-    /// makes as it leaves, must not skip their messages.
-    pub(super) fn begin_anew(&self) -> bool {
-        let lanes = std::mem::take(&mut *self.anew());
-        let mut state = self.state();
-        for &lane in &lanes {
-            let State { assigned, offsets, .. } = &mut *state;
-            for partition in &mut assigned[lane] {
-                partition.leaving = true;
-                partition.store(&self.lanes[lane], 0);
-            }
-            offsets.retain(|(other, _), _| *other != lane);
-        }
-        !lanes.is_empty()
+    /// The topics of the lanes that were made anew, to be read by new consumers and from their start.
+    pub(super) fn take_anew(&self) -> HashSet<String> {
+        let lanes = std::mem::take(&mut self.state().anew);
+        lanes.into_iter().map(|lane| self.lanes[lane].to_string()).collect()
     }
 
     /// Whether there is a lane of which nothing is ours.
@@ -326,10 +320,6 @@ impl Intake {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn anew(&self) -> MutexGuard<'_, BTreeSet<usize>> {
-        self.anew.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn problem(&self) -> MutexGuard<'_, Option<Problem>> {

@@ -1,13 +1,15 @@
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::groups::GroupInfo;
 use rdkafka::message::Message as _;
+use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use windlass_core::{Lane, QueueName};
 
@@ -39,6 +41,10 @@ pub(super) struct Member {
     health: Arc<Health>,
     intake: Arc<Intake>,
     consumer: OnceLock<Weak<BaseConsumer<Member>>>,
+    /// Topics to be read from their start.
+    anew: HashSet<String>,
+    /// Their partitions that have been begun. Locked by the consumer's own thread alone.
+    begun: Mutex<HashSet<(String, i32)>>,
 }
 
 impl Membership {
@@ -49,9 +55,15 @@ impl Membership {
         intake: &Arc<Intake>,
         queue: &QueueName,
         lanes: &[Lane],
+        anew: &HashSet<String>,
     ) -> Result<Self, Problem> {
-        let (health, taking) = (Arc::clone(health), Arc::clone(intake));
-        let member = Member { health, intake: taking, consumer: OnceLock::new() };
+        let member = Member {
+            health: Arc::clone(health),
+            intake: Arc::clone(intake),
+            consumer: OnceLock::new(),
+            anew: anew.clone(),
+            begun: Mutex::default(),
+        };
         let config = address.consumer(queue);
         let setting = |name| config.get(name).unwrap_or_default().to_owned();
         let (group, client) = (setting("group.id"), setting("client.id"));
@@ -137,12 +149,22 @@ impl ClientContext for Member {
 }
 
 impl ConsumerContext for Member {
-    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        event: RDKafkaRespErr,
+        partitions: &mut TopicPartitionList,
+    ) {
         let Some(this) = self.consumer.get() else { return };
-        match rebalance {
-            Rebalance::Assign(partitions) => self.intake.assign(this, partitions),
-            Rebalance::Revoke(partitions) => self.intake.revoke(this, partitions, consumer.assignment_lost()),
-            Rebalance::Error(error) => tracing::warn!(%error, "a rebalance has failed; the next follows"),
+        let done = if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            self.intake.assign(this, partitions);
+            self.read_from_start(partitions).and_then(|()| consumer.incremental_assign(partitions))
+        } else {
+            self.intake.revoke(this, partitions, consumer.assignment_lost());
+            consumer.incremental_unassign(partitions)
+        };
+        if let Err(error) = done {
+            tracing::warn!(%error, "a rebalance has failed; the next follows");
         }
     }
 
@@ -152,6 +174,19 @@ impl ConsumerContext for Member {
             // Nothing lost: what was settled is committed with the next, or comes again.
             Err(error) => tracing::debug!(%error, "a commit has failed"),
         }
+    }
+}
+
+impl Member {
+    /// Has those of `partitions` that are of topics made anew read from their start, the first time.
+    fn read_from_start(&self, partitions: &mut TopicPartitionList) -> KafkaResult<()> {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        for (topic, partition) in partitions.to_topic_map().into_keys() {
+            if self.anew.contains(&topic) && begun.insert((topic.clone(), partition)) {
+                partitions.set_partition_offset(&topic, partition, Offset::Beginning)?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Weak;
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ pub(super) struct State {
     /// What is unsettled: the lane, partition and offset of each.
     pub(super) tags: HashMap<u64, (usize, i32, i64)>,
     last_tag: u64,
+    /// Lanes whose topics are others than those that the consumers know.
+    pub(super) anew: BTreeSet<usize>,
     /// How often a group has given partitions to one of the consumers.
     pub(super) assignments: usize,
     pub(super) consumers: Vec<Weak<BaseConsumer<Member>>>,

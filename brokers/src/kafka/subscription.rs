@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,19 +49,21 @@ impl KafkaSubscription {
         let (members, parked, mending) = (Vec::new(), false, None);
         let mut subscription =
             Self { address, health, lanes, publisher, intake, rota, members, parked, mending };
-        subscription.join()?;
+        subscription.join(&HashSet::new())?;
         Ok(subscription)
     }
 
-    /// Joins with new consumers, in the place of those there are.
-    fn join(&mut self) -> Result<(), Problem> {
+    /// Joins with new consumers, in the place of those there are. They read the topics in `anew` from their start,
+    /// whatever is committed.
+    fn join(&mut self, anew: &HashSet<String>) -> Result<(), Problem> {
         self.members.clear();
         let mut queues: BTreeMap<&QueueName, Vec<Lane>> = BTreeMap::new();
         for lane in &self.intake.lanes {
             queues.entry(&lane.queue).or_default().push(lane.clone());
         }
         for (queue, lanes) in queues {
-            self.members.push(Membership::start(&self.address, &self.health, &self.intake, queue, &lanes)?);
+            let (address, health, intake) = (&self.address, &self.health, &self.intake);
+            self.members.push(Membership::start(address, health, intake, queue, &lanes, anew)?);
         }
         Ok(())
     }
@@ -121,9 +123,10 @@ impl Subscription for KafkaSubscription {
             if self.mending.is_none() && self.intake.take_missing() {
                 self.mend();
             }
-            if self.mending.is_none() && self.intake.begin_anew() {
-                tracing::info!(lanes = ?self.intake.lanes, "a lane was made anew; joining anew");
-                self.join()?;
+            let anew = if self.mending.is_none() { self.intake.take_anew() } else { HashSet::new() };
+            if !anew.is_empty() {
+                tracing::info!(topics = ?anew, "lanes were made anew; joining anew");
+                self.join(&anew)?;
             }
             let mending = async {
                 match &mut self.mending {
@@ -138,8 +141,9 @@ impl Subscription for KafkaSubscription {
                     self.mending = None;
                     mended?;
                     // They look for topics that were missing once in a while only.
-                    if self.intake.begin_anew() || self.intake.lacks_a_lane() {
-                        self.join()?;
+                    let anew = self.intake.take_anew();
+                    if !anew.is_empty() || self.intake.lacks_a_lane() {
+                        self.join(&anew)?;
                     }
                 }
             }
