@@ -50,6 +50,7 @@ pub struct Bound {
     pub share: f64,
 }
 
+#[cfg(all(feature = "postgres", feature = "rabbitmq"))]
 impl Bound {
     pub(crate) fn new(rows_per_second: f64, messages_per_second: f64, whole_path_per_second: f64) -> Self {
         let per_second = 1.0 / (1.0 / rows_per_second + 1.0 / messages_per_second);
