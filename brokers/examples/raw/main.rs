@@ -98,6 +98,8 @@ async fn driver(url: &str, messages: &[Message]) -> Result<f64> {
 
 /// The bare client library's time, in seconds.
 async fn bare(url: &str, lane: &str, payloads: &[Vec<u8>]) -> Result<f64> {
+    // A build without any driver uses neither.
+    let _ = (lane, payloads);
     match url.split_once(':').map_or(url, |(scheme, _)| scheme) {
         #[cfg(feature = "kafka")]
         "kafka" => kafka::run(url, lane, payloads).await,
