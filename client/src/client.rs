@@ -291,8 +291,7 @@ fn settle(
         let outcome = match *outcome {
             // The key is ours: an earlier try of this very insert did commit.
             InsertOutcome::Existing(id) if id == job.id => {
-                let later = job.run_at.is_some_and(|at| at > inserted.at);
-                InsertOutcome::Created(if later { State::Scheduled } else { State::Queued })
+                InsertOutcome::Created(job.first_state(inserted.at))
             }
             outcome => outcome,
         };

@@ -257,6 +257,7 @@ impl Settings {
             schema: self.store_schema.clone(),
             connections: self.store_connections,
             deadline: self.store_timeout,
+            clock: None,
         }
     }
 }

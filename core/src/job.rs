@@ -27,6 +27,12 @@ pub struct NewJob {
     pub timeout: Option<Duration>,
     /// Not to be run before; `None` or a past instant means at once.
     pub run_at: Option<Timestamp>,
+    /// Not to be started after: then it is `dead`. An attempt that has started is not affected.
+    pub expires_at: Option<Timestamp>,
+    /// To be over by then: no attempt starts or goes on after it, and the job is `dead`.
+    pub deadline: Option<Timestamp>,
+    /// Which form the payload has; the handler's payload type knows how to read older ones.
+    pub version: u16,
     /// Free names and values, for the user's filters.
     pub labels: BTreeMap<String, String>,
     /// The trace that the enqueue was part of.
@@ -48,9 +54,35 @@ impl NewJob {
             max_attempts: KindInfo::DEFAULT_MAX_ATTEMPTS,
             timeout: None,
             run_at: None,
+            expires_at: None,
+            deadline: None,
+            version: 1,
             labels: BTreeMap::new(),
             trace: None,
             idempotency: None,
+        }
+    }
+
+    /// Whether it has to wait for other jobs when it is due.
+    #[must_use]
+    pub const fn is_gated(&self) -> bool {
+        false
+    }
+
+    /// Whether its end, or a pause between attempts, is the business of other jobs: then the store notes a
+    /// [follow-up](crate::Store::follow_up).
+    #[must_use]
+    pub const fn is_followed(&self) -> bool {
+        self.is_gated()
+    }
+
+    /// What it is right after the store has accepted it at `now`.
+    #[must_use]
+    pub fn first_state(&self, now: Timestamp) -> State {
+        match self.run_at {
+            Some(run_at) if run_at > now => State::Scheduled,
+            _ if self.is_gated() => State::Waiting,
+            _ => State::Queued,
         }
     }
 
@@ -153,6 +185,12 @@ pub struct ClaimedJob {
     pub labels: BTreeMap<String, String>,
     /// The trace that the enqueue was part of.
     pub trace: Option<TraceParent>,
+    /// Which form the payload has.
+    pub version: u16,
+    /// How long, from the claim, until the job's deadline.
+    pub time_left: Option<Duration>,
+    /// Whether the attempt's end leaves a [follow-up](crate::Store::follow_up).
+    pub followed: bool,
 }
 
 /// What a worker tells everyone about a kind it handles. The newest word counts.

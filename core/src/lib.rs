@@ -9,6 +9,7 @@ mod job;
 mod lane;
 mod message;
 mod name;
+mod operations;
 mod outcome;
 mod payload;
 mod retry;
@@ -23,6 +24,7 @@ pub use job::{
 pub use lane::{InvalidPriority, Lane, Priority};
 pub use message::{Message, MessageError};
 pub use name::{InvalidName, Kind, QueueName};
+pub use operations::{Operations, QueueRecord};
 pub use outcome::{Finish, Outcome};
 pub use payload::Job;
 pub use retry::RetryPolicy;

@@ -19,8 +19,10 @@ pub enum State {
     Succeeded = 4,
     /// Called off. Terminal.
     Cancelled = 5,
-    /// Given up: attempts used up, discarded, or quarantined. Terminal.
+    /// Given up: attempts used up, discarded, quarantined, or expired. Terminal.
     Dead = 6,
+    /// Waits for other jobs: for its parents, for its turn, or for room under a limit.
+    Waiting = 7,
 }
 
 /// What moves a job from one state to another.
@@ -48,6 +50,14 @@ pub enum Event {
     Cancel,
     /// A running job follows a cancellation request.
     Abort,
+    /// It is due, but has to wait for other jobs.
+    Hold,
+    /// The jobs it waited for are out of its way.
+    Admit,
+    /// It was not started in time.
+    Expire,
+    /// An operator wants a job that is over to be run again.
+    Retry,
 }
 
 /// One allowed step.
@@ -82,12 +92,25 @@ pub const TRANSITIONS: &[Transition] = &[
     step(State::Scheduled, Event::Cancel, State::Cancelled),
     step(State::Queued, Event::Cancel, State::Cancelled),
     step(State::Retrying, Event::Cancel, State::Cancelled),
+    step(State::Waiting, Event::Cancel, State::Cancelled),
+    step(State::Scheduled, Event::Hold, State::Waiting),
+    step(State::Retrying, Event::Hold, State::Waiting),
+    step(State::Queued, Event::Hold, State::Waiting),
+    step(State::Waiting, Event::Admit, State::Queued),
+    step(State::Scheduled, Event::Expire, State::Dead),
+    step(State::Retrying, Event::Expire, State::Dead),
+    step(State::Queued, Event::Expire, State::Dead),
+    step(State::Waiting, Event::Expire, State::Dead),
+    step(State::Succeeded, Event::Retry, State::Queued),
+    step(State::Cancelled, Event::Retry, State::Queued),
+    step(State::Dead, Event::Retry, State::Queued),
 ];
 
 impl State {
     /// Every state.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Scheduled,
+        Self::Waiting,
         Self::Queued,
         Self::Running,
         Self::Retrying,
@@ -125,6 +148,7 @@ impl State {
             Self::Succeeded => "succeeded",
             Self::Cancelled => "cancelled",
             Self::Dead => "dead",
+            Self::Waiting => "waiting",
         }
     }
 }
@@ -175,7 +199,7 @@ mod tests {
 
     use super::*;
 
-    const EVENTS: [Event; 11] = [
+    const EVENTS: [Event; 15] = [
         Event::Due,
         Event::Claim,
         Event::Succeed,
@@ -187,6 +211,10 @@ mod tests {
         Event::Quarantine,
         Event::Cancel,
         Event::Abort,
+        Event::Hold,
+        Event::Admit,
+        Event::Expire,
+        Event::Retry,
     ];
 
     fn event() -> impl Strategy<Value = Event> {
@@ -231,19 +259,19 @@ mod tests {
             assert_eq!(state.as_str().parse(), Ok(state));
             assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
         }
-        assert!(State::try_from(7).is_err());
+        assert!(State::try_from(8).is_err());
         assert!("running ".parse::<State>().is_err());
     }
 
     proptest! {
-        /// Whatever happens to a job, in whatever order: terminal states stay, and a job runs only after a claim
+        /// Whatever happens to a job, in whatever order: terminal states stay but for an operator's retry, and a job runs only after a claim
         /// of a queued one, so never twice at a time (P2).
         #[test]
         fn any_history_keeps_the_promises(history in prop::collection::vec(event(), 0..60)) {
             let mut state = State::Queued;
             for event in history {
                 let Some(next) = state.after(event) else { continue };
-                prop_assert!(!state.is_terminal());
+                prop_assert!(!state.is_terminal() || event == Event::Retry);
                 if next == State::Running {
                     prop_assert_eq!((state, event), (State::Queued, Event::Claim));
                 }

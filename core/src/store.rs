@@ -3,8 +3,8 @@ use std::{any::Any, fmt, time::Duration};
 use async_trait::async_trait;
 
 use crate::{
-    ClaimId, ClaimedJob, Finish, JobId, JobRecord, KindInfo, Message, NewJob, Source, State, Timestamp,
-    WorkerId,
+    ClaimId, ClaimedJob, Finish, JobId, JobRecord, KindInfo, Message, NewJob, Operations, Source, State,
+    Timestamp, WorkerId,
 };
 
 /// Keeps the truth. Every method is one transaction, most are one statement, and all time is the store's clock.
@@ -104,8 +104,19 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Queues up to `limit` jobs whose time has come, in an outbox group that is due at once. Answers how many.
     async fn promote_due(&self, limit: usize) -> Result<usize, StoreError>;
 
+    /// Does what up to `limit` ends and pauses of jobs leave to do for other jobs: room under limits, turns, children.
+    /// Answers how many; fewer than `limit` means that no more remain. What it queues is in an outbox group that is due
+    /// at once.
+    ///
+    /// The need is noted in the transaction that records the end, so it survives whoever was to see to it. Workers call
+    /// this right after, and the leader now and then.
+    async fn follow_up(&self, limit: usize) -> Result<usize, StoreError>;
+
     /// Housekeeping for the leader, every minute or so: partitions ahead of need, idempotency keys past their time.
     async fn maintain(&self) -> Result<(), StoreError>;
+
+    /// What operators do, as opposed to workers.
+    fn operations(&self) -> &dyn Operations;
 
     /// The concrete store, for what only one kind can do (`enqueue_in`, `ctx.transaction()`).
     fn as_any(&self) -> &dyn Any;

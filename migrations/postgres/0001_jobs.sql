@@ -3,7 +3,7 @@
 -- finish update: both updates then stay HOT, within the page (fillfactor 50), and touch no index.
 CREATE TABLE {schema}.jobs (
     id               uuid        NOT NULL PRIMARY KEY,
-    created_at       timestamptz NOT NULL DEFAULT now(),
+    created_at       timestamptz NOT NULL DEFAULT {now},
     run_at           timestamptz,
     started_at       timestamptz,
     finished_at      timestamptz,
@@ -42,7 +42,7 @@ CREATE TABLE {schema}.job_errors (
     job_id  uuid        NOT NULL,
     fence   integer     NOT NULL,
     attempt integer     NOT NULL,
-    at      timestamptz NOT NULL DEFAULT now(),
+    at      timestamptz NOT NULL DEFAULT {now},
     worker  text        NOT NULL,
     message text        NOT NULL,
     PRIMARY KEY (job_id, fence)
@@ -63,7 +63,7 @@ CREATE INDEX due_run_at ON {schema}.due (run_at);
 -- Groups of queued jobs: first to be published, then to be verified, until none of them is queued any more.
 CREATE TABLE {schema}.outbox (
     id         bigint      NOT NULL PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
-    created_at timestamptz NOT NULL DEFAULT now(),
+    created_at timestamptz NOT NULL DEFAULT {now},
     due_at     timestamptz NOT NULL,
     published  boolean     NOT NULL DEFAULT false,
     job_ids    uuid[]      NOT NULL
@@ -75,8 +75,8 @@ CREATE TABLE {schema}.workers (
     id           uuid        NOT NULL PRIMARY KEY,
     label        text        NOT NULL,
     lease        interval    NOT NULL,
-    started_at   timestamptz NOT NULL DEFAULT now(),
-    heartbeat_at timestamptz NOT NULL DEFAULT now()
+    started_at   timestamptz NOT NULL DEFAULT {now},
+    heartbeat_at timestamptz NOT NULL DEFAULT {now}
 ) WITH (fillfactor = 50);
 
 -- Whose jobs are running: one row per claim, gone when the last of its jobs has ended. The foreign key is what keeps

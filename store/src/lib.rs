@@ -1,6 +1,7 @@
 //! The stores: Postgres for production, SQLite for one machine. Both keep to the contract of
 //! [`windlass_core::Store`], which the conformance suite checks.
 
+mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 #[cfg(feature = "postgres")]
@@ -12,6 +13,7 @@ mod template;
 
 use std::{sync::Arc, time::Duration};
 
+pub use clock::VirtualClock;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresStore;
 #[cfg(feature = "sqlite")]
@@ -27,11 +29,13 @@ pub struct StoreOptions {
     pub connections: u32,
     /// How long one call may take.
     pub deadline: Duration,
+    /// A clock to go by instead of the database's own: for tests.
+    pub clock: Option<VirtualClock>,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { schema: "windlass".into(), connections: 10, deadline: Duration::from_secs(10) }
+        Self { schema: "windlass".into(), connections: 10, deadline: Duration::from_secs(10), clock: None }
     }
 }
 

@@ -3,10 +3,10 @@
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 use windlass_core::{State, TRANSITIONS};
 
-/// Fills a statement: `{schema}` by the schema's name, `{queued}` by a state's code, `{from:claim}` by the codes of
+/// Fills a statement: `{schema}` by the schema's name, `{now}` by what tells the time, `{queued}` by a state's code, `{from:claim}` by the codes of
 /// the states in which an event is allowed (separated by commas) and `{to:claim}` by the code it leads to.
-pub(crate) fn fill(template: &str, schema: &str) -> SqlStr {
-    let mut text = template.replace("{schema}", schema);
+pub(crate) fn fill(template: &str, schema: &str, now: &str) -> SqlStr {
+    let mut text = template.replace("{now}", now).replace("{schema}", schema);
     for state in State::ALL {
         text = text.replace(&format!("{{{state}}}"), &state.code().to_string());
     }
@@ -26,7 +26,11 @@ mod tests {
 
     #[test]
     fn fills_states_and_events() {
-        let filled = fill("{schema}.jobs {queued} ({from:due}) {to:due} {from:leaselost}", "w");
-        assert_eq!(filled.as_str(), "w.jobs 1 (0, 3) 1 2");
+        let filled = fill(
+            "{schema}.jobs {queued} ({from:due}) {to:due} {from:leaselost} {now}",
+            "w",
+            "{schema}.now()",
+        );
+        assert_eq!(filled.as_str(), "w.jobs 1 (0, 3) 1 2 w.now()");
     }
 }

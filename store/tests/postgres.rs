@@ -65,8 +65,8 @@ async fn many_processes_migrate_an_empty_database_at_once() {
     }
     stores[0].ping().await.unwrap();
     let mut connection = scratch.connect().await;
-    let applied = "SELECT count(*) FROM {schema}.schema_migrations";
-    assert_eq!(value::<i64>(&scratch, &mut connection, applied).await, 1);
+    let twice = "SELECT count(*) - max(version) FROM {schema}.schema_migrations";
+    assert_eq!(value::<i64>(&scratch, &mut connection, twice).await, 0);
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use windlass_core::{
 use windlass_store::{PostgresStore, StoreOptions};
 
 fn open(url: &str, scratch: &Scratch, deadline: Duration) -> PostgresStore {
-    let options = StoreOptions { schema: scratch.schema.clone(), connections: 4, deadline };
+    let options = StoreOptions { schema: scratch.schema.clone(), connections: 4, deadline, clock: None };
     PostgresStore::open(url, &options).unwrap()
 }
 

@@ -27,6 +27,8 @@ pub(crate) enum Ended {
         claim: ClaimId,
         /// What to record.
         finish: Option<Finish>,
+        /// Whether other jobs wait for it.
+        followed: bool,
     },
 }
 
@@ -48,6 +50,8 @@ struct Group {
     finishes: Vec<Finish>,
     claims: HashMap<ClaimId, usize>,
     closed: Vec<ClaimId>,
+    /// Whether other jobs wait for some of them.
+    followed: bool,
 }
 
 impl Completer {
@@ -93,7 +97,8 @@ impl Completer {
                 Ended::Claimed { claim, jobs } => {
                     self.open.insert(claim, jobs);
                 }
-                Ended::Attempt { claim, finish } => {
+                Ended::Attempt { claim, finish, followed } => {
+                    group.followed |= followed;
                     *group.claims.entry(claim).or_default() += 1;
                     group.finishes.extend(finish);
                 }
@@ -112,17 +117,23 @@ impl Completer {
         let whole = group.claims.iter().filter(|(claim, ended)| open.get(claim) == Some(*ended));
         group.closed.extend(whole.map(|(claim, _)| *claim));
         if group.finishes.is_empty() && group.closed.is_empty() {
+            if group.followed {
+                self.session.follow_up.notify_one();
+            }
             self.settle(Ok(group));
             return;
         }
         let (store, worker) = (self.session.client.store().clone(), self.session.id);
-        let lost = self.session.lost.clone();
+        let (lost, follow_up) = (self.session.lost.clone(), self.session.follow_up.clone());
         self.writing.spawn(async move {
             // Once the lease is lost, nothing more is sent: it could forget claims whose outcomes were dropped here.
             tokio::select! {
                 biased;
                 () = lost.cancelled() => {}
                 () = record(&*store, worker, &mut group) => {}
+            }
+            if group.followed {
+                follow_up.notify_one();
             }
             group
         });

@@ -16,6 +16,32 @@ const HOUSEKEEPING: Duration = Duration::from_secs(60);
 /// Jobs promoted in one statement.
 const BATCH: usize = 1000;
 
+/// Ends and pauses of jobs followed up in one transaction.
+const FOLLOW_UPS: usize = 200;
+
+/// Sees to what the ends of this worker's jobs leave to do for others, as soon as they are recorded. Whatever fails here is
+/// seen to by the leader.
+pub(crate) async fn follow_up(session: Arc<Session>) {
+    loop {
+        session.follow_up.notified().await;
+        if let Err(error) = follow_up_all(&session).await {
+            tracing::debug!(%error, "follow-ups are left to the leader");
+        }
+    }
+}
+
+async fn follow_up_all(session: &Session) -> Result<(), StoreError> {
+    loop {
+        let done = session.client.store().follow_up(FOLLOW_UPS).await?;
+        if done > 0 {
+            session.client.nudge_relay();
+        }
+        if done < FOLLOW_UPS {
+            return Ok(());
+        }
+    }
+}
+
 /// The duties of which a fleet needs one at a time: promoting what is due, rescuing from dead workers, housekeeping.
 /// Every worker offers to lead; two leaders at once would do no harm.
 pub(crate) async fn run(session: Arc<Session>, crash_limit: u32) {
@@ -63,6 +89,7 @@ impl Duties {
                 break;
             }
         }
+        follow_up_all(&self.session).await?;
         if self.kept_house.is_none_or(|at| now - at >= HOUSEKEEPING) {
             self.kept_house = Some(now);
             store.maintain().await?;

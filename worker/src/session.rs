@@ -6,7 +6,7 @@ use std::{
     },
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use windlass_client::Client;
 use windlass_core::{ClaimId, ClaimedJob, Finish, JobId, Kind, Outcome, WorkerId};
@@ -39,6 +39,8 @@ pub(crate) struct Session {
     pub(crate) attempts: TaskTracker,
     /// Where attempts that have ended are recorded.
     pub(crate) ended: mpsc::UnboundedSender<Ended>,
+    /// Other jobs wait for one that has ended.
+    pub(crate) follow_up: Arc<Notify>,
     /// The tokens of the claimed jobs, for cancellation requests. Locked for single operations only.
     tokens: Mutex<HashMap<JobId, CancellationToken>>,
     /// A blocking handler outlives the session, so its job must stay under the lease.
@@ -69,6 +71,7 @@ impl Session {
             running,
             attempts: TaskTracker::new(),
             ended,
+            follow_up: Arc::default(),
             tokens: Mutex::default(),
             left_behind: AtomicBool::new(false),
         }
@@ -80,7 +83,7 @@ impl Session {
         let token = CancellationToken::new();
         self.lock_tokens().insert(job.id, token.clone());
         self.attempts.spawn(async move {
-            let (id, fence) = (job.id, job.fence);
+            let (id, fence, followed) = (job.id, job.fence, job.followed);
             let ending = session.attempt(job, token).await;
             session.lock_tokens().remove(&id);
             let finish = match ending {
@@ -89,7 +92,7 @@ impl Session {
                 Ending::Abandoned => return,
             };
             // The completer ends after all attempts have.
-            let _ = session.ended.send(Ended::Attempt { claim, finish });
+            let _ = session.ended.send(Ended::Attempt { claim, finish, followed });
             drop(place);
         });
     }

@@ -249,6 +249,7 @@ impl Running {
         let mut duties = JoinSet::new();
         duties.spawn(heartbeat::run(session.clone(), options.lease, registered));
         duties.spawn(maintenance::run(session.clone(), options.crash_limit));
+        duties.spawn(maintenance::follow_up(session.clone()));
         let mut completer = tokio::spawn(Completer::new(session.clone(), endings).run(last.clone()));
         let mut intake = tokio::spawn(intake::run(session.clone(), lanes.clone(), places.max(lanes.len())));
 

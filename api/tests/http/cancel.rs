@@ -27,6 +27,7 @@ async fn job_in(api: &Api, state: State) -> JobId {
         State::Succeeded => api.finish(id, Outcome::Succeeded { result: None }).await,
         State::Cancelled => api.finish(id, Outcome::Cancelled).await,
         State::Dead => api.finish(id, Outcome::Dead { error: "e".into() }).await,
+        State::Waiting => unreachable!("only gated jobs wait"),
     }
     assert_eq!(api.get(&format!("/v1/jobs/{id}")).await.json()["state"], state.as_str());
     id
@@ -35,11 +36,11 @@ async fn job_in(api: &Api, state: State) -> JobId {
 #[tokio::test]
 async fn each_state_has_its_answer() {
     let api = Api::new().await;
-    for state in State::ALL {
+    for state in State::ALL.into_iter().filter(|state| *state != State::Waiting) {
         let id = job_in(&api, state).await;
         let answer = cancel(&api, id).await;
         match state {
-            State::Scheduled | State::Queued | State::Retrying | State::Cancelled => {
+            State::Scheduled | State::Waiting | State::Queued | State::Retrying | State::Cancelled => {
                 assert_eq!(answer.status, 200, "{state}");
                 let job = answer.json();
                 assert_eq!(

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 use windlass_core::{
     Broker, BrokerError, CancelOutcome, Capabilities, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted,
-    JobId, JobRecord, KindInfo, Lane, Message, NewJob, NewWorker, OutboxGroup, OutboxId, Rescued, Store,
-    StoreError, Subscription, WorkerId,
+    JobId, JobRecord, KindInfo, Lane, Message, NewJob, NewWorker, Operations, OutboxGroup, OutboxId, Rescued,
+    Store, StoreError, Subscription, WorkerId,
 };
 use windlass_store::SqliteStore;
 
@@ -142,8 +142,16 @@ impl Store for FaultyStore {
         self.store.promote_due(limit).await
     }
 
+    async fn follow_up(&self, limit: usize) -> Result<usize, StoreError> {
+        self.store.follow_up(limit).await
+    }
+
     async fn maintain(&self) -> Result<(), StoreError> {
         self.store.maintain().await
+    }
+
+    fn operations(&self) -> &dyn Operations {
+        self.store.operations()
     }
 
     fn as_any(&self) -> &dyn Any {

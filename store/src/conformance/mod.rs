@@ -2,7 +2,8 @@
 //! function here, against the real thing that a [`Fixture`] connects to.
 //!
 //! Each test has a database or schema of its own, which is removed afterwards, also when the test fails. Time passes
-//! by spans of zero: a lease of zero has run out at once, a retry after zero is due at once.
+//! by spans of zero: a lease of zero has run out at once, a retry after zero is due at once. Tests of longer spans have a
+//! [virtual clock](crate::VirtualClock).
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
 #![allow(clippy::missing_panics_doc, reason = "that is how tests fail")]
 
@@ -16,15 +17,19 @@ mod leader;
 mod life;
 mod model;
 mod outbox;
+mod queues;
 mod schedule;
 mod support;
 mod table;
+mod time;
 mod workers;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use windlass_core::Store;
+
+use crate::VirtualClock;
 
 pub use accept::*;
 pub use cancel::*;
@@ -36,16 +41,19 @@ pub use leader::*;
 pub use life::*;
 pub use model::*;
 pub use outbox::*;
+pub use queues::*;
 pub use schedule::*;
-pub use support::Case;
+pub use support::{Case, Timed};
 pub use table::*;
+pub use time::*;
 pub use workers::*;
 
 /// How the suite gets at the store under test. Each value stands for a database or schema of its own, empty at first.
 #[async_trait]
 pub trait Fixture: Send + Sync {
-    /// A client, as another process would have. Nothing has been migrated before the first.
-    async fn client(&self) -> Arc<dyn Store>;
+    /// A client, as another process would have, that goes by `clock` if there is one. Nothing has been migrated before
+    /// the first.
+    async fn client(&self, clock: Option<&VirtualClock>) -> Arc<dyn Store>;
 
     /// Removes everything.
     async fn remove(&self);
@@ -69,6 +77,7 @@ macro_rules! store_conformance {
             a_lost_worker_settles_cancellations
             a_request_ends_with_its_job
             a_rescue_takes_what_is_still_held
+            a_paused_queue_starts_nothing
             an_expired_key_is_free
             an_id_twice_in_a_group
             an_insert_given_up_is_all_or_nothing
@@ -143,6 +152,19 @@ macro_rules! store_conformance {
             what_was_called_off_is_not_promoted
             workers_are_known_while_they_live
         }
+        $crate::store_conformance! { @timed $fixture;
+            jobs_that_expired_are_not_claimed
+            scheduled_jobs_are_due_in_time
+        }
+    };
+    (@timed $fixture:expr; $($name:ident)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                let fixture = $fixture;
+                $crate::conformance::Timed::run(&fixture, $crate::conformance::$name).await;
+            }
+        )*
     };
     (@each $fixture:expr; $($name:ident)*) => {
         $(

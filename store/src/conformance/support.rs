@@ -13,6 +13,7 @@ use windlass_core::{
 };
 
 use super::Fixture;
+use crate::VirtualClock;
 
 /// Longer than any test takes.
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
@@ -28,6 +29,22 @@ pub struct Case {
     pub other: Arc<dyn Store>,
 }
 
+/// One test's store on a clock that only the test moves.
+pub struct Timed {
+    /// The store under test.
+    pub case: Case,
+    /// Its clock.
+    pub clock: VirtualClock,
+}
+
+impl Timed {
+    /// As [`Case::run`].
+    pub async fn run<F: Future<Output = ()>>(fixture: &dyn Fixture, test: impl FnOnce(Self) -> F) {
+        let clock = VirtualClock::default();
+        Case::run_by(fixture, Some(&clock), |case| test(Self { case, clock: clock.clone() })).await;
+    }
+}
+
 /// A job that runs: what its worker needs to finish it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Running {
@@ -40,7 +57,15 @@ pub(super) struct Running {
 impl Case {
     /// Runs `test` on a store of its own, and removes that afterwards, also when the test fails.
     pub async fn run<F: Future<Output = ()>>(fixture: &dyn Fixture, test: impl FnOnce(Self) -> F) {
-        let (store, other) = (fixture.client().await, fixture.client().await);
+        Self::run_by(fixture, None, test).await;
+    }
+
+    async fn run_by<F: Future<Output = ()>>(
+        fixture: &dyn Fixture,
+        clock: Option<&VirtualClock>,
+        test: impl FnOnce(Self) -> F,
+    ) {
+        let (store, other) = (fixture.client(clock).await, fixture.client(clock).await);
         // Processes that start at once on an empty database.
         let migrated = futures::join!(store.migrate(), other.migrate(), store.migrate());
         let result = match migrated {

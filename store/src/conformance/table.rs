@@ -4,7 +4,7 @@ use windlass_core::{CancelOutcome, Event, NewJob, Outcome, State};
 
 use super::support::{Case, Running, dead, retry, snoozed, succeeded};
 
-/// Everything that can happen to a job.
+/// What can happen to any job.
 const EVENTS: [Event; 11] = [
     Event::Due,
     Event::Claim,
@@ -21,7 +21,7 @@ const EVENTS: [Event; 11] = [
 
 /// For every state and every event, the store does what the state table says, and nothing else.
 pub async fn the_state_table_decides(case: Case) {
-    for state in State::ALL {
+    for state in State::ALL.into_iter().filter(|state| *state != State::Waiting) {
         for event in EVENTS {
             let job = case.bring_to(state).await;
             let before = case.picture(&[job.id]).await;
@@ -74,6 +74,7 @@ impl Case {
             State::Succeeded => succeeded(),
             State::Cancelled => Outcome::Cancelled,
             State::Dead => dead(),
+            State::Waiting => unreachable!("only gated jobs wait"),
         };
         assert!(self.finish(job, outcome).await);
         assert_eq!(self.state(job.id).await, state);
@@ -116,6 +117,7 @@ impl Case {
             Event::Snooze => snoozed(),
             Event::Release => Outcome::Released,
             Event::Abort => Outcome::Cancelled,
+            Event::Hold | Event::Admit | Event::Expire | Event::Retry => unreachable!("not among EVENTS"),
         };
         assert_eq!(outcome.event(), event);
         let runs = self.state(job.id).await == State::Running;

@@ -12,10 +12,12 @@ use super::{PostgresStore, classify, priority, range, unexpected};
 pub(super) const CLAIM: &str = "
 WITH claimed AS (
     UPDATE {schema}.jobs j
-    SET state = {to:claim}, attempt = j.attempt + 1, worker_id = $1, started_at = now()
+    SET state = {to:claim}, attempt = j.attempt + 1, worker_id = $1, started_at = {now}
     WHERE j.id = ANY($3::uuid[]) AND j.id >= $4 AND j.id <= $5 AND j.state IN ({from:claim})
+    AND (j.expires_at IS NULL OR j.expires_at > {now})
+    AND NOT EXISTS (SELECT FROM {schema}.queues q WHERE q.name = j.queue AND q.paused)
     RETURNING j.id, j.attempt, j.uncounted, j.max_attempts, j.kind, j.queue, j.priority, j.payload, j.timeout_ms,
-              j.created_at, j.labels::text, j.trace
+              j.created_at, j.labels::text, j.trace, j.version, extract(epoch FROM j.deadline - {now})::float8, j.followed
 ), noted AS (
     INSERT INTO {schema}.claims (id, worker_id, job_ids)
     SELECT $2, $1, array_agg(id) FROM claimed HAVING count(*) > 0
@@ -25,7 +27,7 @@ SELECT * FROM claimed";
 /// What this very claim took when its answer was lost: a row of nulls for nothing, no row for an unknown worker.
 pub(super) const CLAIMED_BEFORE: &str = "
 SELECT j.id, j.attempt, j.uncounted, j.max_attempts, j.kind, j.queue, j.priority, j.payload, j.timeout_ms,
-       j.created_at, j.labels::text, j.trace
+       j.created_at, j.labels::text, j.trace, j.version, extract(epoch FROM j.deadline - {now})::float8, j.followed
 FROM {schema}.workers w
 LEFT JOIN {schema}.claims c ON c.id = $2 AND c.worker_id = w.id
 LEFT JOIN {schema}.jobs j
@@ -109,6 +111,11 @@ fn claimed_job(row: &PgRow) -> Result<ClaimedJob, Error> {
         created_at: row.try_get(9)?,
         labels: serde_json::from_str(row.try_get(10)?).map_err(unexpected)?,
         trace: trace.and_then(|trace| trace.parse().ok()),
+        version: row.try_get::<i16, _>(12)?.unsigned_abs(),
+        time_left: row
+            .try_get::<Option<f64>, _>(13)?
+            .map(|left| Duration::try_from_secs_f64(left).unwrap_or_default()),
+        followed: row.try_get(14)?,
     })
 }
 

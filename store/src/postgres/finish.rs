@@ -16,16 +16,16 @@ WITH input AS (
     UPDATE {schema}.jobs j
     SET state = CASE WHEN j.cancel_requested AND i.target NOT IN ({succeeded}, {dead}) THEN {to:abort} ELSE i.target END,
         uncounted = j.uncounted + i.uncounted,
-        run_at = CASE WHEN NOT j.cancel_requested THEN now() + make_interval(secs => i.after) END,
-        finished_at = CASE WHEN j.cancel_requested OR i.target IN ({succeeded}, {cancelled}, {dead}) THEN now() END,
+        run_at = CASE WHEN NOT j.cancel_requested THEN {now} + make_interval(secs => i.after) END,
+        finished_at = CASE WHEN j.cancel_requested OR i.target IN ({succeeded}, {cancelled}, {dead}) THEN {now} END,
         result = i.result
     FROM input i
     WHERE j.id = ANY($2::uuid[]) AND j.id >= $9 AND j.id <= $10
     AND j.id = i.id AND j.attempt = i.fence AND j.state = {running}
-    RETURNING j.id, j.state, j.attempt, j.uncounted, j.run_at, j.cancel_requested, i.error
+    RETURNING j.id, j.state, j.attempt, j.uncounted, j.run_at, j.cancel_requested, j.followed, i.error
 ), failed AS (
-    INSERT INTO {schema}.job_errors (job_id, fence, attempt, worker, message)
-    SELECT id, attempt, attempt - uncounted,
+    INSERT INTO {schema}.job_errors (job_id, fence, attempt, at, worker, message)
+    SELECT id, attempt, attempt - uncounted, {now},
            coalesce((SELECT label FROM {schema}.workers WHERE id = $1), $1::text), error
     FROM done WHERE error IS NOT NULL
 ), waiting AS (
@@ -34,9 +34,13 @@ WITH input AS (
     ON CONFLICT (job_id) DO UPDATE SET run_at = excluded.run_at
 ), released AS (
     INSERT INTO {schema}.outbox (job_ids, due_at)
-    SELECT array_agg(id), now() FROM done WHERE state = {queued} HAVING count(*) > 0
+    SELECT array_agg(id), {now} FROM done WHERE state = {queued} HAVING count(*) > 0
 ), settled AS (
     DELETE FROM {schema}.cancellations WHERE job_id IN (SELECT id FROM done WHERE cancel_requested)
+), buried AS (
+    INSERT INTO {schema}.dead (job_id, at) SELECT id, {now} FROM done WHERE state = {dead}
+), followed AS (
+    INSERT INTO {schema}.followups (job_id) SELECT id FROM done WHERE followed AND state <> {queued}
 ), closed AS (
     DELETE FROM {schema}.claims WHERE id = ANY($11)
 )

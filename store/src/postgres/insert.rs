@@ -5,26 +5,30 @@ use std::{
 
 use sqlx::{Error, PgConnection, Row};
 use uuid::Uuid;
-use windlass_core::{InsertOutcome, Inserted, NewJob, OutboxId, State, Timestamp};
+use windlass_core::{InsertOutcome, Inserted, NewJob, OutboxId, Timestamp};
 
 use super::{PostgresStore, finish::seconds, unexpected};
 
 /// How long the process that accepted a group has to publish it, before a relay does.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Accepts a group in one statement: jobs, times of those not due yet, and one outbox row for the others. A job whose
-/// id exists is skipped, so the statement may be repeated.
+/// Accepts a group in one statement: jobs, times of those not due yet, and one outbox row for those queued. A job whose
+/// id exists is skipped, so the statement may be repeated. The last arrays may be empty, for a group without such jobs.
 pub(super) const INSERT: &str = "
 WITH input AS (
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::int2[], $5::text[], $6::int4[], $7::int8[],
-                         $8::timestamptz[], $9::text[], $10::text[])
-        AS i (id, kind, queue, priority, payload, max_attempts, timeout_ms, run_at, labels, trace)
+                         $8::timestamptz[], $9::text[], $10::text[],
+                         $12::timestamptz[], $13::timestamptz[], $14::int2[], $15::boolean[], $16::boolean[])
+        AS i (id, kind, queue, priority, payload, max_attempts, timeout_ms, run_at, labels, trace,
+              expires_at, deadline, version, gated, followed)
 ), created AS (
     INSERT INTO {schema}.jobs AS j
-        (id, kind, queue, priority, payload, max_attempts, timeout_ms, labels, trace, state, run_at)
-    SELECT id, kind, queue, priority, payload, max_attempts, timeout_ms, labels::jsonb, trace,
-           CASE WHEN run_at > now() THEN {scheduled} ELSE {queued} END,
-           CASE WHEN run_at > now() THEN run_at END
+        (id, kind, queue, priority, payload, max_attempts, timeout_ms, labels, trace, created_at, state, run_at,
+         expires_at, deadline, version, gated, followed)
+    SELECT id, kind, queue, priority, payload, max_attempts, timeout_ms, labels::jsonb, trace, {now},
+           CASE WHEN run_at > {now} THEN {scheduled} WHEN gated THEN {waiting} ELSE {queued} END,
+           CASE WHEN run_at > {now} THEN run_at END,
+           expires_at, deadline, coalesce(version, 1), coalesce(gated, false), coalesce(followed, false)
     FROM input
     ON CONFLICT (id) DO NOTHING
     RETURNING j.id, j.state, j.run_at
@@ -32,22 +36,22 @@ WITH input AS (
     INSERT INTO {schema}.due (job_id, run_at)
     SELECT id, run_at FROM created WHERE state = {scheduled}
 ), ledger AS (
-    INSERT INTO {schema}.outbox (job_ids, due_at)
-    SELECT array_agg(id), now() + make_interval(secs => $11)
+    INSERT INTO {schema}.outbox (job_ids, created_at, due_at)
+    SELECT array_agg(id), {now}, {now} + make_interval(secs => $11)
     FROM created WHERE state = {queued} HAVING count(*) > 0
     RETURNING id
 )
-SELECT now(), (SELECT id FROM ledger)";
+SELECT {now}, (SELECT id FROM ledger)";
 
 /// Takes idempotency keys, each of them once per statement; those past their time are free. Keys come sorted, so that
 /// groups with the same keys cannot wait for each other in a circle.
 pub(super) const INSERT_KEYS: &str = "
 INSERT INTO {schema}.idempotency_keys AS k (key, fingerprint, job_id, expires_at)
-SELECT key, fingerprint, job_id, now() + make_interval(secs => ttl)
+SELECT key, fingerprint, job_id, {now} + make_interval(secs => ttl)
 FROM unnest($1::bytea[], $2::bytea[], $3::uuid[], $4::float8[]) AS i (key, fingerprint, job_id, ttl)
 ON CONFLICT (key) DO UPDATE
     SET fingerprint = excluded.fingerprint, job_id = excluded.job_id, expires_at = excluded.expires_at
-    WHERE k.expires_at <= now()";
+    WHERE k.expires_at <= {now}";
 
 /// Who has the keys now. A statement of its own, so that it sees what concurrent groups have committed.
 pub(super) const SELECT_KEYS: &str =
@@ -90,12 +94,10 @@ impl PostgresStore {
         let answers: Vec<_> = jobs.iter().map(held_by_another).collect();
         let new = || jobs.iter().zip(&answers).filter(|(_, answer)| answer.is_none()).map(|(job, _)| job);
         let (at, outbox) = self.insert_rows(connection, new(), grace).await?;
-        let outcomes = jobs.iter().zip(answers).map(|(job, answer)| {
-            answer.unwrap_or_else(|| {
-                let later = job.run_at.is_some_and(|run_at| run_at > at);
-                InsertOutcome::Created(if later { State::Scheduled } else { State::Queued })
-            })
-        });
+        let outcomes = jobs
+            .iter()
+            .zip(answers)
+            .map(|(job, answer)| answer.unwrap_or_else(|| InsertOutcome::Created(job.first_state(at))));
         Ok(Inserted { at, outcomes: outcomes.collect(), outbox })
     }
 
@@ -132,6 +134,19 @@ impl PostgresStore {
             .bind(jobs.clone().map(labels).collect::<Result<Vec<_>, _>>()?)
             .bind(jobs.clone().map(|job| job.trace.as_ref().map(|t| t.as_str())).collect::<Vec<_>>())
             .bind(grace.as_secs_f64())
+            .bind(if_any(
+                jobs.clone(),
+                |job| job.expires_at.is_some(),
+                |job| job.expires_at.map(within_calendar),
+            ))
+            .bind(if_any(jobs.clone(), |job| job.deadline.is_some(), |job| job.deadline.map(within_calendar)))
+            .bind(if_any(
+                jobs.clone(),
+                |job| job.version != 1,
+                |job| i16::try_from(job.version).unwrap_or(i16::MAX),
+            ))
+            .bind(if_any(jobs.clone(), NewJob::is_gated, NewJob::is_gated))
+            .bind(if_any(jobs.clone(), NewJob::is_followed, NewJob::is_followed))
             .fetch_one(connection)
             .await?;
         Ok((row.try_get(0)?, row.try_get::<Option<i64>, _>(1)?.map(OutboxId)))
@@ -166,6 +181,15 @@ impl PostgresStore {
             })
             .collect()
     }
+}
+
+/// What few jobs have: nothing at all for a group without any.
+fn if_any<'a, T>(
+    jobs: impl Iterator<Item = &'a NewJob> + Clone,
+    has: impl Fn(&NewJob) -> bool,
+    value: impl Fn(&NewJob) -> T,
+) -> Vec<T> {
+    if jobs.clone().any(has) { jobs.map(value).collect() } else { Vec::new() }
 }
 
 /// Postgres' calendar does not begin as early as ours; whatever is past means at once.

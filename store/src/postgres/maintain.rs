@@ -2,7 +2,6 @@ use sqlx::{Error, PgConnection, Row, raw_sql};
 use uuid::Uuid;
 
 use super::PostgresStore;
-use crate::template::fill;
 
 /// Partitions that should exist and do not, with the least id of their day and of the next (a UUIDv7 begins with 48
 /// bits of milliseconds): from yesterday, for clocks that are behind, to three days ahead, so that a few days without
@@ -11,7 +10,7 @@ const MISSING: &str = "
 SELECT t.name, to_char(d.day, 'YYYYMMDD'), b.least, b.beyond
 FROM (VALUES ('jobs'), ('job_errors')) AS t (name)
 CROSS JOIN generate_series(-1, 3) AS ahead (days)
-CROSS JOIN LATERAL (SELECT (now() AT TIME ZONE 'UTC')::date + ahead.days) AS d (day)
+CROSS JOIN LATERAL (SELECT ({now} AT TIME ZONE 'UTC')::date + ahead.days) AS d (day)
 CROSS JOIN LATERAL (SELECT
     (lpad(to_hex(extract(epoch FROM d.day)::int8 * 1000), 12, '0') || repeat('0', 20))::uuid,
     (lpad(to_hex(extract(epoch FROM d.day + 1)::int8 * 1000), 12, '0') || repeat('0', 20))::uuid
@@ -24,7 +23,7 @@ ORDER BY d.day, t.name";
 /// Keys past their time, except those that an insert is just taking.
 const EXPIRE_KEYS: &str = "
 DELETE FROM {schema}.idempotency_keys WHERE key = ANY(ARRAY(
-    SELECT key FROM {schema}.idempotency_keys WHERE expires_at <= now()
+    SELECT key FROM {schema}.idempotency_keys WHERE expires_at <= {now}
     ORDER BY expires_at LIMIT 100000 FOR UPDATE SKIP LOCKED
 ))";
 
@@ -80,7 +79,7 @@ impl PostgresStore {
                      FOR VALUES FROM ('{least}') TO ('{beyond}');
                  ALTER TABLE {{schema}}.{name} DROP CONSTRAINT in_range"
             );
-            raw_sql(fill(&make, &self.schema)).execute(&mut *connection).await?;
+            raw_sql(self.fill(&make)).execute(&mut *connection).await?;
         }
         Ok(())
     }

@@ -1,11 +1,13 @@
 use sqlx::{Error, PgConnection, Row, raw_sql};
 use windlass_core::StoreError;
 
-use super::PostgresStore;
-use crate::template::fill;
+use super::{PostgresStore, session::SHOW_TIME};
 
 /// Every migration, oldest first. A released one is never changed.
-const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/postgres/0001_jobs.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../../migrations/postgres/0001_jobs.sql"),
+    include_str!("../../../migrations/postgres/0002_semantics.sql"),
+];
 
 const VERSIONS: &str = "
 CREATE TABLE IF NOT EXISTS {schema}.schema_migrations (
@@ -13,20 +15,30 @@ CREATE TABLE IF NOT EXISTS {schema}.schema_migrations (
     applied_at timestamptz NOT NULL DEFAULT now()
 )";
 
+/// Where a virtual clock shows its time.
+const CLOCK: &str = "
+CREATE TABLE IF NOT EXISTS {schema}.clock (at timestamptz NOT NULL);
+INSERT INTO {schema}.clock SELECT '-infinity' WHERE NOT EXISTS (SELECT FROM {schema}.clock);
+CREATE OR REPLACE FUNCTION {schema}.now() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT at FROM {schema}.clock'";
+
 impl PostgresStore {
     pub(super) async fn migrate_schema(&self) -> Result<(), Error> {
-        let mut session = self.transaction().await?;
+        let mut session = self.session(true).await?;
         self.lock_schema(&mut session).await?;
         // `IF NOT EXISTS` would want the right to create schemas, also where an administrator has made this one.
         let exists =
             self.rare("SELECT to_regnamespace('{schema}') IS NOT NULL").fetch_one(&mut *session).await?;
         if !exists.try_get::<bool, _>(0)? {
-            raw_sql(fill("CREATE SCHEMA {schema}", &self.schema)).execute(&mut *session).await?;
+            raw_sql(self.fill("CREATE SCHEMA {schema}")).execute(&mut *session).await?;
         }
-        raw_sql(fill(VERSIONS, &self.schema)).execute(&mut *session).await?;
+        if let Some(clock) = &self.clock {
+            raw_sql(self.fill(CLOCK)).execute(&mut *session).await?;
+            self.rare(SHOW_TIME).bind(clock.now()).execute(&mut *session).await?;
+        }
+        raw_sql(self.fill(VERSIONS)).execute(&mut *session).await?;
         let done = usize::try_from(self.schema_version_on(&mut session).await?).unwrap_or(0);
         for (version, migration) in (1i32..).zip(MIGRATIONS).skip(done) {
-            raw_sql(fill(migration, &self.schema)).execute(&mut *session).await?;
+            raw_sql(self.fill(migration)).execute(&mut *session).await?;
             let note = self.rare("INSERT INTO {schema}.schema_migrations (version) VALUES ($1)");
             note.bind(version).execute(&mut *session).await?;
         }

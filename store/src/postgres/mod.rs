@@ -3,12 +3,14 @@
 mod claim;
 mod error;
 mod finish;
+mod followup;
 mod insert;
 mod maintain;
 mod migrate;
 mod outbox;
 #[cfg(test)]
 mod plans;
+mod queues;
 mod read;
 mod session;
 #[cfg(test)]
@@ -27,11 +29,12 @@ use sqlx::{
 use uuid::Uuid;
 use windlass_core::{
     CancelOutcome, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted, JobId, JobRecord, KindInfo, NewJob,
-    NewWorker, OutboxGroup, OutboxId, Priority, Rescued, Store, StoreError, WorkerId,
+    NewWorker, Operations, OutboxGroup, OutboxId, Priority, QueueName, QueueRecord, Rescued, Store,
+    StoreError, WorkerId,
 };
 
 use self::error::{classify, unexpected};
-use crate::{StoreOptions, template::fill};
+use crate::{StoreOptions, VirtualClock, template::fill};
 
 /// Connections idle for longer are tried before use, so that a server's restart is noticed in time; younger ones are
 /// not, since that would cost every statement a round trip.
@@ -52,6 +55,7 @@ pub struct PostgresStore {
     pool: PgPool,
     schema: String,
     deadline: Duration,
+    clock: Option<VirtualClock>,
     sql: std::sync::Arc<Statements>,
     /// Whether the pooler, if any, keeps prepared statements.
     persistent: bool,
@@ -75,21 +79,21 @@ struct Statements {
 }
 
 impl Statements {
-    fn new(schema: &str) -> Self {
+    fn new(fill: impl Fn(&str) -> SqlStr) -> Self {
         Self {
-            insert: fill(insert::INSERT, schema),
-            insert_keys: fill(insert::INSERT_KEYS, schema),
-            select_keys: fill(insert::SELECT_KEYS, schema),
-            claim: fill(claim::CLAIM, schema),
-            claimed_before: fill(claim::CLAIMED_BEFORE, schema),
-            finish: fill(finish::FINISH, schema),
-            get: fill(read::GET, schema),
-            cancel: fill(read::CANCEL, schema),
-            outbox_take: fill(outbox::TAKE, schema),
-            outbox_published: fill(outbox::PUBLISHED, schema),
-            promote_due: fill(outbox::PROMOTE_DUE, schema),
-            heartbeat: fill(worker::HEARTBEAT, schema),
-            rescue: fill(worker::RESCUE, schema),
+            insert: fill(insert::INSERT),
+            insert_keys: fill(insert::INSERT_KEYS),
+            select_keys: fill(insert::SELECT_KEYS),
+            claim: fill(claim::CLAIM),
+            claimed_before: fill(claim::CLAIMED_BEFORE),
+            finish: fill(finish::FINISH),
+            get: fill(read::GET),
+            cancel: fill(read::CANCEL),
+            outbox_take: fill(outbox::TAKE),
+            outbox_published: fill(outbox::PUBLISHED),
+            promote_due: fill(outbox::PROMOTE_DUE),
+            heartbeat: fill(worker::HEARTBEAT),
+            rescue: fill(worker::RESCUE),
         }
     }
 }
@@ -135,8 +139,10 @@ impl PostgresStore {
                 })
             })
             .connect_lazy_with(connect);
-        let sql = Statements::new(&schema).into();
-        Ok(Self { pool, schema, deadline: options.deadline, sql, persistent: keeps_statements(url) })
+        let now = now(options.clock.is_some());
+        let sql = Statements::new(|template| fill(template, &schema, now)).into();
+        let (deadline, clock) = (options.deadline, options.clock.clone());
+        Ok(Self { pool, schema, deadline, clock, sql, persistent: keeps_statements(url) })
     }
 
     /// Begins a transaction on the store's pool, for writes that are to be one with a job's
@@ -190,7 +196,11 @@ impl PostgresStore {
 
     /// A statement rare enough to be filled in at each use.
     fn rare(&self, template: &str) -> Query<'static, Postgres, PgArguments> {
-        self.query(&fill(template, &self.schema))
+        self.query(&self.fill(template))
+    }
+
+    fn fill(&self, template: &str) -> SqlStr {
+        fill(template, &self.schema, now(self.clock.is_some()))
     }
 }
 
@@ -209,6 +219,11 @@ async fn within<T>(
         Ok(answer) => answer.map_err(classify),
         Err(_) => Err(StoreError::Timeout(deadline)),
     }
+}
+
+/// What tells the time in a statement. The function is made by the migration, for tests only.
+const fn now(virtual_clock: bool) -> &'static str {
+    if virtual_clock { "{schema}.now()" } else { "now()" }
 }
 
 /// Whether the driver may keep prepared statements on its connections.
@@ -310,11 +325,30 @@ impl Store for PostgresStore {
         self.within(self.promote(limit)).await
     }
 
+    async fn follow_up(&self, limit: usize) -> Result<usize, StoreError> {
+        self.within(self.follow_up_jobs(limit)).await
+    }
+
     async fn maintain(&self) -> Result<(), StoreError> {
         self.within(self.keep_house()).await
     }
 
+    fn operations(&self) -> &dyn Operations {
+        self
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
+    }
+}
+
+#[async_trait]
+impl Operations for PostgresStore {
+    async fn queues(&self) -> Result<Vec<QueueRecord>, StoreError> {
+        self.within(self.select_queues()).await
+    }
+
+    async fn pause_queue(&self, queue: &QueueName, paused: bool) -> Result<(), StoreError> {
+        self.within(self.set_paused(queue, paused)).await
     }
 }

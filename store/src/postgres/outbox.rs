@@ -15,7 +15,7 @@ use super::{PostgresStore, claim::number, finish::seconds, priority, unexpected}
 pub(super) const TAKE: &str = "
 WITH ready AS MATERIALIZED (
     SELECT id, published, created_at, job_ids
-    FROM {schema}.outbox WHERE due_at <= now() ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED
+    FROM {schema}.outbox WHERE due_at <= {now} ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED
 ), listed AS MATERIALIZED (
     SELECT r.id AS group_id, r.published, r.created_at, w.id
     FROM ready r CROSS JOIN LATERAL unnest(r.job_ids) AS w (id)
@@ -29,40 +29,42 @@ WITH ready AS MATERIALIZED (
 ), waiting AS MATERIALIZED (
     SELECT l.group_id, l.published, l.created_at, j.* FROM listed l JOIN live j ON j.id = l.id
 ), kept AS (
-    UPDATE {schema}.outbox SET due_at = now() + interval '10 seconds'
+    UPDATE {schema}.outbox SET due_at = {now} + interval '10 seconds'
     WHERE id = ANY(ARRAY(SELECT group_id FROM waiting))
 ), over AS (
     DELETE FROM {schema}.outbox WHERE id = ANY(ARRAY(SELECT id FROM ready EXCEPT SELECT group_id FROM waiting))
 )
-SELECT group_id, published, extract(epoch FROM now() - created_at)::float8,
+SELECT group_id, published, extract(epoch FROM {now} - created_at)::float8,
        id, attempt, queue, priority, kind, trace
 FROM waiting ORDER BY group_id, id";
 
 /// The commit need not wait for the disk: lost, the group is merely published once more.
 pub(super) const PUBLISHED: &str = "
 WITH soft AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
-UPDATE {schema}.outbox SET published = true, due_at = now() + make_interval(secs => $2)
+UPDATE {schema}.outbox SET published = true, due_at = {now} + make_interval(secs => $2)
 FROM soft WHERE id = ANY($1)";
 
-/// Queues what is due. A stale time, of a job that is neither scheduled nor retrying, is dropped.
+/// Queues what is due, or lets it wait for other jobs. A stale time, of a job that is neither scheduled nor retrying, is dropped.
 ///
 /// Plan: as for [`TAKE`].
 pub(super) const PROMOTE_DUE: &str = "
 WITH ready AS (
     DELETE FROM {schema}.due WHERE job_id = ANY(ARRAY(
-        SELECT job_id FROM {schema}.due WHERE run_at <= now() ORDER BY run_at LIMIT $1 FOR UPDATE SKIP LOCKED
+        SELECT job_id FROM {schema}.due WHERE run_at <= {now} ORDER BY run_at LIMIT $1 FOR UPDATE SKIP LOCKED
     )) RETURNING job_id
 ), wanted AS MATERIALIZED (
     SELECT ARRAY(SELECT job_id FROM ready ORDER BY job_id) AS ids
 ), promoted AS (
-    UPDATE {schema}.jobs SET state = {to:due}, run_at = NULL
+    UPDATE {schema}.jobs SET state = CASE WHEN gated THEN {to:hold} ELSE {to:due} END, run_at = NULL
     WHERE id = ANY((SELECT ids FROM wanted)::uuid[])
     AND id >= (SELECT ids[1] FROM wanted) AND id <= (SELECT ids[cardinality(ids)] FROM wanted)
     AND state IN ({from:due})
-    RETURNING id
+    RETURNING id, state
 ), ledger AS (
     INSERT INTO {schema}.outbox (job_ids, due_at)
-    SELECT array_agg(id), now() FROM promoted HAVING count(*) > 0
+    SELECT array_agg(id), {now} FROM promoted WHERE state = {queued} HAVING count(*) > 0
+), followed AS (
+    INSERT INTO {schema}.followups (job_id) SELECT id FROM promoted WHERE state = {waiting}
 )
 SELECT count(*) FROM promoted";
 

@@ -23,14 +23,16 @@ WITH forgotten AS MATERIALIZED (
     UPDATE {schema}.jobs
     SET state = CASE WHEN state = {running} THEN {running} ELSE {to:cancel} END,
         cancel_requested = true,
-        finished_at = CASE WHEN state <> {running} THEN now() END,
+        finished_at = CASE WHEN state <> {running} THEN {now} END,
         run_at = NULL
     WHERE id = $1 AND state IN ({from:cancel}, {running}) AND (SELECT count(*) FROM forgotten) >= 0
-    RETURNING id, state, worker_id
+    RETURNING id, state, worker_id, followed
 ), asked AS (
     INSERT INTO {schema}.cancellations (job_id, worker_id)
     SELECT id, worker_id FROM called WHERE state = {running}
     ON CONFLICT (job_id) DO UPDATE SET worker_id = excluded.worker_id
+), followed AS (
+    INSERT INTO {schema}.followups (job_id) SELECT id FROM called WHERE followed AND state <> {running}
 )
 SELECT state FROM called";
 

@@ -4,6 +4,9 @@ use sqlx::{Error, PgConnection, Postgres, pool::PoolConnection, raw_sql};
 
 use super::PostgresStore;
 
+/// What a virtual clock shows, where the server sees it.
+pub(super) const SHOW_TIME: &str = "UPDATE {schema}.clock SET at = $1 WHERE at < $1";
+
 /// A connection for one operation. Dropped before its end (an error, the deadline), it takes the connection along:
 /// whatever was under way is rolled back, and the pool need not find out whether the server still answers.
 pub(super) struct Session {
@@ -18,15 +21,26 @@ impl PostgresStore {
     /// The driver sends it in two steps, prepare and execute. A pooler that keeps no prepared statements may give each
     /// to another server connection, unless a transaction holds them together.
     pub(super) async fn statement(&self) -> Result<Session, Error> {
+        self.show_time().await?;
         self.session(!self.persistent).await
     }
 
     /// For an operation of several statements.
     pub(super) async fn transaction(&self) -> Result<Session, Error> {
+        self.show_time().await?;
         self.session(true).await
     }
 
-    async fn session(&self, in_transaction: bool) -> Result<Session, Error> {
+    /// Lets the server know what the virtual clock shows, if there is one.
+    async fn show_time(&self) -> Result<(), Error> {
+        let Some(clock) = &self.clock else { return Ok(()) };
+        let show = self.rare(SHOW_TIME).bind(clock.now());
+        let mut session = self.session(!self.persistent).await?;
+        show.execute(&mut *session).await?;
+        session.commit().await
+    }
+
+    pub(super) async fn session(&self, in_transaction: bool) -> Result<Session, Error> {
         let connection = self.pool.acquire().await?;
         let mut session = Session { connection, in_transaction, ended: false };
         if in_transaction {

@@ -9,7 +9,7 @@ use super::{PostgresStore, claim::number, finish::seconds, range, unexpected};
 /// Renews the lease and brings back cancellation requests. No row at all: the worker is unknown, or has said goodbye.
 pub(super) const HEARTBEAT: &str = "
 WITH beat AS (
-    UPDATE {schema}.workers SET heartbeat_at = now() WHERE id = $1 AND heartbeat_at > '-infinity' RETURNING id
+    UPDATE {schema}.workers SET heartbeat_at = {now} WHERE id = $1 AND heartbeat_at > '-infinity' RETURNING id
 )
 SELECT c.job_id FROM beat LEFT JOIN {schema}.cancellations c ON c.worker_id = beat.id";
 
@@ -23,21 +23,25 @@ WITH lost AS (
             ELSE {to:leaselost} END,
         finished_at = CASE
             WHEN j.cancel_requested OR j.crashes + 1 >= $5 OR j.attempt - j.uncounted >= j.max_attempts
-            THEN now() END,
+            THEN {now} END,
         crashes = j.crashes + 1
     FROM unnest($1::uuid[], $2::uuid[]) AS h (id, worker_id)
     WHERE j.id = ANY($1::uuid[]) AND j.id >= $3 AND j.id <= $4
     AND j.id = h.id AND j.worker_id = h.worker_id AND j.state IN ({from:leaselost})
-    RETURNING j.id, j.state, j.attempt, j.uncounted, h.worker_id
+    RETURNING j.id, j.state, j.attempt, j.uncounted, j.followed, h.worker_id
 ), noted AS (
     INSERT INTO {schema}.job_errors (job_id, fence, attempt, worker, message)
     SELECT l.id, l.attempt, l.attempt - l.uncounted, w.label, 'the worker was lost during this attempt'
     FROM lost l JOIN {schema}.workers w ON w.id = l.worker_id
 ), requeued AS (
     INSERT INTO {schema}.outbox (job_ids, due_at)
-    SELECT array_agg(id), now() FROM lost WHERE state = {queued} HAVING count(*) > 0
+    SELECT array_agg(id), {now} FROM lost WHERE state = {queued} HAVING count(*) > 0
 ), settled AS (
     DELETE FROM {schema}.cancellations WHERE job_id IN (SELECT id FROM lost)
+), buried AS (
+    INSERT INTO {schema}.dead (job_id, at) SELECT id, {now} FROM lost WHERE state = {dead}
+), followed AS (
+    INSERT INTO {schema}.followups (job_id) SELECT id FROM lost WHERE followed AND state <> {queued}
 )
 SELECT state, count(*) FROM lost GROUP BY state";
 
@@ -52,7 +56,7 @@ impl PostgresStore {
         let mut session = self.transaction().await?;
         self.rare(
             "INSERT INTO {schema}.workers (id, label, lease) VALUES ($1, $2, make_interval(secs => $3))
-             ON CONFLICT (id) DO UPDATE SET heartbeat_at = now()",
+             ON CONFLICT (id) DO UPDATE SET heartbeat_at = {now}",
         )
         .bind(worker.id.as_uuid())
         .bind(worker.label.replace('\0', ""))
@@ -105,7 +109,7 @@ impl PostgresStore {
         // The lock keeps heartbeats and claims of these workers waiting until they find themselves forgotten.
         let dead = self
             .rare(
-                "SELECT id FROM {schema}.workers WHERE heartbeat_at <= now() - lease
+                "SELECT id FROM {schema}.workers WHERE heartbeat_at <= {now} - lease
                  ORDER BY id FOR UPDATE SKIP LOCKED",
             )
             .fetch_all(&mut *session)
@@ -176,9 +180,9 @@ impl PostgresStore {
         let taken = self
             .rare(
                 "INSERT INTO {schema}.leases AS l (name, holder, expires_at)
-                 VALUES ($1, $2, now() + make_interval(secs => $3))
+                 VALUES ($1, $2, {now} + make_interval(secs => $3))
                  ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at
-                 WHERE l.holder = excluded.holder OR l.expires_at <= now()",
+                 WHERE l.holder = excluded.holder OR l.expires_at <= {now}",
             )
             .bind(name.to_owned())
             .bind(holder.as_uuid())

@@ -4,18 +4,24 @@ use sqlx::{Error, Row, SqliteConnection, sqlite::SqliteRow};
 use windlass_core::{ClaimId, ClaimedJob, Finish, JobId, Outcome, State, WorkerId};
 
 use super::{
-    Commit, SqliteStore, ids,
+    Commit, SqliteStore,
+    followup::{bury, note_followups},
+    ids,
     insert::{insert_due, insert_outbox},
     micros, read, statement, timestamp, unexpected,
 };
 
-const CLAIMED: &str = "id, attempt, uncounted, max_attempts, kind, queue, priority, payload, timeout_ms, created_at, labels, trace";
+const CLAIMED: &str = "id, attempt, uncounted, max_attempts, kind, queue, priority, payload, timeout_ms, created_at, labels, trace, version,
+     deadline - ?3, followed";
 
 statement!(
     CLAIM,
     &format!(
         "UPDATE jobs SET state = {{to:claim}}, attempt = attempt + 1, worker_id = ?2, started_at = ?3
-         WHERE id IN (SELECT value FROM json_each(?1)) AND state IN ({{from:claim}}) RETURNING {CLAIMED}"
+         WHERE id IN (SELECT value FROM json_each(?1)) AND state IN ({{from:claim}})
+           AND (expires_at IS NULL OR expires_at > ?3)
+           AND NOT EXISTS (SELECT 1 FROM queues q WHERE q.name = jobs.queue AND q.paused)
+         RETURNING {CLAIMED}"
     )
 );
 statement!(
@@ -42,7 +48,7 @@ statement!(
          result = i.result
      FROM input i
      WHERE jobs.id = i.id AND jobs.attempt = i.fence AND jobs.state = {running}
-     RETURNING id, state, cancel_requested"
+     RETURNING id, state, cancel_requested, followed"
 );
 statement!(
     INSERT_ERRORS,
@@ -75,6 +81,7 @@ impl SqliteStore {
             let before = sqlx::query(CLAIMED_BEFORE.clone())
                 .bind(claim.to_string())
                 .bind(worker.to_string())
+                .bind(self.now())
                 .fetch_all(&mut *transaction)
                 .await?;
             return before.iter().map(claimed_job).collect::<Result<_, _>>().map(Some);
@@ -115,6 +122,8 @@ impl SqliteStore {
         insert_errors(&mut transaction, worker, &failed.collect::<Vec<_>>(), now).await?;
         insert_due(&mut transaction, done.waiting).await?;
         insert_outbox(&mut transaction, done.released, now, now).await?;
+        bury(&mut transaction, done.dead, now).await?;
+        note_followups(&mut transaction, done.followed).await?;
         if !done.settled.is_empty() {
             sqlx::query("DELETE FROM cancellations WHERE job_id IN (SELECT value FROM json_each(?))")
                 .bind(ids(done.settled))
@@ -138,6 +147,8 @@ struct Done {
     recorded: Vec<String>,
     released: Vec<String>,
     waiting: Vec<String>,
+    dead: Vec<String>,
+    followed: Vec<String>,
     /// Those that someone wanted cancelled.
     settled: Vec<String>,
 }
@@ -161,10 +172,15 @@ async fn record(connection: &mut SqliteConnection, finishes: &[Finish], now: i64
     let rows = sqlx::query(FINISH.clone()).bind(input).bind(now).fetch_all(connection).await?;
     for row in &rows {
         let id: String = row.try_get(0)?;
-        match read::state(row.try_get(1)?)? {
+        let state = read::state(row.try_get(1)?)?;
+        match state {
             State::Queued => done.released.push(id.clone()),
             State::Scheduled | State::Retrying => done.waiting.push(id.clone()),
+            State::Dead => done.dead.push(id.clone()),
             _ => {}
+        }
+        if state != State::Queued && row.try_get(3)? {
+            done.followed.push(id.clone());
         }
         if row.try_get(2)? {
             done.settled.push(id.clone());
@@ -217,5 +233,10 @@ fn claimed_job(row: &SqliteRow) -> Result<ClaimedJob, Error> {
         created_at: timestamp(row.try_get(9)?)?,
         labels: serde_json::from_str(row.try_get(10)?).map_err(unexpected)?,
         trace: trace.and_then(|trace| trace.parse().ok()),
+        version: row.try_get(12)?,
+        time_left: row
+            .try_get::<Option<i64>, _>(13)?
+            .map(|left| Duration::from_micros(left.max(0).unsigned_abs())),
+        followed: row.try_get(14)?,
     })
 }

@@ -3,16 +3,19 @@ use std::collections::HashMap;
 use sqlx::{Error, Row, SqliteConnection};
 use windlass_core::{InsertOutcome, Inserted, NewJob, OutboxId, State};
 
-use super::{Commit, SqliteStore, ids, micros, statement, timestamp, unexpected};
+use super::{Commit, SqliteStore, ids, micros, read, statement, timestamp, unexpected};
 
 /// How long the process that accepted a group has to publish it, before a relay does.
 const GRACE_MICROS: i64 = 5_000_000;
 
 statement!(
     INSERT,
-    "INSERT INTO jobs (id, kind, queue, priority, payload, max_attempts, timeout_ms, labels, trace, created_at, state, run_at)
+    "INSERT INTO jobs (id, kind, queue, priority, payload, max_attempts, timeout_ms, labels, trace, created_at, state, run_at,
+                       expires_at, deadline, version, gated, followed)
      SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
-            value ->> 8, ?2, iif(value ->> 9 > ?2, {scheduled}, {queued}), iif(value ->> 9 > ?2, value ->> 9, NULL)
+            value ->> 8, ?2, CASE WHEN value ->> 9 > ?2 THEN {scheduled} WHEN value ->> 13 THEN {waiting} ELSE {queued} END,
+            iif(value ->> 9 > ?2, value ->> 9, NULL),
+            value ->> 10, value ->> 11, value ->> 12, value ->> 13, value ->> 14
      FROM json_each(?1) WHERE true
      ON CONFLICT (id) DO NOTHING
      RETURNING id, state"
@@ -48,12 +51,10 @@ impl SqliteStore {
         let outbox = insert_rows(&mut transaction, &new, now).await?;
         transaction.commit().await?;
 
-        let outcomes = jobs.iter().zip(answers).map(|(job, answer)| {
-            answer.unwrap_or_else(|| {
-                let later = job.run_at.is_some_and(|run_at| run_at > at);
-                InsertOutcome::Created(if later { State::Scheduled } else { State::Queued })
-            })
-        });
+        let outcomes = jobs
+            .iter()
+            .zip(answers)
+            .map(|(job, answer)| answer.unwrap_or_else(|| InsertOutcome::Created(job.first_state(at))));
         Ok(Inserted { at, outcomes: outcomes.collect(), outbox })
     }
 }
@@ -107,6 +108,11 @@ async fn insert_rows(
                 serde_json::to_string(&job.labels)?,
                 job.trace.as_ref().map(|trace| trace.as_str()),
                 job.run_at.map(|at| at.timestamp_micros()),
+                job.expires_at.map(|at| at.timestamp_micros()),
+                job.deadline.map(|at| at.timestamp_micros()),
+                job.version,
+                u8::from(job.is_gated()),
+                u8::from(job.is_followed()),
             ))
         })
         .collect::<Result<_, serde_json::Error>>()
@@ -116,7 +122,11 @@ async fn insert_rows(
     let (mut queued, mut scheduled) = (Vec::new(), Vec::new());
     for row in &created {
         let id: String = row.try_get(0)?;
-        if row.try_get::<i16, _>(1)? == State::Queued.code() { queued.push(id) } else { scheduled.push(id) }
+        match read::state(row.try_get(1)?)? {
+            State::Queued => queued.push(id),
+            State::Scheduled => scheduled.push(id),
+            _ => {}
+        }
     }
     insert_due(connection, scheduled).await?;
     insert_outbox(connection, queued, now, now + GRACE_MICROS).await

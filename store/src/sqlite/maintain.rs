@@ -4,7 +4,10 @@ use windlass_core::StoreError;
 use super::{Commit, SqliteStore};
 
 /// Every migration, oldest first. A released one is never changed.
-const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/sqlite/0001_jobs.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../../migrations/sqlite/0001_jobs.sql"),
+    include_str!("../../../migrations/sqlite/0002_semantics.sql"),
+];
 
 impl SqliteStore {
     /// The write lock keeps other processes waiting until the schema is there.

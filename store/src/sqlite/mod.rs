@@ -2,9 +2,11 @@
 
 mod attempt;
 mod error;
+mod followup;
 mod insert;
 mod maintain;
 mod outbox;
+mod queues;
 mod read;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "these are tests")]
@@ -20,17 +22,18 @@ use sqlx::{
 };
 use windlass_core::{
     CancelOutcome, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted, JobId, JobRecord, KindInfo, NewJob,
-    NewWorker, OutboxGroup, OutboxId, Rescued, Source, Store, StoreError, Timestamp, WorkerId,
+    NewWorker, Operations, OutboxGroup, OutboxId, QueueName, QueueRecord, Rescued, Source, Store, StoreError,
+    Timestamp, WorkerId,
 };
 
 use self::error::{classify, is_locked};
-use crate::StoreOptions;
+use crate::{StoreOptions, VirtualClock};
 
 /// A statement, filled in once.
 macro_rules! statement {
     ($name:ident, $template:expr) => {
         pub(super) static $name: std::sync::LazyLock<sqlx::SqlStr> =
-            std::sync::LazyLock::new(|| crate::template::fill($template, ""));
+            std::sync::LazyLock::new(|| crate::template::fill($template, "", ""));
     };
 }
 pub(crate) use statement;
@@ -46,6 +49,7 @@ pub struct SqliteStore {
     writer: SqlitePool,
     readers: SqlitePool,
     deadline: Duration,
+    clock: Option<VirtualClock>,
     file: std::path::PathBuf,
 }
 
@@ -96,14 +100,20 @@ impl SqliteStore {
                 .acquire_timeout(options.deadline)
                 .connect_lazy_with(connect.clone())
         };
-        let store = Self { writer: pool(1), readers: pool(READERS), deadline: options.deadline, file };
+        let store = Self {
+            writer: pool(1),
+            readers: pool(READERS),
+            deadline: options.deadline,
+            clock: options.clock.clone(),
+            file,
+        };
         store.within(use_wal(&connect)).await?;
         Ok(store)
     }
 
     /// The store's clock, in microseconds since 1970.
     fn now(&self) -> i64 {
-        chrono::Utc::now().timestamp_micros()
+        self.clock.as_ref().map_or_else(chrono::Utc::now, VirtualClock::now).timestamp_micros()
     }
 
     /// Begins a transaction that takes the write lock at once, so that it never has to give up half-way.
@@ -244,11 +254,30 @@ impl Store for SqliteStore {
         self.within(self.promote(limit)).await
     }
 
+    async fn follow_up(&self, limit: usize) -> Result<usize, StoreError> {
+        self.within(self.follow_up_jobs(limit)).await
+    }
+
     async fn maintain(&self) -> Result<(), StoreError> {
         self.within(self.keep_house()).await
     }
 
+    fn operations(&self) -> &dyn Operations {
+        self
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
+    }
+}
+
+#[async_trait]
+impl Operations for SqliteStore {
+    async fn queues(&self) -> Result<Vec<QueueRecord>, StoreError> {
+        self.within(self.select_queues()).await
+    }
+
+    async fn pause_queue(&self, queue: &QueueName, paused: bool) -> Result<(), StoreError> {
+        self.within(self.set_paused(queue, paused)).await
     }
 }

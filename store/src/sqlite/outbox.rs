@@ -1,9 +1,12 @@
 use std::time::Duration;
 
 use sqlx::{Error, Row, SqliteConnection};
-use windlass_core::{Lane, Message, OutboxGroup, OutboxId};
+use windlass_core::{Lane, Message, OutboxGroup, OutboxId, State};
 
-use super::{Commit, SqliteStore, ids, insert::insert_outbox, micros, read, statement, unexpected};
+use super::{
+    Commit, SqliteStore, followup::note_followups, ids, insert::insert_outbox, micros, read, statement,
+    unexpected,
+};
 
 /// How long a group that a relay has taken is left alone by others.
 const TAKEN_MICROS: i64 = 10_000_000;
@@ -15,8 +18,8 @@ statement!(
 );
 statement!(
     PROMOTE,
-    "UPDATE jobs SET state = {to:due}, run_at = NULL
-     WHERE id IN (SELECT value FROM json_each(?)) AND state IN ({from:due}) RETURNING id"
+    "UPDATE jobs SET state = iif(gated, {to:hold}, {to:due}), run_at = NULL
+     WHERE id IN (SELECT value FROM json_each(?)) AND state IN ({from:due}) RETURNING id, state"
 );
 
 impl SqliteStore {
@@ -96,8 +99,13 @@ impl SqliteStore {
         let ready: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
         let count = ready.len();
         let rows = sqlx::query(PROMOTE.clone()).bind(ids(ready)).fetch_all(&mut *transaction).await?;
-        let promoted = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        let (mut promoted, mut followed) = (Vec::new(), Vec::new());
+        for row in &rows {
+            let held = read::state(row.try_get(1)?)? == State::Waiting;
+            if held { &mut followed } else { &mut promoted }.push(row.try_get(0)?);
+        }
         insert_outbox(&mut transaction, promoted, now, now).await?;
+        note_followups(&mut transaction, followed).await?;
         transaction.commit().await?;
         Ok(count)
     }

@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use sqlx::{Error, Row, sqlite::SqliteRow};
 use windlass_core::{CancelOutcome, ErrorRecord, JobId, JobRecord, Priority, State};
 
-use super::{Commit, SqliteStore, ids, statement, timestamp, unexpected};
+use super::{Commit, SqliteStore, followup::note_followups, ids, statement, timestamp, unexpected};
 
 statement!(
     GET,
@@ -24,7 +24,7 @@ statement!(
          finished_at = iif(state = {running}, NULL, ?2),
          run_at = NULL
      WHERE id = ?1 AND state IN ({from:cancel}, {running})
-     RETURNING state, worker_id"
+     RETURNING state, worker_id, followed"
 );
 
 impl SqliteStore {
@@ -67,6 +67,9 @@ impl SqliteStore {
             CancelOutcome::Requested
         } else {
             sqlx::query("DELETE FROM due WHERE job_id = ?").bind(&id).execute(&mut *transaction).await?;
+            if row.try_get(2)? {
+                note_followups(&mut transaction, vec![id]).await?;
+            }
             CancelOutcome::Cancelled
         };
         transaction.commit().await?;

@@ -4,7 +4,11 @@ use sqlx::{Error, Row};
 use windlass_core::{HeartbeatReply, InvalidId, KindInfo, NewWorker, Rescued, State, WorkerId};
 
 use super::{
-    Commit, SqliteStore, attempt::insert_errors, insert::insert_outbox, micros, read, statement, unexpected,
+    Commit, SqliteStore,
+    attempt::insert_errors,
+    followup::{bury, note_followups},
+    insert::insert_outbox,
+    micros, read, statement, unexpected,
 };
 
 statement!(
@@ -19,7 +23,7 @@ statement!(
          crashes = crashes + 1
      WHERE id IN (SELECT w.value FROM claims c, json_each(c.job_ids) w WHERE c.worker_id = ?1)
        AND worker_id = ?1 AND state IN ({from:leaselost})
-     RETURNING id, state"
+     RETURNING id, state, followed"
 );
 
 impl SqliteStore {
@@ -93,7 +97,8 @@ impl SqliteStore {
             .bind(now)
             .fetch_all(&mut *transaction)
             .await?;
-        let (mut rescued, mut requeued) = (Rescued::default(), Vec::new());
+        let mut rescued = Rescued::default();
+        let (mut requeued, mut dead_jobs, mut followed) = (Vec::new(), Vec::new(), Vec::new());
         for worker in &dead {
             let id: WorkerId = worker.try_get::<&str, _>(0)?.parse().map_err(|e: InvalidId| unexpected(e))?;
             let lost = sqlx::query(RESCUE.clone())
@@ -105,8 +110,15 @@ impl SqliteStore {
             let mut failed = Vec::with_capacity(lost.len());
             for job in &lost {
                 let job_id: String = job.try_get(0)?;
-                match read::state(job.try_get(1)?)? {
-                    State::Dead => rescued.dead += 1,
+                let state = read::state(job.try_get(1)?)?;
+                if state != State::Queued && job.try_get(2)? {
+                    followed.push(job_id.clone());
+                }
+                match state {
+                    State::Dead => {
+                        rescued.dead += 1;
+                        dead_jobs.push(job_id.clone());
+                    }
                     State::Queued => {
                         rescued.requeued += 1;
                         requeued.push(job_id.clone());
@@ -128,6 +140,8 @@ impl SqliteStore {
             rescued.workers.push(id);
         }
         insert_outbox(&mut transaction, requeued, now, now).await?;
+        bury(&mut transaction, dead_jobs, now).await?;
+        note_followups(&mut transaction, followed).await?;
         transaction.commit().await?;
         Ok(rescued)
     }

@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use windlass_core::{
     CancelOutcome, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted, JobId, JobRecord, KindInfo, NewJob,
-    NewWorker, OutboxGroup, OutboxId, Rescued, Store, StoreError, WorkerId,
+    NewWorker, Operations, OutboxGroup, OutboxId, Rescued, Store, StoreError, WorkerId,
 };
 
 /// Passes everything on to a real store, and fails as told.
@@ -168,8 +168,16 @@ impl Store for Faulty {
         self.store.promote_due(limit).await
     }
 
+    async fn follow_up(&self, limit: usize) -> Result<usize, StoreError> {
+        self.store.follow_up(limit).await
+    }
+
     async fn maintain(&self) -> Result<(), StoreError> {
         self.store.maintain().await
+    }
+
+    fn operations(&self) -> &dyn Operations {
+        self.store.operations()
     }
 
     fn as_any(&self) -> &dyn Any {
