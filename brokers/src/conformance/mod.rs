@@ -6,6 +6,7 @@
 #![allow(clippy::missing_panics_doc, reason = "that is how tests fail")]
 
 mod capacity;
+mod counters;
 mod delivery;
 mod lanes;
 mod life;
