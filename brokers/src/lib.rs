@@ -21,6 +21,17 @@ mod redis;
 mod rota;
 #[cfg(feature = "sqs")]
 mod sqs;
+#[cfg(any(
+    feature = "kafka",
+    feature = "nats",
+    feature = "postgres",
+    feature = "pubsub",
+    feature = "rabbitmq",
+    feature = "redis",
+    feature = "sqlite",
+    feature = "sqs",
+))]
+mod unreadable;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;

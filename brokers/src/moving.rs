@@ -29,7 +29,8 @@ impl Moving {
 #[async_trait]
 impl Broker for Moving {
     fn capabilities(&self) -> Capabilities {
-        self.to.capabilities()
+        let (to, from) = (self.to.capabilities(), self.from.capabilities());
+        Capabilities { shared_lanes: to.shared_lanes && from.shared_lanes, ..to }
     }
 
     async fn publish(&self, messages: &[Message]) -> Vec<Result<(), BrokerError>> {

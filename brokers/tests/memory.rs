@@ -5,8 +5,8 @@ use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use windlass_brokers::Memory;
-use windlass_brokers::conformance::Fixture;
-use windlass_core::{Broker, Lane};
+use windlass_brokers::conformance::{Fixture, messages};
+use windlass_core::{Broker, Lane, Priority};
 
 static SERVER: LazyLock<Memory> = LazyLock::new(Memory::new);
 
@@ -33,4 +33,17 @@ async fn opens_by_url() {
         let error = windlass_brokers::open(url).await.unwrap_err().to_string();
         assert!(error.contains("broker_url") && !error.contains("secret"), "{error}");
     }
+}
+
+/// It declares so: what is in it is gone with it.
+#[tokio::test]
+async fn another_one_has_nothing_of_the_first() {
+    let lane = Lane { queue: "q".parse().unwrap(), priority: Priority::Normal };
+    let first = windlass_brokers::open("memory:").await.unwrap();
+    assert!(!first.capabilities().persistent);
+    first.publish(&messages(&lane, 1)).await.remove(0).unwrap();
+    assert_eq!(first.depth(&lane).await.unwrap(), Some(1));
+    first.close().await;
+    let second = windlass_brokers::open("memory:").await.unwrap();
+    assert_eq!(second.depth(&lane).await.unwrap(), Some(0));
 }

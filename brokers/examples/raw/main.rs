@@ -1,5 +1,6 @@
 //! What the driver costs: messages per second published with confirms and consumed with acknowledgements at the same
-//! time, through the driver and through the bare client library, in turns, on the same server.
+//! time, through the driver and through the bare client library, in turns, on the same server. Both are warm when the
+//! clock starts: connected, members of their groups, and a batch has gone through.
 //!
 //! ```sh
 //! WINDLASS_BROKER_URL=amqp://… cargo run --release -p windlass-brokers --features rabbitmq --example raw -- 50000
@@ -11,6 +12,8 @@ mod kafka;
 mod nats;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "pubsub")]
+mod pubsub;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
 #[cfg(feature = "redis")]
@@ -21,8 +24,8 @@ mod sqs;
 use std::error::Error;
 use std::time::Instant;
 
-use futures::StreamExt;
 use futures::future::try_join;
+use futures::{StreamExt as _, TryStreamExt as _};
 use windlass_core::{JobId, Lane, Message, Priority};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -47,10 +50,10 @@ async fn main() -> Result<()> {
             kind: "email.send".parse().unwrap_or_else(|_| unreachable!("a valid name")),
             trace: None,
         };
-        let messages: Vec<Message> = (0..count).map(message).collect();
+        let messages: Vec<Message> = (0..BATCH + count).map(message).collect();
         let payloads: Vec<Vec<u8>> = messages.iter().map(Message::encode).collect();
-        let bare = count as f64 / bare(&url, &lane.to_string(), &payloads).await?;
-        let driver = count as f64 / driver(&url, &messages).await?;
+        let bare = bare(&url, &lane, &payloads).await?;
+        let driver = driver(&url, &messages).await?;
         ratios.push(driver / bare);
         println!("round {round}: bare {bare:.0}/s, driver {driver:.0}/s, ratio {:.2}", driver / bare);
     }
@@ -59,60 +62,106 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
+/// Messages per second that `pass` moves, after a first batch that does not count.
+async fn rate<T>(all: &[T], mut pass: impl AsyncFnMut(&[T]) -> Result<()>) -> Result<f64> {
+    let (first, rest) = all.split_at(BATCH);
+    pass(first).await?;
+    let start = Instant::now();
+    pass(rest).await?;
+    Ok(rest.len() as f64 / start.elapsed().as_secs_f64())
+}
+
+/// Sends `messages` in batches, with `calls` of them under way at once.
+async fn in_batches<T>(
+    messages: &[T],
+    batch: usize,
+    calls: usize,
+    send: impl AsyncFn(&[T]) -> Result<()>,
+) -> Result<()> {
+    let batches = futures::stream::iter(messages.chunks(batch)).map(|batch| send(batch));
+    batches.buffer_unordered(calls).try_collect().await
+}
+
+/// Takers that go on by themselves, side by side, each time with what `take` moves: one that is cut off while it waits
+/// may take messages with it. Dropping them ends them.
+#[cfg(any(feature = "pubsub", feature = "sqs"))]
+struct Takers {
+    counts: tokio::sync::mpsc::UnboundedReceiver<Result<usize>>,
+    _tasks: tokio::task::JoinSet<()>,
+}
+
+#[cfg(any(feature = "pubsub", feature = "sqs"))]
+impl Takers {
+    fn start<F: Future<Output = Result<usize>> + Send>(
+        count: usize,
+        take: impl Fn() -> F + Clone + Send + 'static,
+    ) -> Self {
+        let (found, counts) = tokio::sync::mpsc::unbounded_channel();
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..count {
+            let (found, take) = (found.clone(), take.clone());
+            tasks.spawn(async move { while found.send(take().await).is_ok() {} });
+        }
+        Self { counts, _tasks: tasks }
+    }
+
+    async fn consume(&mut self, count: usize) -> Result<()> {
+        let mut found = 0;
+        while found < count {
+            found += self.counts.recv().await.ok_or("the takers have ended")??;
+        }
+        Ok(())
+    }
+}
+
 async fn driver(url: &str, messages: &[Message]) -> Result<f64> {
     let broker = windlass_brokers::open(url).await?;
     let lane = messages[0].lane.clone();
     let mut subscription = broker.subscribe(std::slice::from_ref(&lane), WINDOW).await?;
-    let start = Instant::now();
-    let publish = async {
-        // Four batches at once: WINDOW messages.
-        let mut batches = futures::stream::iter(messages.chunks(BATCH)).map(|batch| broker.publish(batch));
-        let mut under_way = futures::stream::FuturesUnordered::new();
-        loop {
-            while under_way.len() < WINDOW / BATCH {
-                let Some(batch) = batches.next().await else { break };
-                under_way.push(batch);
-            }
-            let Some(answers) = under_way.next().await else { return Ok(()) };
-            for answer in answers {
+    let rate = rate(messages, async |messages| {
+        let publish = in_batches(messages, BATCH, WINDOW / BATCH, async |batch| {
+            for answer in broker.publish(batch).await {
                 answer?;
             }
-        }
-    };
-    let consume = async {
-        let mut found = 0;
-        while found < messages.len() {
-            let deliveries = subscription.receive(BATCH).await?;
-            found += deliveries.len();
-            let tags: Vec<_> = deliveries.iter().map(|delivery| delivery.tag).collect();
-            subscription.ack(&tags).await?;
-        }
-        Result::Ok(())
-    };
-    try_join(publish, consume).await?;
-    let took = start.elapsed().as_secs_f64();
+            Ok(())
+        });
+        let consume = async {
+            let mut found = 0;
+            while found < messages.len() {
+                let deliveries = subscription.receive(BATCH).await?;
+                found += deliveries.len();
+                let tags: Vec<_> = deliveries.iter().map(|delivery| delivery.tag).collect();
+                subscription.ack(&tags).await?;
+            }
+            Result::Ok(())
+        };
+        try_join(publish, consume).await.map(drop)
+    });
+    let rate = rate.await?;
     broker.delete(&[lane]).await?;
     broker.close().await;
-    Ok(took)
+    Ok(rate)
 }
 
-/// The bare client library's time, in seconds.
-async fn bare(url: &str, lane: &str, payloads: &[Vec<u8>]) -> Result<f64> {
-    // A build without any driver uses neither.
-    let _ = (lane, payloads);
+/// The bare client library's rate.
+async fn bare(url: &str, lane: &Lane, payloads: &[Vec<u8>]) -> Result<f64> {
+    // Beside the driver's own names, which some brokers keep to the driver. A build without any driver uses neither.
+    let (name, _) = (format!("bare-{}", lane.queue), payloads);
     match url.split_once(':').map_or(url, |(scheme, _)| scheme) {
         #[cfg(feature = "kafka")]
-        "kafka" => kafka::run(url, lane, payloads).await,
+        "kafka" => kafka::run(url, &name, payloads).await,
         #[cfg(feature = "nats")]
-        "nats" => nats::run(url, lane, payloads).await,
+        "nats" => nats::run(url, &name, payloads).await,
         #[cfg(feature = "postgres")]
-        "postgres" | "postgresql" => postgres::run(url, lane, payloads).await,
+        "postgres" | "postgresql" => postgres::run(url, &name, payloads).await,
+        #[cfg(feature = "pubsub")]
+        "pubsub" => pubsub::run(url, &name, payloads).await,
         #[cfg(feature = "rabbitmq")]
-        "amqp" | "amqps" => rabbitmq::run(url, lane, payloads).await,
+        "amqp" | "amqps" => rabbitmq::run(url, &name, payloads).await,
         #[cfg(feature = "redis")]
-        "redis" => redis::run(url, lane, payloads).await,
+        "redis" => redis::run(url, &name, payloads).await,
         #[cfg(feature = "sqs")]
-        "sqs" => sqs::run(url, lane, payloads).await,
-        scheme => Err(format!("no bare counterpart for {scheme}: in this build").into()),
+        "sqs" => sqs::run(url, &name, payloads).await,
+        scheme => Err(format!("no bare counterpart for {scheme}: in this build (of {name})").into()),
     }
 }

@@ -1,5 +1,4 @@
 use std::collections::VecDeque;
-use std::time::Instant;
 
 use futures::future::try_join;
 use futures::{FutureExt, StreamExt};
@@ -10,45 +9,45 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 
-use crate::{Result, WINDOW};
+use crate::{Result, WINDOW, rate};
 
-pub(crate) async fn run(url: &str, lane: &str, payloads: &[Vec<u8>]) -> Result<f64> {
+pub(crate) async fn run(url: &str, queue: &str, payloads: &[Vec<u8>]) -> Result<f64> {
     let publishing = Connection::connect(url, ConnectionProperties::default()).await?;
     let consuming = Connection::connect(url, ConnectionProperties::default()).await?;
-    let queue = format!("{lane}.bare");
     let sender = publishing.create_channel().await?;
     let receiver = consuming.create_channel().await?;
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-    sender.queue_declare(queue.as_str().into(), options, arguments).await?;
+    sender.queue_declare(queue.into(), options, arguments).await?;
     sender.confirm_select(ConfirmSelectOptions::default()).await?;
     receiver.basic_qos(WINDOW as u16, BasicQosOptions::default()).await?;
     let options = BasicConsumeOptions::default();
     let mut consumer =
-        receiver.basic_consume(queue.as_str().into(), "".into(), options, FieldTable::default()).await?;
+        receiver.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
 
-    let start = Instant::now();
-    let consume = async {
-        let mut found = 0;
-        while found < payloads.len() {
-            let Some(first) = consumer.next().await else { return Err("consumer cancelled".into()) };
-            let mut last = first?.delivery_tag;
-            found += 1;
-            while let Some(Some(delivery)) = consumer.next().now_or_never() {
-                last = delivery?.delivery_tag;
+    let rate = rate(payloads, async |payloads| {
+        let consume = async {
+            let mut found = 0;
+            while found < payloads.len() {
+                let Some(first) = consumer.next().await else { return Err("consumer cancelled".into()) };
+                let mut last = first?.delivery_tag;
                 found += 1;
+                while let Some(Some(delivery)) = consumer.next().now_or_never() {
+                    last = delivery?.delivery_tag;
+                    found += 1;
+                }
+                receiver.basic_ack(last, BasicAckOptions { multiple: true }).await?;
             }
-            receiver.basic_ack(last, BasicAckOptions { multiple: true }).await?;
-        }
-        Result::Ok(())
-    };
-    try_join(publish(&sender, &queue, payloads), consume).await?;
-    let took = start.elapsed().as_secs_f64();
-    sender.queue_delete(queue.as_str().into(), lapin::options::QueueDeleteOptions::default()).await?;
+            Result::Ok(())
+        };
+        try_join(publish(&sender, queue, payloads), consume).await.map(drop)
+    });
+    let rate = rate.await?;
+    sender.queue_delete(queue.into(), lapin::options::QueueDeleteOptions::default()).await?;
     publishing.close(200, "".into()).await?;
     consuming.close(200, "".into()).await?;
-    Ok(took)
+    Ok(rate)
 }
 
 async fn publish(sender: &Channel, queue: &str, payloads: &[Vec<u8>]) -> Result<()> {

@@ -1,6 +1,13 @@
+use std::collections::HashSet;
+use std::time::Duration;
+
+use tokio::time::timeout;
 use windlass_core::Lane;
 
-use super::support::{Case, jobs, messages, receive, receives_nothing, tags};
+use super::support::{Case, distinct, jobs, messages, receive, receives_nothing, tags, within};
+
+/// A lane that is quiet for this long gives nothing more.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// A subscription for ten never has more than ten, and gets more as it settles.
 pub async fn holds_no_more_than_asked_for(case: Case<'_>) {
@@ -34,25 +41,57 @@ pub async fn several_lanes_share_the_capacity(case: Case<'_>) {
     let mut held = receive(&mut *subscription, lanes.len()).await;
     loop {
         let more = subscription.receive(80);
-        match tokio::time::timeout(std::time::Duration::from_millis(300), more).await {
+        match timeout(Duration::from_millis(300), more).await {
             Ok(more) => held.extend(more.unwrap()),
             Err(_) => break,
         }
     }
     assert!(held.len() <= 10, "held {} messages", held.len());
-    let mut waiting = 0;
+    let mut waiting = Some(0);
     for lane in &lanes {
-        match case.broker.depth(lane).await.unwrap() {
-            Some(depth) => waiting += depth,
-            None => return,
-        }
+        waiting = waiting.zip(case.depth(lane).await).map(|(waiting, depth)| waiting + depth);
     }
-    assert!(waiting >= 70, "only {waiting} of 80 messages were left to others");
+    if let Some(waiting) = waiting {
+        assert!(waiting >= 70, "only {waiting} of 80 messages were left to others");
+    }
     // As it settles, it gets to all of them.
     let mut total = held.len();
     while total < 80 {
         subscription.ack(&tags(&held)).await.unwrap();
         held = receive(&mut *subscription, 1).await;
         total += 1;
+    }
+}
+
+/// What the driver declares of shared lanes is so: a subscription that holds a message and takes no more leaves all
+/// others to another one, and its own stays its own. Or else a part of the lane waits for it, and goes to the other,
+/// with what it holds, once it parks.
+pub async fn lanes_are_shared_as_declared(case: Case<'_>) {
+    let sent = distinct(&case.publish(50).await);
+    let mut owner = case.subscribe(1).await;
+    let held = jobs(&receive(&mut *owner, 1).await);
+    let waiting = &sent - &held;
+    let mut other = case.subscribe(100).await;
+    if case.broker.capabilities().shared_lanes {
+        assert_eq!(jobs(&receive(&mut *other, waiting.len()).await), waiting);
+        owner.park().await.unwrap();
+        receives_nothing(&mut *other).await;
+        return;
+    }
+    let mut found = HashSet::new();
+    while let Ok(some) = timeout(QUIET, other.receive(100)).await {
+        let some = some.unwrap();
+        other.ack(&tags(&some)).await.unwrap();
+        found.extend(jobs(&some));
+    }
+    assert!(
+        !found.is_superset(&waiting),
+        "another subscription got all that one held back, so the driver shares its lanes and must declare it"
+    );
+    owner.park().await.unwrap();
+    while found != sent {
+        let some = within("what the parked subscription held back", other.receive(100)).await.unwrap();
+        other.ack(&tags(&some)).await.unwrap();
+        found.extend(jobs(&some));
     }
 }

@@ -7,7 +7,7 @@ use tokio::time::{sleep, timeout};
 use windlass_core::{Lane, Priority};
 
 use super::support::{
-    Case, distinct, jobs, messages, receive, receive_beside_holder, receives_nothing, tags, until, within,
+    Case, distinct, jobs, messages, receive, receive_beside_holder, receives_nothing, tags, within,
 };
 
 /// At least once: what a subscription did not acknowledge comes again, to whoever takes.
@@ -67,7 +67,8 @@ pub async fn release_gives_back(case: Case<'_>) {
     let mut other = case.subscribe(10).await;
     subscription.park().await.unwrap();
     subscription.release(&tags(&again)).await.unwrap();
-    receive_beside_holder(&case, &mut *other, &jobs(&found[2..5])).await;
+    let released = jobs(&found[2..5]);
+    receive_beside_holder(&case, &mut *other, &released, &(&jobs(&found) - &released)).await;
 }
 
 /// Tags that were settled, or belong to another subscription, do no harm.
@@ -170,8 +171,5 @@ pub async fn consumers_join_and_leave(case: Case<'_>) {
     within("everything", join_all((0..4).map(consumer))).await;
     assert_eq!(*seen.lock().unwrap(), sent);
     other.close().await;
-    until("the lane to be empty", async || {
-        case.broker.depth(&case.lane()).await.unwrap().is_none_or(|depth| depth == 0)
-    })
-    .await;
+    case.depth_becomes(&case.lane(), 0).await;
 }

@@ -6,6 +6,7 @@
 #![allow(clippy::missing_panics_doc, reason = "that is how tests fail")]
 
 mod capacity;
+mod counters;
 mod delivery;
 mod lanes;
 mod life;
@@ -20,7 +21,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use windlass_core::{Broker, Lane};
 
-pub use capacity::{holds_no_more_than_asked_for, several_lanes_share_the_capacity};
+pub use capacity::{
+    holds_no_more_than_asked_for, lanes_are_shared_as_declared, several_lanes_share_the_capacity,
+};
 pub use delivery::{
     acknowledged_is_gone, consumers_join_and_leave, dropping_gives_back, receive_can_be_dropped,
     release_gives_back, stale_tags_are_ignored, urgent_comes_first,
@@ -67,6 +70,7 @@ macro_rules! broker_conformance {
             dropping_gives_back
             empty_batch
             holds_no_more_than_asked_for
+            lanes_are_shared_as_declared
             large_batch
             lone_message_wakes_a_waiting_receive
             many_publishers

@@ -9,11 +9,12 @@ pub async fn park_gives_back_what_was_not_handed_out(case: Case<'_>) {
     case.depth_becomes(&case.lane(), 15).await;
     let mut other = case.subscribe(20).await;
     let rest = &distinct(&sent) - &jobs(&handed_out);
-    let rest = receive_beside_holder(&case, &mut *other, &rest).await;
+    let held = jobs(&handed_out);
+    let rest = receive_beside_holder(&case, &mut *other, &rest, &held).await;
     other.ack(&tags(&rest)).await.unwrap();
     // What comes while it is parked is for others too.
     let later = case.publish(10).await;
-    receive_beside_holder(&case, &mut *other, &distinct(&later)).await;
+    receive_beside_holder(&case, &mut *other, &distinct(&later), &held).await;
 }
 
 /// What was handed out before can be settled while parked and after.

@@ -118,6 +118,10 @@ async fn recovered(broker: &dyn Broker) -> HashSet<JobId> {
 /// needs the process to start again.
 pub async fn confirmed_messages_survive_a_kill(server: &dyn Server) {
     let broker = server.client().await;
+    assert!(
+        broker.capabilities().persistent,
+        "the driver declares that nothing survives, which this would disprove"
+    );
     let mut subscription = within("subscribe", broker.subscribe(&[lane()], 50)).await.unwrap();
     let sent = within("publish", recovered(&*broker)).await;
     let made = Instant::now();

@@ -70,10 +70,17 @@ impl<'a> Case<'a> {
         self.broker.subscribe(&[self.lane()], capacity).await.expect("subscribe")
     }
 
+    /// How deep `lane` is, unless the driver declares that it cannot tell, which must then be so.
+    pub async fn depth(&self, lane: &Lane) -> Option<u64> {
+        let depth = within("depth", self.broker.depth(lane)).await.expect("depth");
+        assert_eq!(depth.is_some(), self.broker.capabilities().depth, "what the driver declares of depth");
+        depth
+    }
+
     /// Waits until `lane` is this deep. Passes where the broker cannot tell.
     pub async fn depth_becomes(&self, lane: &Lane, depth: u64) {
         until(&format!("depth of {lane} to become {depth}"), async || {
-            self.broker.depth(lane).await.expect("depth").is_none_or(|found| found == depth)
+            self.depth(lane).await.is_none_or(|found| found == depth)
         })
         .await;
     }
@@ -119,12 +126,13 @@ pub(super) async fn receive(subscription: &mut dyn Subscription, count: usize) -
     all
 }
 
-/// Receives exactly `expected`, through a subscription beside one that holds other messages of the lane. Where lanes
-/// are not shared, others may come as well, and are acknowledged.
+/// Receives exactly `expected`, through a subscription beside one that holds `held` of the same lane. Where lanes are
+/// not shared, what is held may come as well, and what is expected more than once; repetitions are acknowledged.
 pub(super) async fn receive_beside_holder(
     case: &Case<'_>,
     subscription: &mut dyn Subscription,
     expected: &HashSet<JobId>,
+    held: &HashSet<JobId>,
 ) -> Vec<Delivery> {
     if case.broker.capabilities().shared_lanes {
         let found = receive(subscription, expected.len()).await;
@@ -138,6 +146,10 @@ pub(super) async fn receive_beside_holder(
             if expected.contains(&job) && !jobs(&found).contains(&job) {
                 found.push(delivery);
             } else {
+                assert!(
+                    expected.contains(&job) || held.contains(&job),
+                    "a message that was settled came again"
+                );
                 subscription.ack(&[delivery.tag]).await.expect("ack");
             }
         }

@@ -69,6 +69,9 @@ impl Changes {
 /// The statements of one kind of database. Each call is one transaction.
 #[async_trait]
 trait Table: fmt::Debug + Send + Sync + 'static {
+    /// What the kind is called in metrics.
+    fn kind(&self) -> &'static str;
+
     /// Adds messages, all or none.
     async fn put(&self, lanes: &[(Lane, Vec<Vec<u8>>)]) -> Result<(), Error>;
 

@@ -216,6 +216,10 @@ impl fmt::Debug for PostgresTable {
 
 #[async_trait]
 impl Table for PostgresTable {
+    fn kind(&self) -> &'static str {
+        "postgres"
+    }
+
     async fn put(&self, lanes: &[(Lane, Vec<Vec<u8>>)]) -> Result<(), Error> {
         self.ready().await?;
         let mut connection = self.pool.acquire().await?;

@@ -118,6 +118,10 @@ fn lease_end() -> i64 {
 
 #[async_trait]
 impl Table for SqliteTable {
+    fn kind(&self) -> &'static str {
+        "sqlite"
+    }
+
     async fn put(&self, lanes: &[(Lane, Vec<Vec<u8>>)]) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
         for (lane, messages) in lanes {

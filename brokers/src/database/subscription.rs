@@ -8,10 +8,11 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use uuid::Uuid;
-use windlass_core::{BrokerError, Delivery, DeliveryTag, Lane, Message, Subscription};
+use windlass_core::{BrokerError, Delivery, DeliveryTag, Lane, Subscription};
 
 use super::{Changes, DEADLINE, Listener, POLL, Parcel, Shared};
 use crate::rota::Rota;
+use crate::unreadable;
 
 type Taken = Result<Vec<(Lane, Parcel)>, sqlx::Error>;
 
@@ -106,23 +107,19 @@ impl DatabaseSubscription {
     }
 
     fn unpack(&mut self, lane: Lane, parcel: Parcel) {
-        let mut unreadable = Vec::new();
+        let mut dropped = Vec::new();
         for (place, bytes) in parcel.messages.iter().enumerate() {
             self.last_tag += 1;
             let tag = DeliveryTag(self.last_tag);
             self.tags.insert(tag, (parcel.id, place));
-            match Message::decode(bytes) {
-                Ok(message) => self.ready.push_back(Delivery { tag, message }),
-                Err(error) => {
-                    let size = bytes.len();
-                    tracing::warn!(%lane, size, %error, "dropped a message that cannot be read");
-                    unreadable.push(tag);
-                }
+            match unreadable::read(self.shared.table.kind(), &lane, bytes) {
+                Some(message) => self.ready.push_back(Delivery { tag, message }),
+                None => dropped.push(tag),
             }
         }
         let messages = parcel.messages.into_iter().map(Some).collect();
         self.parcels.insert(parcel.id, Held { lane, messages });
-        self.note(&unreadable, false);
+        self.note(&dropped, false);
     }
 
     /// Notes what is to become of these messages.

@@ -110,6 +110,19 @@ impl Address {
         self.user.is_some()
     }
 
+    /// Whether connections have neither login nor TLS.
+    pub(super) fn is_plain(&self) -> bool {
+        let secure = |(name, value): &(String, String)| {
+            name == "security.protocol" && !value.eq_ignore_ascii_case("plaintext")
+        };
+        !self.settings.iter().any(secure)
+    }
+
+    /// Each with its port.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = &str> {
+        self.hosts.split(',')
+    }
+
     /// For whatever neither publishes nor subscribes.
     pub(super) fn plain(&self) -> ClientConfig {
         self.with(&[])

@@ -50,6 +50,11 @@ impl Health {
         }
     }
 
+    /// Notes what was found out apart from the library's events.
+    pub(super) fn found(&self, problem: Problem) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), problem));
+    }
+
     /// What the failed call should have said.
     pub(super) fn explain(&self, problem: Problem) -> Problem {
         let vague = matches!(problem, Problem::Late | Problem::Outage(_));

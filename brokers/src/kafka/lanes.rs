@@ -9,12 +9,14 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::time::{Instant, timeout};
+use tokio_util::task::TaskTracker;
 use windlass_core::{Lane, QueueName};
 
 use super::DEADLINE;
 use super::address::Address;
 use super::aside::Aside;
 use super::health::{Health, Watched};
+use super::login;
 use super::problem::Problem;
 
 /// Never joins the group it is for.
@@ -27,6 +29,8 @@ pub(super) struct Lanes {
     known: Mutex<HashSet<Lane>>,
     /// One for each queue whose depth was asked for, since a client is bound to its group, and one without group.
     observers: Mutex<HashMap<Option<QueueName>, Observer>>,
+    /// The library's clients.
+    ending: TaskTracker,
 }
 
 /// The offsets of one partition.
@@ -38,8 +42,8 @@ pub(super) struct Extent {
 }
 
 impl Lanes {
-    pub(super) fn new(address: Arc<Address>, health: Arc<Health>) -> Self {
-        Self { address, health, known: Mutex::default(), observers: Mutex::default() }
+    pub(super) fn new(address: Arc<Address>, health: Arc<Health>, ending: TaskTracker) -> Self {
+        Self { address, health, known: Mutex::default(), observers: Mutex::default(), ending }
     }
 
     /// Sees to it that `lanes` exist, asking the brokers once for each. Answers with those that do not, and why.
@@ -196,7 +200,7 @@ impl Lanes {
         };
         // What it knows of the cluster may be outdated.
         self.observers().retain(|_, other| !Arc::ptr_eq(other, &observer));
-        Err(problem)
+        Err(self.look_into(problem).await)
     }
 
     fn observer(&self, queue: Option<&QueueName>) -> Result<Observer, Problem> {
@@ -206,7 +210,8 @@ impl Lanes {
         }
         let config = queue.map_or_else(|| self.address.plain(), |queue| self.address.observer(queue));
         let made = config.create_with_context(Watched(Arc::clone(&self.health)));
-        let observer = Arc::new(Aside::new(made.map_err(|error| Problem::making(&error))?));
+        let made = made.map_err(|error| Problem::making(&error))?;
+        let observer = Arc::new(Aside::new(made, &self.ending));
         observers.insert(queue.cloned(), Arc::clone(&observer));
         Ok(observer)
     }
@@ -214,7 +219,7 @@ impl Lanes {
     /// A client for one request: they are rare.
     fn admin(&self) -> Result<Aside<AdminClient<Watched>>, Problem> {
         let made = self.address.plain().create_with_context(Watched(Arc::clone(&self.health)));
-        made.map(Aside::new).map_err(|error| Problem::making(&error))
+        made.map(|client| Aside::new(client, &self.ending)).map_err(|error| Problem::making(&error))
     }
 
     async fn answer<T>(&self, request: impl Future<Output = KafkaResult<T>>) -> Result<T, Problem> {
@@ -223,8 +228,22 @@ impl Lanes {
                 self.health.clear();
                 Ok(answer)
             }
-            Ok(Err(error)) => Err(self.explain(&error)),
-            Err(_) => Err(self.health.explain(Problem::Late)),
+            Ok(Err(error)) => Err(self.look_into(self.explain(&error)).await),
+            Err(_) => Err(self.look_into(self.health.explain(Problem::Late)).await),
+        }
+    }
+
+    /// Finds out whether what looks like an outage is a login that is missing.
+    async fn look_into(&self, problem: Problem) -> Problem {
+        if problem.is_config() {
+            return problem;
+        }
+        match login::wanted(&self.address).await {
+            Some(wanted) => {
+                self.health.found(wanted.clone());
+                wanted
+            }
+            None => problem,
         }
     }
 

@@ -260,10 +260,24 @@ impl Drop for Poller {
             // The subscription must not wait for ever.
             self.intake.end(true);
         }
+        // The queues of its partitions, which must go before it does.
         self.intake.clear(&self.weak);
-        // Leaves the group.
-        self.consumer = None;
+        if let Some(consumer) = self.consumer.take() {
+            end(consumer);
+        }
         self.intake.left(&self.weak);
+    }
+}
+
+/// Ends `consumer`, on this thread. Others hold it for the moment of a call that does not wait for this thread, and
+/// whoever found himself the last to would end it: a worker's thread, and while this one says that it has left.
+fn end(mut consumer: Arc<BaseConsumer<Member>>) {
+    loop {
+        match Arc::try_unwrap(consumer) {
+            Ok(last) => return drop(last),
+            Err(shared) => consumer = shared,
+        }
+        thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -38,6 +38,7 @@ mod aside;
 mod health;
 mod intake;
 mod lanes;
+mod login;
 mod member;
 mod offsets;
 mod problem;
@@ -77,6 +78,8 @@ pub(crate) struct Kafka {
     intakes: Mutex<Vec<Weak<Intake>>>,
     /// Subscriptions that have ended but not yet left their groups.
     leaving: TaskTracker,
+    /// The library's other clients, until the last of their threads is gone.
+    ending: TaskTracker,
     closed: CancellationToken,
 }
 
@@ -85,13 +88,15 @@ impl Kafka {
     pub(crate) fn open(url: &str) -> Result<Self, BrokerError> {
         let address = Arc::new(Address::parse(url)?);
         let health = Health::new(Arc::clone(&address));
-        let lanes = Arc::new(Lanes::new(Arc::clone(&address), Arc::clone(&health)));
-        let publisher = Publisher::new(Arc::clone(&address), Arc::clone(&health), Arc::clone(&lanes))?;
-        let leaving = TaskTracker::new();
-        // It is never waited for but after an end.
+        let (leaving, ending) = (TaskTracker::new(), TaskTracker::new());
+        // They are never waited for but after an end.
         leaving.close();
+        ending.close();
+        let lanes = Arc::new(Lanes::new(Arc::clone(&address), Arc::clone(&health), ending.clone()));
+        let publisher =
+            Publisher::new(Arc::clone(&address), Arc::clone(&health), Arc::clone(&lanes), ending.clone())?;
         let (publisher, intakes, closed) = (Arc::new(publisher), Mutex::default(), CancellationToken::new());
-        Ok(Self { address, health, lanes, publisher, intakes, leaving, closed })
+        Ok(Self { address, health, lanes, publisher, intakes, leaving, ending, closed })
     }
 
     fn open_still(&self) -> Result<(), Problem> {
@@ -177,5 +182,8 @@ impl Broker for Kafka {
         // Whoever cannot leave in good order in time is missed by the group after a while.
         let _ = timeout(DEADLINE, self.leaving.wait()).await;
         self.lanes.close();
+        self.publisher.close();
+        // A process that ends meanwhile would take down what the library's threads are still using.
+        let _ = timeout(DEADLINE, self.ending.wait()).await;
     }
 }

@@ -1,11 +1,12 @@
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::future_producer::{DeliveryFuture, OwnedDeliveryResult};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::task::TaskTracker;
 use windlass_core::{BrokerError, Lane, Message};
 
 use super::DEADLINE;
@@ -29,7 +30,10 @@ pub(super) struct Publisher {
     address: Arc<Address>,
     health: Arc<Health>,
     lanes: Arc<Lanes>,
-    client: Mutex<Arc<Aside<Client>>>,
+    /// None once closed.
+    client: Mutex<Option<Arc<Aside<Client>>>>,
+    /// The library's clients.
+    ending: TaskTracker,
 }
 
 impl Publisher {
@@ -38,9 +42,10 @@ impl Publisher {
         address: Arc<Address>,
         health: Arc<Health>,
         lanes: Arc<Lanes>,
+        ending: TaskTracker,
     ) -> Result<Self, Problem> {
-        let client = Mutex::new(make(&address, &health)?);
-        Ok(Self { address, health, lanes, client })
+        let client = Mutex::new(Some(make(&address, &health, &ending)?));
+        Ok(Self { address, health, lanes, client, ending })
     }
 
     /// Publishes `messages` and answers one by one.
@@ -50,7 +55,9 @@ impl Publisher {
         let mut answers: Vec<Result<(), Problem>> =
             messages.iter().map(|message| failed.get(&message.lane).cloned().map_or(Ok(()), Err)).collect();
         let all: Vec<usize> = (0..messages.len()).filter(|&index| answers[index].is_ok()).collect();
-        let client = self.client();
+        let Some(client) = self.client().clone() else {
+            return messages.iter().map(|_| Err(BrokerError::Closed)).collect();
+        };
         let lost = self.round(&client, messages, &all, &mut answers).await;
         if !lost.is_empty() {
             // Somebody deleted the lane, or the brokers lost everything, the ids of their producers too: under an
@@ -64,7 +71,8 @@ impl Publisher {
             for index in never {
                 answers[index] = failed.get(&messages[index].lane).cloned().map_or(Ok(()), Err);
             }
-            for index in self.round(&self.client(), messages, &again, &mut answers).await {
+            let client = self.client().clone().unwrap_or(client);
+            for index in self.round(&client, messages, &again, &mut answers).await {
                 answers[index] = Err(Problem::Outage("the lane vanished while publishing".into()));
             }
         }
@@ -139,27 +147,36 @@ impl Publisher {
         lost
     }
 
-    fn client(&self) -> Arc<Aside<Client>> {
-        Arc::clone(&self.client.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Ends the producer once nothing is under way through it.
+    pub(super) fn close(&self) {
+        self.client().take();
     }
 
-    /// Puts a new producer in the place of `old`, unless somebody else just did.
+    /// Puts a new producer in the place of `old`, unless somebody else just did, or it was closed.
     fn replace(&self, old: &Arc<Aside<Client>>) {
-        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
-        if Arc::ptr_eq(&client, old) {
-            match make(&self.address, &self.health) {
-                Ok(new) => *client = new,
+        let mut client = self.client();
+        if client.as_ref().is_some_and(|client| Arc::ptr_eq(client, old)) {
+            match make(&self.address, &self.health, &self.ending) {
+                Ok(new) => *client = Some(new),
                 Err(problem) => {
                     tracing::error!(?problem, "cannot make a new producer; going on with the old")
                 }
             }
         }
     }
+
+    fn client(&self) -> MutexGuard<'_, Option<Arc<Aside<Client>>>> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-fn make(address: &Address, health: &Arc<Health>) -> Result<Arc<Aside<Client>>, Problem> {
+fn make(
+    address: &Address,
+    health: &Arc<Health>,
+    ending: &TaskTracker,
+) -> Result<Arc<Aside<Client>>, Problem> {
     let made = address.producer().create_with_context(Watched(Arc::clone(health)));
-    made.map(|client| Arc::new(Aside::new(client))).map_err(|error| Problem::making(&error))
+    made.map(|client| Arc::new(Aside::new(client, ending))).map_err(|error| Problem::making(&error))
 }
 
 /// Hands `message` to the library. By its key the messages of a job stay in order.

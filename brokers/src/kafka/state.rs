@@ -7,10 +7,11 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio_util::task::task_tracker::TaskTrackerToken;
-use windlass_core::{Delivery, DeliveryTag, Lane, Message};
+use windlass_core::{Delivery, DeliveryTag, Lane};
 
 use super::member::Member;
 use super::offsets::{Offsets, Read};
+use crate::unreadable;
 
 /// What a subscription has, lane by lane: guarded by the lock of its [`Intake`](super::intake::Intake).
 #[derive(Default)]
@@ -87,8 +88,8 @@ impl State {
                 // An error is noted by the consumer's context.
                 let Some(Ok(found)) = partition.queue.poll(Duration::ZERO) else { break };
                 let (offset, payload) = (found.offset(), found.payload().unwrap_or_default());
-                match Message::decode(payload) {
-                    Ok(message) => {
+                match unreadable::read("kafka", name, payload) {
+                    Some(message) => {
                         *last_tag += 1;
                         let Read::New { replaces } = offsets.read(offset, *last_tag, &message) else {
                             continue;
@@ -99,13 +100,9 @@ impl State {
                         tags.insert(*last_tag, (lane, partition.number, offset));
                         deliveries.push(Delivery { tag: DeliveryTag(*last_tag), message });
                     }
-                    Err(error) => {
-                        // No redelivery makes it readable. If it was a job's, the store publishes it again, in the
-                        // format of whoever does so.
-                        let (partition, size) = (partition.number, payload.len());
-                        tracing::warn!(lane = %name, partition, offset, size, %error, "dropped a message that cannot be read");
+                    None => {
                         offsets.skip(offset);
-                        skipped.push(partition);
+                        skipped.push(partition.number);
                     }
                 }
             }

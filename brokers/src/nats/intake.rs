@@ -9,7 +9,7 @@ use futures::StreamExt;
 use futures::future::{OptionFuture, join_all};
 use serde_json::json;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
-use windlass_core::{Delivery, DeliveryTag, Lane, Message};
+use windlass_core::{Delivery, DeliveryTag, Lane};
 
 use super::api::request;
 use super::lane::{create, next_subject, subject};
@@ -19,6 +19,7 @@ use super::publish::publish_raw;
 use super::pulls::Pulls;
 use crate::handle::{Answer, Desk, Request};
 use crate::rota::Rota;
+use crate::unreadable;
 
 /// How long one request for messages waits: not long, since it cannot be taken back, and a parked subscription
 /// returns what comes of it.
@@ -275,20 +276,14 @@ impl Intake {
         self.due |= self.pulls.came(lane);
         self.delays = delays();
         let held = Held { lane, settle: settle.to_string(), payload: frame.payload };
-        match Message::decode(&held.payload) {
-            Ok(_) if self.parked => self.give_back(vec![held]).await,
-            Ok(message) => {
+        match unreadable::read("nats", &self.lanes[lane], &held.payload) {
+            Some(_) if self.parked => self.give_back(vec![held]).await,
+            Some(message) => {
                 self.last_tag += 1;
                 self.ready[lane].push_back(Delivery { tag: DeliveryTag(self.last_tag), message });
                 self.held.insert(self.last_tag, held);
             }
-            Err(error) => {
-                // No redelivery makes it readable. If it was a job's, the store publishes it again, in
-                // the format of whoever does so.
-                let (lane, size) = (&self.lanes[lane], held.payload.len());
-                tracing::warn!(%lane, size, %error, "dropped a message that cannot be read");
-                self.acknowledge(vec![held.settle]).await;
-            }
+            None => self.acknowledge(vec![held.settle]).await,
         }
     }
 

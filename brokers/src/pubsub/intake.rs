@@ -11,13 +11,14 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use windlass_core::{Lane, Message};
+use windlass_core::Lane;
 
 use super::LEASE;
 use super::client::Line;
 use super::lanes::Lanes;
 use super::problem::Problem;
 use super::state::{Held, PULLS, State, shares};
+use crate::unreadable;
 
 /// Lanes whose pulls share a connection. The service takes a hundred calls at once on each.
 const LANES_PER_LINE: usize = 90 / PULLS;
@@ -179,25 +180,19 @@ impl Intake {
 
     /// Decodes messages and takes them in; gives them back if nobody wants them any more.
     async fn arrived(self: &Arc<Self>, side: usize, epoch: u64, messages: Vec<ReceivedMessage>) {
-        let (mut came, mut unreadable) = (Vec::with_capacity(messages.len()), Vec::new());
+        let (mut came, mut dropped) = (Vec::with_capacity(messages.len()), Vec::new());
         for received in messages {
             let held = Held::new(side, epoch, received.ack_id);
             let data = received.message.map(|message| message.data).unwrap_or_default();
-            match Message::decode(&data) {
-                Ok(message) => came.push((held, message)),
-                Err(error) => {
-                    // No redelivery makes it readable. If it was a job's, the store publishes it again, in the format
-                    // of whoever does so.
-                    let (lane, size) = (&self.names[side], data.len());
-                    tracing::warn!(%lane, size, %error, "dropped a message that cannot be read");
-                    unreadable.push(held);
-                }
+            match unreadable::read("pubsub", &self.names[side], &data) {
+                Some(message) => came.push((held, message)),
+                None => dropped.push(held),
             }
         }
         let too_late = self.state().arrived(came);
         self.news.notify_one();
         // An error means that they come again.
-        let _ = self.settle(unreadable, Word::Done).await;
+        let _ = self.settle(dropped, Word::Done).await;
         let _ = self.settle(too_late, Word::Again(0)).await;
     }
 

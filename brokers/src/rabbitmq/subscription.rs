@@ -18,7 +18,7 @@ use lapin::{Channel, Consumer};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_util::task::TaskTracker;
-use windlass_core::{BrokerError, Delivery, DeliveryTag, Lane, Message, Priority, Subscription};
+use windlass_core::{BrokerError, Delivery, DeliveryTag, Lane, Priority, Subscription};
 
 use super::DEADLINE;
 use super::keeper::{Keeper, delays};
@@ -26,6 +26,7 @@ use super::lane;
 use super::problem::Problem;
 use super::tags::{Settle, Tags};
 use crate::rota::Rota;
+use crate::unreadable;
 
 /// A subscription that got nothing for this long changes its channel for a new one. A broker may forget a consumer:
 /// RabbitMQ 3.10 does when a queue is deleted and made anew within milliseconds, keeps the messages for it, and
@@ -300,23 +301,20 @@ impl Intake {
                     // What was taken so far comes again, as does everything else on this channel.
                     Poll::Ready(None) => return Poll::Ready(Err("consumer cancelled".into())),
                     Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error.to_string())),
-                    Poll::Ready(Some(Ok(delivery))) => match Message::decode(&delivery.data) {
-                        Ok(message) => {
+                    Poll::Ready(Some(Ok(delivery))) => {
+                        if let Some(message) =
+                            unreadable::read("rabbitmq", &delivery.routing_key, &delivery.data)
+                        {
                             let tag = self.tags.deliver(delivery.delivery_tag);
                             deliveries.push(Delivery { tag, message });
+                            continue;
                         }
-                        Err(error) => {
-                            // No redelivery makes it readable. If it was a job's, the store publishes it again, in
-                            // the format of whoever does so.
-                            let (lane, size) = (delivery.routing_key.as_str(), delivery.data.len());
-                            tracing::warn!(lane, size, %error, "dropped a message that cannot be read");
-                            set_aside = true;
-                            for Settle { number, .. } in self.tags.settle(vec![delivery.delivery_tag]) {
-                                let options = BasicRejectOptions { requeue: false };
-                                let _ = self.channel.basic_reject(number, options).now_or_never();
-                            }
+                        set_aside = true;
+                        for Settle { number, .. } in self.tags.settle(vec![delivery.delivery_tag]) {
+                            let options = BasicRejectOptions { requeue: false };
+                            let _ = self.channel.basic_reject(number, options).now_or_never();
                         }
-                    },
+                    }
                 }
             }
         }

@@ -6,7 +6,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::future::{BoxFuture, FutureExt, OptionFuture};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
-use windlass_core::{Delivery, DeliveryTag, Message};
+use windlass_core::{Delivery, DeliveryTag};
 
 use super::DEADLINE;
 use super::entry::{Entry, Place};
@@ -15,6 +15,7 @@ use super::link::Link;
 use super::problem::Problem;
 use crate::handle::{Answer, Desk, Request};
 use crate::rota::Rota;
+use crate::unreadable;
 
 /// How long one blocking read lasts: not long, since without the right to end one early, parking waits for it.
 const WAIT: Duration = Duration::from_secs(2);
@@ -175,25 +176,19 @@ impl Intake {
     async fn deliver(&mut self, entries: Vec<Entry>) -> Vec<Delivery> {
         let held: HashSet<Place> = self.held.values().copied().collect();
         let mut deliveries = Vec::with_capacity(entries.len());
-        let mut unreadable = Vec::new();
+        let mut dropped = Vec::new();
         // What is held already was recovered with a new connection, or abandoned in an outage.
         for Entry { place, payload } in entries.into_iter().filter(|entry| !held.contains(&entry.place)) {
-            match Message::decode(&payload) {
-                Ok(message) => {
+            match unreadable::read("redis", &self.group.lanes[place.lane], &payload) {
+                Some(message) => {
                     self.last_tag += 1;
                     self.held.insert(self.last_tag, place);
                     deliveries.push(Delivery { tag: DeliveryTag(self.last_tag), message });
                 }
-                Err(error) => {
-                    // No redelivery makes it readable. If it was a job's, the store publishes it again, in
-                    // the format of whoever does so.
-                    let (lane, size) = (&self.group.lanes[place.lane], payload.len());
-                    tracing::warn!(%lane, size, %error, "dropped a message that cannot be read");
-                    unreadable.push(place);
-                }
+                None => dropped.push(place),
             }
         }
-        if let Err(problem) = self.group.acknowledge(&self.commands, &unreadable).await {
+        if let Err(problem) = self.group.acknowledge(&self.commands, &dropped).await {
             tracing::debug!(?problem, "messages not dropped; they come again");
         }
         deliveries

@@ -9,6 +9,7 @@ use super::problem::Problem;
 use super::settle::Settling;
 use super::{BATCH, VISIBILITY};
 use crate::rota::Rota;
+use crate::unreadable;
 
 /// Receives of one lane at once, at most.
 const RECEIVES: usize = 16;
@@ -183,22 +184,16 @@ impl State {
         let lane = &mut self.lanes[index];
         let Some(receipt) = received.receipt_handle().map(str::to_owned) else { return };
         lane.load += 1;
-        match Message::decode(&body(received)) {
-            Ok(message) if self.taking && !self.ended => {
+        match unreadable::read("sqs", &lane.lane, &body(received)) {
+            Some(message) if self.taking && !self.ended => {
                 self.last_tag += 1;
                 let until = Instant::now() + VISIBILITY;
                 let held = Held { lane: index, receipt, message, handed_out: false, until };
                 self.held.insert(self.last_tag, held);
                 lane.buffer.push_back(self.last_tag);
             }
-            Ok(_) => lane.releases.pending.push(receipt),
-            Err(error) => {
-                // No redelivery makes it readable. If it was a job's, the store publishes it again, in the format of
-                // whoever does so.
-                let (lane_name, size) = (&lane.lane, received.body().unwrap_or_default().len());
-                tracing::warn!(lane = %lane_name, size, %error, "dropped a message that cannot be read");
-                lane.deletes.pending.push(receipt);
-            }
+            Some(_) => lane.releases.pending.push(receipt),
+            None => lane.deletes.pending.push(receipt),
         }
     }
 }

@@ -93,6 +93,7 @@ macro_rules! broker_conformance_in_small {
             dropping_gives_back
             empty_batch
             holds_no_more_than_asked_for
+            lanes_are_shared_as_declared
             lone_message_wakes_a_waiting_receive
             park_gives_back_what_was_not_handed_out
             park_keeps_what_was_handed_out
