@@ -20,6 +20,10 @@ use crate::{
 
 const ACCEPT: Limits = Limits { waiting: 10_000, group: 500, in_flight: 2 };
 const PUBLISH: Limits = Limits { waiting: 1_000, group: 8, in_flight: 4 };
+const NOTE: Limits = Limits { waiting: 1_000, group: 500, in_flight: 1 };
+/// How long the note that a group is confirmed waits for others. Nobody waits for it, while the store is needed just
+/// then to claim the group's jobs. Far below the time after which a relay publishes what was not noted.
+const NOTE_AFTER: Duration = Duration::from_millis(20);
 /// How often an insert is tried before its callers hear of the failure.
 const INSERT_TRIES: u32 = 3;
 
@@ -123,10 +127,26 @@ impl Client {
         };
         tasks.spawn(relay.run(stop.clone()));
 
-        // Ends once the accepting task, which holds the only way in, has ended and all of it is published.
+        // Each of the next two ends once the task before it, which holds the only way in, has ended and its own work is
+        // done.
+        let noting = publisher.clone();
+        let note = Grouper::start(NOTE, &tasks, CancellationToken::new(), move |confirmed| {
+            let publisher = noting.clone();
+            async move {
+                tokio::time::sleep(NOTE_AFTER).await;
+                publisher.note(&confirmed, options.republish_after).await;
+            }
+        });
+        let note = Arc::new(note);
+
         let publish = Grouper::start(PUBLISH, &tasks, CancellationToken::new(), move |groups| {
-            let publisher = publisher.clone();
-            async move { publisher.publish(groups, options.republish_after).await }
+            let (publisher, note) = (publisher.clone(), note.clone());
+            async move {
+                for confirmed in publisher.publish(groups).await {
+                    // What is not noted is merely published again.
+                    let _ = note.add(confirmed);
+                }
+            }
         });
         let publish = Arc::new(publish);
 

@@ -32,8 +32,8 @@ impl Publisher {
         Self { store, broker, broker_down: Arc::default() }
     }
 
-    /// Publishes `groups` in one batch, and has the outbox verify after `verify_after` that those confirmed arrived.
-    pub(crate) async fn publish(&self, groups: Vec<Group>, verify_after: Duration) {
+    /// Publishes `groups` in one batch; answers those that the broker has confirmed whole, to be [noted](Self::note).
+    pub(crate) async fn publish(&self, groups: Vec<Group>) -> Vec<OutboxId> {
         let sizes: Vec<_> = groups.iter().map(|g| (g.outbox, g.messages.len())).collect();
         let messages: Vec<Message> = groups.into_iter().flat_map(|g| g.messages).collect();
         let answers = self.broker.publish(&messages).await;
@@ -48,8 +48,13 @@ impl Publisher {
                 confirmed.extend(outbox);
             }
         }
+        confirmed
+    }
+
+    /// Has the outbox verify after `verify_after` that these groups, which the broker has confirmed, arrived.
+    pub(crate) async fn note(&self, confirmed: &[OutboxId], verify_after: Duration) {
         if !confirmed.is_empty()
-            && let Err(error) = self.store.outbox_published(&confirmed, verify_after).await
+            && let Err(error) = self.store.outbox_published(confirmed, verify_after).await
         {
             tracing::debug!(%error, groups = confirmed.len(), "confirmed groups not noted; they are published again");
         }

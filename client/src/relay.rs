@@ -91,7 +91,8 @@ impl Relay {
             batches.entry(verify_after).or_default().push(ready);
         }
         for (verify_after, batch) in batches {
-            self.publisher.publish(batch, verify_after).await;
+            let confirmed = self.publisher.publish(batch).await;
+            self.publisher.note(&confirmed, verify_after).await;
         }
     }
 

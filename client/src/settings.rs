@@ -118,6 +118,11 @@ pub enum SettingsError {
     },
 }
 
+/// Longer is a mistake, and clocks cannot count for ever.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+/// More jobs at a time in one process are a mistake.
+const MOST_JOBS: usize = 1_000_000;
+
 /// The `broker_url` of those who want no broker beside their database.
 const STORE_BROKER: &str = "store:";
 
@@ -198,8 +203,11 @@ impl Settings {
         if self.store_connections < 2 {
             return invalid("store_connections", "must be at least 2");
         }
-        if self.worker_concurrency == 0 {
-            return invalid("worker_concurrency", "must be at least 1");
+        if !(1..=MOST_JOBS).contains(&self.worker_concurrency) {
+            return invalid("worker_concurrency", "must be 1 to 1000000");
+        }
+        if self.worker_buffer.is_some_and(|buffer| buffer > MOST_JOBS) {
+            return invalid("worker_buffer", "may be at most 1000000");
         }
         if self.worker_crash_limit == 0 {
             return invalid("worker_crash_limit", "must be at least 1");
@@ -207,7 +215,25 @@ impl Settings {
         if self.worker_lease < Duration::from_secs(1) {
             return invalid("worker_lease", "must be at least 1s");
         }
-        Ok(())
+        for (setting, duration) in [("store_timeout", self.store_timeout), ("api_timeout", self.api_timeout)]
+        {
+            if duration.is_zero() {
+                return invalid(setting, "must be more than 0s");
+            }
+        }
+        let durations = [
+            ("store_timeout", self.store_timeout),
+            ("republish_after", self.republish_after),
+            ("republish_bound", self.republish_bound),
+            ("api_timeout", self.api_timeout),
+            ("api_idempotency_ttl", self.api_idempotency_ttl),
+            ("worker_lease", self.worker_lease),
+            ("worker_grace", self.worker_grace),
+        ];
+        match durations.into_iter().find(|(_, duration)| *duration > LONGEST) {
+            Some((setting, _)) => invalid(setting, "may be at most 365d"),
+            None => Ok(()),
+        }
     }
 
     /// The broker's URL.
@@ -333,16 +359,28 @@ fn queues<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<QueueName>, 
 mod duration {
     use std::time::Duration;
 
-    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+    use serde::{
+        Deserialize, Deserializer, Serializer,
+        de::{Error as _, IgnoredAny},
+    };
 
     pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&humantime::format_duration(*duration))
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        humantime::parse_duration(&text)
-            .map_err(|e| D::Error::custom(format!("{e}; write a duration such as \"30s\" or \"5m\"")))
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Text(String),
+            /// A number, mostly.
+            Other(IgnoredAny),
+        }
+        let read = match Written::deserialize(deserializer)? {
+            Written::Text(text) => humantime::parse_duration(&text).map_err(|e| e.to_string()),
+            Written::Other(_) => Err("a duration has a unit".into()),
+        };
+        read.map_err(|e| D::Error::custom(format!("{e}; write a duration such as \"30s\" or \"5m\"")))
     }
 }
 
@@ -392,7 +430,13 @@ mod tests {
             ("worker_leese = \"5s\"", "worker_leese"),
             ("worker_lease = \"soon\"", "worker_lease"),
             ("worker_lease = \"1ms\"", "worker_lease"),
+            ("worker_lease = \"99999999999years\"", "worker_lease"),
+            ("worker_lease = 30", "a duration has a unit"),
+            ("republish_after = \"2years\"", "republish_after"),
+            ("store_timeout = \"0s\"", "store_timeout"),
             ("worker_concurrency = 0", "worker_concurrency"),
+            ("worker_concurrency = 9223372036854775807", "worker_concurrency"),
+            ("worker_buffer = 9223372036854775807", "worker_buffer"),
             ("worker_queues = [\"a b\"]", "worker_queues"),
             ("api_unknown_kinds = \"maybe\"", "api_unknown_kinds"),
         ] {

@@ -44,6 +44,10 @@ impl Default for StoreOptions {
 ///
 /// # Errors
 /// [`StoreError::Config`] for a URL or option that can never work, or a driver that was not compiled in.
+#[cfg_attr(
+    not(any(feature = "postgres", feature = "sqlite")),
+    expect(unused_variables, reason = "no store to open")
+)]
 pub async fn open(url: &str, options: &StoreOptions) -> Result<Arc<dyn Store>, StoreError> {
     let scheme = url.split(':').next().unwrap_or_default();
     match scheme {

@@ -71,6 +71,7 @@ impl Server for OwnServer {
             Order::Stop => "stop",
             Order::Kill => "kill",
             Order::Wipe => "wipe",
+            Order::Settle => "settle",
         };
         self.tell(command).await;
     }

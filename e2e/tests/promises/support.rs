@@ -330,7 +330,7 @@ impl Server {
         server
     }
 
-    /// Does `action` (`start`, `stop`, `kill`, `wipe`) to the server.
+    /// Does `action` (`start`, `stop`, `kill`, `wipe`, `settle`) to the server.
     pub(crate) async fn order(&self, action: &str) {
         self.tell(action, &[]).await;
     }
