@@ -16,7 +16,7 @@ mod transaction;
 mod worker;
 
 pub use context::{Context, FromContext, State};
-pub use error::{JobError, WorkerError};
+pub use error::{Decision, JobError, WorkerError};
 pub use handler::{BlockingHandler, Handler};
 #[cfg(feature = "postgres")]
 pub use transaction::JobTransaction;
