@@ -47,8 +47,8 @@ pub use windlass_derive::Job;
 #[cfg(feature = "postgres")]
 pub use windlass_worker::JobTransaction;
 pub use windlass_worker::{
-    BlockingHandler, Context, Decision, FromContext, Handler, JobError, State, Worker, WorkerError,
-    WorkerOptions,
+    Batch, BatchHandler, BatchJob, BatchOptions, BlockingHandler, Context, Decision, FromContext, Handler,
+    HandlerLayer, Handling, JobError, State, Worker, WorkerError, WorkerOptions, middleware,
 };
 
 /// What [`Worker::run`] returns; also of use for a `main` that does nothing else.
@@ -70,5 +70,5 @@ pub mod prelude {
     pub use windlass_client::Client;
     pub use windlass_core::{Job, RetryPolicy};
     pub use windlass_derive::Job;
-    pub use windlass_worker::{Context, JobError, State, Worker};
+    pub use windlass_worker::{Batch, BatchOptions, Context, Handling, JobError, State, Worker};
 }
