@@ -73,6 +73,9 @@ pub struct Settings {
     /// On shutdown, how long running handlers may still take.
     #[serde(with = "duration")]
     pub worker_grace: Duration,
+    /// How long a handler that was told to stop may take to do so before it is dropped.
+    #[serde(with = "duration")]
+    pub worker_abort_after: Duration,
     /// A job that has taken this many workers down with it is `dead`.
     pub worker_crash_limit: u32,
 
@@ -151,6 +154,7 @@ impl Default for Settings {
             worker_label: None,
             worker_lease: Duration::from_secs(30),
             worker_grace: Duration::from_secs(25),
+            worker_abort_after: Duration::from_secs(5),
             worker_crash_limit: 3,
             log: "info".into(),
             log_format: LogFormat::Text,
@@ -397,6 +401,8 @@ mod tests {
         let settings =
             read("worker_lease = \"5s\"\nworker_queues = [\"mail\"]\napi_unknown_kinds = \"accept\"");
         let settings = settings.unwrap();
+        assert_eq!(settings.worker_abort_after, Duration::from_secs(5));
+        assert_eq!(read("worker_abort_after = \"1m\"").unwrap().worker_abort_after, Duration::from_secs(60));
         assert_eq!(settings.worker_lease, Duration::from_secs(5));
         assert_eq!(settings.worker_queues, ["mail".parse().unwrap()]);
         assert_eq!(settings.api_unknown_kinds, UnknownKinds::Accept);

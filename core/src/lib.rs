@@ -27,7 +27,7 @@ pub use name::{InvalidName, Kind, QueueName};
 pub use operations::{Operations, QueueRecord};
 pub use outcome::{Finish, Outcome};
 pub use payload::Job;
-pub use retry::RetryPolicy;
+pub use retry::{RetryFn, RetryPolicy};
 pub use state::{Event, State, TRANSITIONS, Transition, UnknownState};
 pub use store::{
     CancelOutcome, HeartbeatReply, InsertOutcome, Inserted, NewWorker, OutboxGroup, OutboxId, Rescued, Store,

@@ -3,7 +3,10 @@
 use proc_macro::TokenStream;
 use proc_macro2::{Span, TokenStream as Tokens};
 use quote::quote;
-use syn::{DeriveInput, Error, LitInt, LitStr, Result, parse_macro_input};
+use syn::{
+    DeriveInput, Error, Expr, ExprCall, ExprLit, Lit, LitInt, LitStr, Result, parse_macro_input,
+    spanned::Spanned as _,
+};
 
 /// Binds a payload type to its kind and to the defaults of its jobs.
 ///
@@ -19,8 +22,12 @@ use syn::{DeriveInput, Error, LitInt, LitStr, Result, parse_macro_input};
 /// | `queue` | where its jobs wait: the same, up to 64 | `default` |
 /// | `max_attempts` | how many attempts a job gets, at least 1 | 20 |
 /// | `timeout` | how long one attempt may run, such as `"30s"`, `"5m"` | without limit |
-/// | `retry_base` | the longest wait after the first failure; doubles with each | `"5s"` |
-/// | `retry_cap` | the longest wait after any failure | `"1h"` |
+/// | `retry` | when a failed attempt is tried again, see below | `exponential("5s")` |
+/// | `retry_base` | short for `retry = exponential(…)` | |
+/// | `retry_cap` | the longest wait after any failure | the policy's |
+///
+/// `retry` is `exponential("5s")`, `linear("30s")`, `fixed("1m")`, or any constant expression that gives a `RetryPolicy`,
+/// such as `retry = RetryPolicy::custom(my_function)`.
 #[proc_macro_derive(Job, attributes(job))]
 pub fn derive_job(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
@@ -33,7 +40,7 @@ struct Options {
     queue: Option<LitStr>,
     max_attempts: Option<LitInt>,
     timeout: Option<Tokens>,
-    retry_base: Option<Tokens>,
+    retry: Option<Tokens>,
     retry_cap: Option<Tokens>,
 }
 
@@ -46,13 +53,10 @@ fn expand(input: &DeriveInput) -> Result<Tokens> {
     let timeout = options.timeout.map(
         |timeout| quote!(const TIMEOUT: ::core::option::Option<::core::time::Duration> = ::core::option::Option::Some(#timeout);),
     );
-    let retry = (options.retry_base.is_some() || options.retry_cap.is_some()).then(|| {
-        let base = options.retry_base.map_or_else(
-            || quote!(::windlass::RetryPolicy::DEFAULT),
-            |base| quote!(::windlass::RetryPolicy::exponential(#base)),
-        );
+    let retry = (options.retry.is_some() || options.retry_cap.is_some()).then(|| {
+        let policy = options.retry.unwrap_or_else(|| quote!(::windlass::RetryPolicy::DEFAULT));
         let cap = options.retry_cap.map(|cap| quote!(.cap(#cap)));
-        quote!(const RETRY: ::windlass::RetryPolicy = #base #cap;)
+        quote!(const RETRY: ::windlass::RetryPolicy = #policy #cap;)
     });
     let name = &input.ident;
     let (generics, arguments, bounds) = input.generics.split_for_impl();
@@ -83,11 +87,18 @@ fn read(input: &DeriveInput) -> Result<Options> {
                     options.max_attempts = Some(number);
                 }
                 "timeout" => options.timeout = Some(duration(&meta.value()?.parse()?)?),
-                "retry_base" => options.retry_base = Some(duration(&meta.value()?.parse()?)?),
+                "retry" | "retry_base" if options.retry.is_some() => {
+                    return Err(meta.error("retry and retry_base say the same; use one of them, once"));
+                }
+                "retry" => options.retry = Some(policy(&meta.value()?.parse()?)?),
+                "retry_base" => {
+                    let base = duration(&meta.value()?.parse()?)?;
+                    options.retry = Some(quote!(::windlass::RetryPolicy::exponential(#base)));
+                }
                 "retry_cap" => options.retry_cap = Some(duration(&meta.value()?.parse()?)?),
                 _ => {
                     return Err(meta.error(
-                        "unknown key: use kind, queue, max_attempts, timeout, retry_base or retry_cap",
+                        "unknown key: use kind, queue, max_attempts, timeout, retry, retry_base or retry_cap",
                     ));
                 }
             }
@@ -107,6 +118,25 @@ fn name(literal: LitStr, longest: usize) -> Result<LitStr> {
         let rule = format!("use 1 to {longest} ASCII letters, digits, '.', '_' or '-'");
         Err(Error::new(literal.span(), rule))
     }
+}
+
+/// A policy by its short name with a duration as text, or any expression as it stands.
+fn policy(expression: &Expr) -> Result<Tokens> {
+    if let Expr::Call(ExprCall { func, args, .. }) = expression
+        && let Expr::Path(name) = &**func
+        && let Some(name) = name.path.get_ident()
+        && ["exponential", "linear", "fixed"].iter().any(|short| name == short)
+    {
+        let mut args = args.iter();
+        return match (args.next(), args.next()) {
+            (Some(Expr::Lit(ExprLit { lit: Lit::Str(wait), .. })), None) => {
+                let wait = duration(wait)?;
+                Ok(quote!(::windlass::RetryPolicy::#name(#wait)))
+            }
+            _ => Err(Error::new(expression.span(), format!("write {name}(\"30s\"), with another duration"))),
+        };
+    }
+    Ok(quote!((#expression)))
 }
 
 fn duration(literal: &LitStr) -> Result<Tokens> {

@@ -41,13 +41,14 @@ pub use windlass_client::{
 };
 pub use windlass_core::{
     CancelOutcome, ErrorRecord, InsertOutcome, Job, JobId, JobRecord, Kind, KindInfo, NewJob, Priority,
-    QueueName, RetryPolicy, State as JobState, Timestamp, TraceParent,
+    QueueName, RetryFn, RetryPolicy, State as JobState, Timestamp, TraceParent,
 };
 pub use windlass_derive::Job;
 #[cfg(feature = "postgres")]
 pub use windlass_worker::JobTransaction;
 pub use windlass_worker::{
-    BlockingHandler, Context, FromContext, Handler, JobError, State, Worker, WorkerError, WorkerOptions,
+    Batch, BatchHandler, BatchJob, BatchOptions, BlockingHandler, Context, Decision, FromContext, Handler,
+    HandlerLayer, Handling, JobError, State, Worker, WorkerError, WorkerOptions, middleware,
 };
 
 /// What [`Worker::run`] returns; also of use for a `main` that does nothing else.
@@ -67,7 +68,7 @@ pub mod driver {
 pub mod prelude {
     pub use serde::{Deserialize, Serialize};
     pub use windlass_client::Client;
-    pub use windlass_core::Job;
+    pub use windlass_core::{Job, RetryPolicy};
     pub use windlass_derive::Job;
-    pub use windlass_worker::{Context, JobError, State, Worker};
+    pub use windlass_worker::{Batch, BatchOptions, Context, Handling, JobError, State, Worker};
 }

@@ -9,11 +9,13 @@ use std::{
     },
 };
 
+use serde_json::value::RawValue;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use windlass_client::Client;
-use windlass_core::{ClaimedJob, JobId, Kind, QueueName, WorkerId};
+use windlass_core::{ClaimedJob, JobId, Kind, QueueName, TraceParent, WorkerId};
 
-use crate::JobError;
+use crate::{JobError, gate::Gate};
 
 /// The attempt that a handler runs: what it is, when to stop, and the way to the rest of the system. Cheap to clone.
 #[derive(Clone)]
@@ -28,6 +30,7 @@ struct Inner {
     states: Arc<States>,
     token: CancellationToken,
     completion: AtomicU8,
+    gate: Option<Box<Gate>>,
 }
 
 /// How far the handler's own transaction has come.
@@ -43,15 +46,43 @@ pub(crate) enum Completion {
 }
 
 impl Context {
+    /// The attempt of a handler that is called directly, told to stop by `token`.
     pub(crate) fn new(
         job: ClaimedJob,
         worker: WorkerId,
         client: Client,
         states: Arc<States>,
-        token: CancellationToken,
+        token: &CancellationToken,
+    ) -> Self {
+        Self::make(job, worker, client, states, token, None)
+    }
+
+    /// The attempt of a handler behind a gate, at which its place among the running ones is kept.
+    pub(crate) fn gated(
+        job: ClaimedJob,
+        worker: WorkerId,
+        client: Client,
+        states: Arc<States>,
+        token: &CancellationToken,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Self {
+        let gate = Gate::new(token.child_token(), permit);
+        let token = gate.told().clone();
+        Self::make(job, worker, client, states, &token, Some(Box::new(gate)))
+    }
+
+    /// The handler gets a child of `token`: what it does with that calls nothing off.
+    fn make(
+        job: ClaimedJob,
+        worker: WorkerId,
+        client: Client,
+        states: Arc<States>,
+        token: &CancellationToken,
+        gate: Option<Box<Gate>>,
     ) -> Self {
         let completion = AtomicU8::new(Completion::Ordinary as u8);
-        Self { inner: Arc::new(Inner { job, worker, client, states, token, completion }) }
+        let token = token.child_token();
+        Self { inner: Arc::new(Inner { job, worker, client, states, token, completion, gate }) }
     }
 
     /// The job's id: the same in every attempt, so a good idempotency key for whatever the handler calls.
@@ -90,9 +121,22 @@ impl Context {
         &self.inner.job.labels
     }
 
+    /// The job's payload as it is stored.
+    #[must_use]
+    pub fn payload(&self) -> &RawValue {
+        &self.inner.job.payload
+    }
+
+    /// The trace that the enqueue was part of.
+    #[must_use]
+    pub fn trace(&self) -> Option<&TraceParent> {
+        self.inner.job.trace.as_ref()
+    }
+
     /// Cancelled when the handler shall come to an end: on a cancellation request, a timeout, or at the end of a
-    /// shutdown's grace. A handler that does not is dropped a few seconds later; a blocking one cannot be dropped,
-    /// and should look here now and then.
+    /// shutdown's grace. A handler that does not is dropped after
+    /// [`abort_after`](crate::WorkerOptions::abort_after), 5 seconds by default; a blocking one cannot be dropped, and
+    /// should look here now and then.
     #[must_use]
     pub fn cancelled(&self) -> &CancellationToken {
         &self.inner.token
@@ -106,6 +150,10 @@ impl Context {
 
     pub(crate) fn job(&self) -> &ClaimedJob {
         &self.inner.job
+    }
+
+    pub(crate) fn gate(&self) -> Option<&Gate> {
+        self.inner.gate.as_deref()
     }
 
     #[cfg(feature = "postgres")]

@@ -1,4 +1,10 @@
-use std::{error::Error, fmt, time::Duration};
+use std::{
+    error::Error,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use windlass_client::{ClientError, SettingsError};
 use windlass_core::{BrokerError, InvalidName, Kind, Outcome, RetryPolicy, StoreError};
@@ -6,54 +12,61 @@ use windlass_core::{BrokerError, InvalidName, Kind, Outcome, RetryPolicy, StoreE
 /// Why an attempt failed, and what is to become of its job.
 ///
 /// Any error turns into one by `?`, and then the job's retry policy decides. It does not implement
-/// [`Error`] itself, which is what makes that conversion possible.
+/// [`Error`] itself, which is what makes that conversion possible. Its `Display` has the chain of causes.
+#[derive(Clone)]
 pub struct JobError {
     decision: Decision,
-    message: String,
+    error: Arc<dyn Error + Send + Sync>,
 }
 
+/// What an error says is to become of the job. As long as it has attempts left, that is; only a snooze needs none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Decision {
+pub enum Decision {
+    /// As the retry policy says.
     Retry,
+    /// Another attempt after this time, whatever the policy says.
     RetryAfter(Duration),
+    /// No further attempt.
     Discard,
+    /// The attempt does not count; the next one is after this time.
     Snooze(Duration),
 }
 
 impl JobError {
     /// The attempt failed; the retry policy says when to try again. The same as `?` on an error, for what is none.
     pub fn retry(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::new(Decision::Retry, &*error.into())
+        Self { decision: Decision::Retry, error: error.into().into() }
     }
 
     /// The attempt failed; try again after `delay`, whatever the policy says.
     pub fn retry_after(delay: Duration, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::new(Decision::RetryAfter(delay), &*error.into())
+        Self { decision: Decision::RetryAfter(delay), error: error.into().into() }
     }
 
     /// The job can never succeed: it is `dead` at once.
     pub fn discard(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::new(Decision::Discard, &*error.into())
+        Self { decision: Decision::Discard, error: error.into().into() }
     }
 
     /// Nothing failed, but it is too early: run again after `delay`. The attempt does not count.
     #[must_use]
     pub fn snooze(delay: Duration) -> Self {
-        Self { decision: Decision::Snooze(delay), message: String::from("snoozed") }
+        Self {
+            decision: Decision::Snooze(delay),
+            error: Box::<dyn Error + Send + Sync>::from("snoozed").into(),
+        }
     }
 
-    fn new(decision: Decision, error: &(dyn Error + Send + Sync + 'static)) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            let text = cause.to_string();
-            // Many errors repeat their cause in their own words.
-            if !message.ends_with(&text) {
-                message = format!("{message}: {text}");
-            }
-            source = cause.source();
-        }
-        Self { decision, message }
+    /// What it says is to become of the job.
+    #[must_use]
+    pub fn decision(&self) -> Decision {
+        self.decision
+    }
+
+    /// The error that the handler gave, to be downcast to its type.
+    #[must_use]
+    pub fn error(&self) -> &(dyn Error + Send + Sync + 'static) {
+        &*self.error
     }
 
     /// The outcome of an attempt that ended with this error.
@@ -64,14 +77,31 @@ impl JobError {
         policy: &RetryPolicy,
         rng: &mut fastrand::Rng,
     ) -> Outcome {
-        let error = truncated(self.message);
+        // Its Display is the user's code as well, and so is a custom policy below: neither may cost us the attempt.
+        let text = || {
+            let text = catch_unwind(AssertUnwindSafe(|| self.to_string()));
+            truncated(text.unwrap_or_else(|_| "(the error panicked when asked what it says)".into()))
+        };
         match self.decision {
             Decision::Snooze(after) => Outcome::Snoozed { after },
-            Decision::Discard => Outcome::Dead { error },
-            Decision::Retry | Decision::RetryAfter(_) if attempt >= max_attempts => Outcome::Dead { error },
-            Decision::Retry => Outcome::Retry { after: policy.delay(attempt, rng), error },
-            Decision::RetryAfter(after) => Outcome::Retry { after, error },
+            Decision::Discard => Outcome::Dead { error: text() },
+            Decision::Retry | Decision::RetryAfter(_) if attempt >= max_attempts => {
+                Outcome::Dead { error: text() }
+            }
+            Decision::RetryAfter(after) => Outcome::Retry { after, error: text() },
+            Decision::Retry => match self.wait(attempt, policy, rng) {
+                Some(after) => Outcome::Retry { after, error: text() },
+                None => Outcome::Dead { error: text() },
+            },
         }
+    }
+
+    /// What the policy says.
+    fn wait(&self, attempt: u32, policy: &RetryPolicy, rng: &mut fastrand::Rng) -> Option<Duration> {
+        catch_unwind(AssertUnwindSafe(|| policy.delay(attempt, &*self.error, rng))).unwrap_or_else(|_| {
+            tracing::error!("the custom retry policy panicked; the default one decides");
+            RetryPolicy::DEFAULT.delay(attempt, &*self.error, rng)
+        })
     }
 }
 
@@ -88,19 +118,32 @@ fn truncated(mut text: String) -> String {
 
 impl<E: Error + Send + Sync + 'static> From<E> for JobError {
     fn from(error: E) -> Self {
-        Self::new(Decision::Retry, &error)
+        Self { decision: Decision::Retry, error: Arc::new(error) }
     }
 }
 
+/// The error with its chain of causes.
 impl fmt::Display for JobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        let mut message = self.error.to_string();
+        f.write_str(&message)?;
+        let mut source = self.error.source();
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            // Many errors repeat their cause in their own words.
+            if !message.ends_with(&text) {
+                write!(f, ": {text}")?;
+                message = text;
+            }
+            source = cause.source();
+        }
+        Ok(())
     }
 }
 
 impl fmt::Debug for JobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}: {}", self.decision, self.message)
+        write!(f, "{:?}: {self}", self.decision)
     }
 }
 
@@ -172,6 +215,37 @@ mod tests {
         assert!(matches!(outcome(JobError::retry_after(hour, "x"), 3), Outcome::Dead { .. }));
         assert!(matches!(outcome(JobError::discard("x"), 1), Outcome::Dead { .. }));
         assert!(matches!(outcome(JobError::snooze(hour), 3), Outcome::Snoozed { after } if after == hour));
+    }
+
+    #[test]
+    fn a_custom_policy_sees_the_error_and_may_panic() {
+        const POLICY: RetryPolicy = RetryPolicy::custom(|attempt, error| {
+            assert!(attempt < 3, "a bug in the policy");
+            error.downcast_ref::<std::io::Error>().map(|_| Duration::from_secs(7))
+        });
+        let outcome =
+            |error: JobError, attempt| error.outcome(attempt, 10, &POLICY, &mut fastrand::Rng::with_seed(1));
+        let seven = Duration::from_secs(7);
+        let io = || JobError::from(std::io::Error::other("x"));
+        assert!(matches!(outcome(io(), 1), Outcome::Retry { after, .. } if after == seven));
+        assert!(matches!(outcome(JobError::retry(std::io::Error::other("x")), 1), Outcome::Retry { .. }));
+        assert!(matches!(outcome(JobError::retry("no io::Error"), 1), Outcome::Dead { .. }));
+        assert!(matches!(outcome(io(), 3), Outcome::Retry { .. }));
+    }
+
+    #[test]
+    fn an_error_whose_display_panics_is_an_error_like_any_other() {
+        #[derive(Debug)]
+        struct Broken;
+        impl Error for Broken {}
+        impl fmt::Display for Broken {
+            fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+                panic!("a bug in the error")
+            }
+        }
+        assert!(
+            matches!(outcome(Broken.into(), 1), Outcome::Retry { error, .. } if error.contains("panicked"))
+        );
     }
 
     #[test]

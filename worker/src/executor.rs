@@ -1,4 +1,4 @@
-use std::{any::Any, panic::AssertUnwindSafe, time::Duration};
+use std::{panic::AssertUnwindSafe, time::Duration};
 
 use futures::{FutureExt as _, future::BoxFuture};
 use tokio::sync::OwnedSemaphorePermit;
@@ -9,12 +9,10 @@ use windlass_core::{ClaimedJob, Outcome};
 use crate::{
     Context, JobError,
     context::Completion,
-    handler::{Registered, Run, Value},
+    middleware::HandlerService,
+    run::{Nature, Registered, Run, Value, guarded, on_thread, panicked},
     session::Session,
 };
-
-/// How long a handler that was told to stop may take to do so before it is dropped.
-const WIND_UP: Duration = Duration::from_secs(5);
 
 type Running = BoxFuture<'static, Result<Value, JobError>>;
 
@@ -40,33 +38,49 @@ pub(crate) enum Ending {
 
 /// Runs one attempt to its end.
 ///
-/// `permit` is the place among the running jobs; it goes with a blocking handler's thread, whose end alone frees it.
+/// `permit` is the place among the running jobs; it goes with a blocking handler's thread, whose end alone frees it. A
+/// batch job has none, since its batch has one.
 pub(crate) async fn execute(
     session: &Session,
-    handler: Registered,
+    handler: &Registered,
     job: ClaimedJob,
-    token: CancellationToken,
-    permit: OwnedSemaphorePermit,
+    token: &CancellationToken,
+    permit: Option<OwnedSemaphorePermit>,
 ) -> Ending {
     let span = tracing::info_span!(
         "attempt",
         job_id = %job.id, kind = %job.kind, queue = %job.queue, attempt = job.attempt,
         traceparent = job.trace.as_ref().map(|trace| trace.as_str()),
     );
-    let timeout = job.timeout.or(handler.timeout);
-    let context =
-        Context::new(job, session.id, session.client.clone(), session.states.clone(), token.child_token());
-    let blocking = matches!(handler.run, Run::Blocking(_));
-    let running = start(&handler.run, context.clone(), permit);
     async {
-        let Some((cause, result)) = supervise(session, running, &token, timeout, blocking).await else {
-            return Ending::Abandoned;
+        let (client, states) = (session.client.clone(), session.states.clone());
+        let (context, running) = match &handler.run {
+            Run::Async(call) => {
+                let context = Context::new(job, session.id, client, states, token);
+                let running = guarded(call.clone(), context.clone());
+                (context, running.inspect(move |_| drop(permit)).boxed())
+            }
+            Run::Blocking(call) => {
+                let context = Context::new(job, session.id, client, states, token);
+                let running = on_thread(call.clone(), context.clone(), permit);
+                (context, running.boxed())
+            }
+            Run::Service(service) => {
+                let context = Context::gated(job, session.id, client, states, token, permit);
+                let running = through_layers(service.clone(), context.clone());
+                (context, running.boxed())
+            }
         };
+        let ended = supervise(session, handler, &context, running, token).await;
+        if let Some(gate) = context.gate() {
+            gate.release();
+        }
+        let Some((cause, result)) = ended else { return Ending::Abandoned };
         if context.completion() == Completion::Committed {
             tracing::debug!("succeeded");
             return Ending::Committed;
         }
-        let outcome = conclude(&context, &handler, cause, result);
+        let outcome = conclude(&context, handler, cause, result);
         report(&outcome);
         Ending::Outcome(outcome)
     }
@@ -74,53 +88,30 @@ pub(crate) async fn execute(
     .await
 }
 
-/// Starts the handler, with its panics made into errors.
-fn start(run: &Run, context: Context, permit: OwnedSemaphorePermit) -> Running {
-    match run {
-        Run::Async(handler) => {
-            // Calling it may panic as well as polling it.
-            let handler = handler.clone();
-            let running = AssertUnwindSafe(async move { handler(context).await }).catch_unwind();
-            running
-                .map(move |ended| {
-                    drop(permit);
-                    ended.unwrap_or_else(|panic| Err(panicked(&*panic)))
-                })
-                .boxed()
-        }
-        Run::Blocking(handler) => {
-            let handler = handler.clone();
-            let span = tracing::Span::current();
-            let thread = tokio::task::spawn_blocking(move || {
-                let _permit = permit;
-                span.in_scope(|| std::panic::catch_unwind(AssertUnwindSafe(|| handler(context))))
-            });
-            thread
-                .map(|ended| match ended {
-                    Ok(Ok(result)) => result,
-                    Ok(Err(panic)) => Err(panicked(&*panic)),
-                    Err(error) => Err(JobError::retry(error)),
-                })
-                .boxed()
-        }
+/// Calls the layers, whose panics are errors as well, and sees that nothing is left at work behind them.
+async fn through_layers(service: HandlerService, context: Context) -> Result<Value, JobError> {
+    let attempt = context.clone();
+    let ended = AssertUnwindSafe(async move { service.run(attempt).await }).catch_unwind().await;
+    if let Some(gate) = context.gate() {
+        gate.left().await;
     }
-}
-
-fn panicked(panic: &(dyn Any + Send)) -> JobError {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    JobError::retry(format!("the handler panicked: {}", text.unwrap_or("(no message)")))
+    ended.unwrap_or_else(|panic| Err(panicked(&*panic)))
 }
 
 /// Waits for the handler's end, and sees to it that it comes. `None`: the lease is lost, or the handler left behind.
 async fn supervise(
     session: &Session,
+    handler: &Registered,
+    context: &Context,
     mut running: Running,
     token: &CancellationToken,
-    timeout: Option<Duration>,
-    blocking: bool,
 ) -> Option<(Option<Cause>, Option<Result<Value, JobError>>)> {
     let timed_out = async {
+        let mut timeout = context.job().timeout.or(handler.timeout);
+        if let Some(gate) = context.gate() {
+            gate.begun().await;
+            timeout = gate.limited(timeout);
+        }
         match timeout {
             Some(timeout) => {
                 tokio::time::sleep(timeout).await;
@@ -128,6 +119,16 @@ async fn supervise(
             }
             None => std::future::pending().await,
         }
+    };
+    // What has not begun when the worker shall stop does not begin any more.
+    let stopped_before = async {
+        if let Some(gate) = context.gate() {
+            session.stop.cancelled().await;
+            if gate.give_up() {
+                return;
+            }
+        }
+        std::future::pending().await
     };
     let cause = tokio::select! {
         biased;
@@ -143,22 +144,29 @@ async fn supervise(
         () = token.cancelled() => Cause::Cancelled,
         timeout = timed_out => Cause::TimedOut(timeout),
         () = session.abort.cancelled() => Cause::Shutdown,
+        () = stopped_before => Cause::Shutdown,
     };
     token.cancel();
+    if context.gate().is_some_and(|gate| gate.give_up()) {
+        return Some((Some(cause), None));
+    }
     let wind_up = async {
-        // A thread cannot be dropped. Its job stays ours until it ends, or until the process is to: then the lease runs
-        // out.
-        if blocking {
-            session.abort.cancelled().await;
+        match handler.nature {
+            Nature::Async => {}
+            // A thread cannot be dropped. Its job stays ours until it ends, or until the process is to: then the lease
+            // runs out.
+            Nature::Blocking => session.abort.cancelled().await,
+            // It sees to that itself, once it is told to stop for all of its jobs.
+            Nature::Batch => std::future::pending().await,
         }
-        tokio::time::sleep(WIND_UP).await;
+        tokio::time::sleep(handler.abort_after).await;
     };
     tokio::select! {
         biased;
         result = &mut running => Some((Some(cause), Some(result))),
         () = session.lost.cancelled() => None,
         () = wind_up => {
-            if blocking {
+            if handler.nature == Nature::Blocking {
                 tracing::warn!("a blocking handler outlives the shutdown; its job is rescued when its lease runs out");
                 session.leave_behind();
                 return None;

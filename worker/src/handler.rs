@@ -1,14 +1,10 @@
-use std::{any::TypeId, future::Future, sync::Arc, time::Duration};
+use std::{any::TypeId, future::Future};
 
-use futures::{FutureExt as _, future::BoxFuture};
 use serde::Serialize;
-use serde_json::value::{RawValue, to_raw_value};
-use windlass_core::{Job, RetryPolicy};
+use serde_json::value::to_raw_value;
+use windlass_core::Job;
 
-use crate::{Context, FromContext, JobError};
-
-/// What an attempt gives: the handler's value as JSON, `None` for `()`.
-pub(crate) type Value = Option<Box<RawValue>>;
+use crate::{Context, FromContext, JobError, run::Value};
 
 /// An async function that handles one kind of job: the payload first, then up to four of [`Context`] and
 /// [`State<T>`](crate::State). It returns `Result<R, E>` with an `R` that can be serialised and any error.
@@ -23,11 +19,7 @@ pub trait Handler<Arguments>: Clone + Send + Sync + 'static {
     type Job: Job;
 
     /// Runs one attempt.
-    fn call(
-        self,
-        job: Self::Job,
-        context: Context,
-    ) -> impl Future<Output = Result<Option<Box<RawValue>>, JobError>> + Send;
+    fn call(self, job: Self::Job, context: Context) -> impl Future<Output = Result<Value, JobError>> + Send;
 
     /// The states it asks for.
     fn needs() -> Vec<(TypeId, &'static str)>;
@@ -48,7 +40,7 @@ pub trait BlockingHandler<Arguments>: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     /// The handler's.
-    fn call(self, job: Self::Job, context: Context) -> Result<Option<Box<RawValue>>, JobError>;
+    fn call(self, job: Self::Job, context: Context) -> Result<Value, JobError>;
 
     /// The states it asks for.
     fn needs() -> Vec<(TypeId, &'static str)>;
@@ -107,46 +99,13 @@ handlers!(A, B);
 handlers!(A, B, C);
 handlers!(A, B, C, D);
 
-fn value(result: impl Serialize) -> Result<Value, JobError> {
+pub(crate) fn value(result: impl Serialize) -> Result<Value, JobError> {
     let value = to_raw_value(&result)?;
     Ok((value.get() != "null").then_some(value))
 }
 
-/// A handler without its types, with what its payload type says of its jobs.
-#[derive(Clone)]
-pub(crate) struct Registered {
-    pub(crate) run: Run,
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) retry: RetryPolicy,
-}
-
-#[derive(Clone)]
-pub(crate) enum Run {
-    Async(Arc<dyn Fn(Context) -> BoxFuture<'static, Result<Value, JobError>> + Send + Sync>),
-    Blocking(Arc<dyn Fn(Context) -> Result<Value, JobError> + Send + Sync>),
-}
-
-impl Registered {
-    pub(crate) fn new<H: Handler<A>, A>(handler: H) -> Self {
-        Self::of::<H::Job>(Run::Async(Arc::new(move |context| {
-            let handler = handler.clone();
-            async move { handler.call(decode(&context)?, context).await }.boxed()
-        })))
-    }
-
-    pub(crate) fn blocking<H: BlockingHandler<A>, A>(handler: H) -> Self {
-        Self::of::<H::Job>(Run::Blocking(Arc::new(move |context| {
-            handler.clone().call(decode(&context)?, context)
-        })))
-    }
-
-    fn of<J: Job>(run: Run) -> Self {
-        Self { run, timeout: J::TIMEOUT, retry: J::RETRY }
-    }
-}
-
 /// A payload that cannot be read is retried by policy as any failure: in a rollout, the next worker may understand it.
-fn decode<J: Job>(context: &Context) -> Result<J, JobError> {
+pub(crate) fn decode<J: Job>(context: &Context) -> Result<J, JobError> {
     serde_json::from_str(context.job().payload.get())
         .map_err(|error| JobError::retry(format!("the payload does not fit {}: {error}", J::KIND)))
 }

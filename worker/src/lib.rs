@@ -2,22 +2,31 @@
 //!
 //! Users get this crate through `windlass`.
 
+mod batch;
 mod completer;
 mod context;
 mod error;
 mod executor;
+mod gate;
+mod gathering;
 mod handler;
+mod handling;
 mod heartbeat;
 mod intake;
 mod maintenance;
+pub mod middleware;
+mod run;
 mod session;
 #[cfg(feature = "postgres")]
 mod transaction;
 mod worker;
 
+pub use batch::{Batch, BatchHandler, BatchJob, BatchOptions};
 pub use context::{Context, FromContext, State};
-pub use error::{JobError, WorkerError};
+pub use error::{Decision, JobError, WorkerError};
 pub use handler::{BlockingHandler, Handler};
+pub use handling::Handling;
+pub use middleware::HandlerLayer;
 #[cfg(feature = "postgres")]
 pub use transaction::JobTransaction;
 pub use worker::{Worker, WorkerOptions};

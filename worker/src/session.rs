@@ -15,7 +15,7 @@ use crate::{
     completer::Ended,
     context::States,
     executor::{self, Ending},
-    handler::Registered,
+    run::{Nature, Registered},
 };
 
 /// One registration of the worker with the store: it lasts until shutdown, or until the lease is lost, and then the
@@ -98,6 +98,11 @@ impl Session {
     }
 
     async fn attempt(&self, job: ClaimedJob, token: CancellationToken) -> Ending {
+        // Intake only claims kinds with a handler.
+        let Some(handler) = self.handlers.get(&job.kind) else { return Ending::Outcome(Outcome::Released) };
+        if handler.nature == Nature::Batch {
+            return executor::execute(self, handler, job, &token, None).await;
+        }
         let permit = tokio::select! {
             biased;
             () = self.lost.cancelled() => return Ending::Abandoned,
@@ -105,11 +110,9 @@ impl Session {
             () = token.cancelled() => return Ending::Outcome(Outcome::Cancelled),
             permit = self.running.clone().acquire_owned() => permit,
         };
-        // Nobody closes the semaphore, and intake only claims kinds with a handler.
-        let (Ok(permit), Some(handler)) = (permit, self.handlers.get(&job.kind)) else {
-            return Ending::Outcome(Outcome::Released);
-        };
-        executor::execute(self, handler.clone(), job, token, permit).await
+        // Nobody closes the semaphore.
+        let Ok(permit) = permit else { return Ending::Outcome(Outcome::Released) };
+        executor::execute(self, handler, job, &token, Some(permit)).await
     }
 
     /// Passes a cancellation request on to the handler. Repeats, and jobs that have just ended, do nothing.

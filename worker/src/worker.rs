@@ -13,11 +13,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use windlass_client::{Client, Settings};
-use windlass_core::{BrokerError, Job, Kind, KindInfo, Lane, NewWorker, QueueName, StoreError};
+use windlass_core::{BrokerError, Kind, KindInfo, Lane, NewWorker, QueueName, StoreError};
 
 use crate::{
-    BlockingHandler, Handler, WorkerError, completer::Completer, context::States, handler::Registered,
-    heartbeat, intake, maintenance, session::Session,
+    BatchHandler, BatchOptions, BlockingHandler, Handler, HandlerLayer, Handling, WorkerError,
+    completer::Completer, context::States, heartbeat, intake, maintenance, middleware::Layers,
+    run::Registered, session::Session,
 };
 
 /// A worker process: handlers, and the loop that feeds them.
@@ -39,7 +40,8 @@ pub struct Worker {
     client: Client,
     options: WorkerOptions,
     states: States,
-    handlers: HashMap<Kind, Registered>,
+    handlers: HashMap<Kind, Handling>,
+    layers: Layers,
     kinds: Vec<KindInfo>,
     needs: Vec<(Kind, TypeId, &'static str)>,
     /// The first thing wrong with the handlers, told when the worker is run.
@@ -61,6 +63,8 @@ pub struct WorkerOptions {
     pub lease: Duration,
     /// On shutdown, how long running handlers may still take.
     pub grace: Duration,
+    /// How long a handler that was told to stop may take to do so before it is dropped.
+    pub abort_after: Duration,
     /// A job that has taken this many workers down is `dead`.
     pub crash_limit: u32,
 }
@@ -74,6 +78,7 @@ impl From<&Settings> for WorkerOptions {
             label: settings.worker_label.clone().unwrap_or_else(host_name),
             lease: settings.worker_lease,
             grace: settings.worker_grace,
+            abort_after: settings.worker_abort_after,
             crash_limit: settings.worker_crash_limit,
         }
     }
@@ -110,6 +115,7 @@ impl Worker {
             options,
             states: States::default(),
             handlers: HashMap::new(),
+            layers: Layers::default(),
             kinds: Vec::new(),
             needs: Vec::new(),
             problem: None,
@@ -126,27 +132,47 @@ impl Worker {
     /// Adds the handler of a kind.
     #[must_use]
     pub fn handle<A, H: Handler<A>>(self, handler: H) -> Self {
-        self.add::<H::Job>(Registered::new(handler), H::needs())
+        self.handle_with(Handling::of(handler))
     }
 
     /// Adds the handler of a kind that may block its thread: it runs on a thread of its own, off the async ones.
     #[must_use]
     pub fn handle_blocking<A, H: BlockingHandler<A>>(self, handler: H) -> Self {
-        self.add::<H::Job>(Registered::blocking(handler), H::needs())
+        self.handle_with(Handling::blocking(handler))
     }
 
-    fn add<J: Job>(mut self, handler: Registered, needs: Vec<(TypeId, &'static str)>) -> Self {
-        let names = J::KIND.parse::<Kind>().and_then(|kind| Ok((kind, J::QUEUE.parse::<QueueName>()?)));
-        let problem = match names {
-            Ok((kind, queue)) => {
+    /// Adds the handler of a kind that takes many jobs at once.
+    ///
+    /// A batch counts as one among those running, however many jobs are in it. Those that gather hold no place among
+    /// the running ones; the worker claims `max_size` jobs more than its concurrency and buffer say, so that they take no
+    /// room from others either.
+    #[must_use]
+    pub fn handle_batch<A, H: BatchHandler<A>>(self, handler: H, options: BatchOptions) -> Self {
+        self.handle_with(Handling::batch(handler, options))
+    }
+
+    /// Adds a handler with settings of its own.
+    #[must_use]
+    pub fn handle_with(mut self, mut handling: Handling) -> Self {
+        let needs = std::mem::take(&mut handling.needs);
+        let problem = match &handling.kind {
+            Ok(info) => {
+                let kind = info.kind.clone();
                 self.needs.extend(needs.into_iter().map(|(id, name)| (kind.clone(), id, name)));
-                self.kinds.push(KindInfo { kind: kind.clone(), queue, max_attempts: J::MAX_ATTEMPTS.max(1) });
-                let twice = self.handlers.insert(kind.clone(), handler).is_some();
+                self.kinds.push(info.clone());
+                let twice = self.handlers.insert(kind.clone(), handling).is_some();
                 twice.then_some(WorkerError::TwoHandlers(kind))
             }
-            Err(error) => Some(WorkerError::Name { payload: std::any::type_name::<J>(), error }),
+            Err((payload, error)) => Some(WorkerError::Name { payload, error: error.clone() }),
         };
         self.problem = self.problem.or(problem);
+        self
+    }
+
+    /// Puts a layer around every handler, inside of those added before; see [`middleware`](crate::middleware).
+    #[must_use]
+    pub fn layer(mut self, layer: impl HandlerLayer) -> Self {
+        self.layers.add(layer);
         self
     }
 
@@ -192,12 +218,19 @@ impl Worker {
             let queues: BTreeSet<_> = self.kinds.iter().map(|info| info.queue.clone()).collect();
             self.options.queues = queues.into_iter().collect();
         }
+        let running = Arc::new(Semaphore::new(self.options.concurrency));
+        let gathers: usize = self.handlers.values().map(Handling::gathers).sum();
+        let (layers, abort_after) = (self.layers, self.options.abort_after);
+        let handlers = self.handlers.into_iter();
+        let handlers =
+            handlers.map(|(kind, handling)| (kind, handling.ready(&layers, abort_after, &running)));
         Ok(Running {
-            running: Arc::new(Semaphore::new(self.options.concurrency)),
+            handlers: Arc::new(handlers.collect()),
+            places: self.options.concurrency + self.options.buffer + gathers,
+            running,
             client: self.client,
             options: self.options,
             states: Arc::new(self.states),
-            handlers: Arc::new(self.handlers),
             kinds: self.kinds,
         })
     }
@@ -220,6 +253,8 @@ struct Running {
     handlers: Arc<HashMap<Kind, Registered>>,
     kinds: Vec<KindInfo>,
     running: Arc<Semaphore>,
+    /// How many jobs may be claimed: those running, in the buffer, and gathering.
+    places: usize,
 }
 
 impl Running {
@@ -228,7 +263,7 @@ impl Running {
         let options = &self.options;
         let (ended, endings) = mpsc::unbounded_channel();
         let abort = CancellationToken::new();
-        let places = options.concurrency + options.buffer;
+        let places = self.places;
         let session = Arc::new(Session::new(
             self.client.clone(),
             self.handlers.clone(),

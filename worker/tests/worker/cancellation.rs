@@ -9,7 +9,7 @@ use std::{
 };
 
 use windlass_core::{CancelOutcome, JobId, State};
-use windlass_worker::{Context, JobError};
+use windlass_worker::{Context, Handling, JobError};
 
 use crate::support::{Bench, Notes, Other, Task, options, run, until};
 
@@ -76,6 +76,41 @@ async fn a_handler_that_ignores_a_cancellation_is_dropped() {
     cancel(&bench, id).await;
     bench.reaches(id, State::Cancelled).await;
     assert_eq!(notes.running(), 0);
+    running.stop().await;
+    bench.nothing_is_left().await;
+}
+
+/// How long it may take is the worker's setting, and the handler's own where it has one.
+#[tokio::test]
+async fn a_handler_that_is_told_to_stop_has_its_time_to() {
+    let (bench, notes) = (Bench::new().await, Notes::default());
+    let clean_up = || {
+        let notes = notes.clone();
+        move |ctx: Context| {
+            let run = notes.begin(ctx.job_id());
+            async move {
+                let _run = run;
+                ctx.cancelled().cancelled().await;
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                Ok::<_, JobError>("cleaned up")
+            }
+        }
+    };
+    let (short, long) = (clean_up(), clean_up());
+    let mut hasty = options();
+    hasty.abort_after = Duration::from_millis(1);
+    let patient =
+        Handling::of(move |_: Other, ctx: Context| long(ctx)).abort_after(Duration::from_secs(3600));
+    let worker =
+        bench.worker_with(hasty).handle(move |_: Task, ctx: Context| short(ctx)).handle_with(patient);
+    let running = run(worker);
+    let short = bench.task(1).await;
+    let long = bench.client.enqueue(Other {}).await.unwrap();
+    notes.until_running(2).await;
+    cancel(&bench, short).await;
+    cancel(&bench, long).await;
+    bench.reaches(short, State::Cancelled).await;
+    assert_eq!(bench.succeeds(long).await.result.unwrap().get(), "\"cleaned up\"");
     running.stop().await;
     bench.nothing_is_left().await;
 }

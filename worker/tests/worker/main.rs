@@ -3,10 +3,13 @@
 //! Each test has a store and a broker of its own, so kinds and queues are the same everywhere.
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, reason = "tests")]
 
+mod batch;
 mod cancellation;
 mod delivery;
 mod lease;
 mod logs;
+mod metrics;
+mod middleware;
 mod outage;
 mod outcomes;
 mod setup;

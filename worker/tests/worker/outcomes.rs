@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    error::Error,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -10,7 +11,8 @@ use std::{
     time::Duration,
 };
 
-use windlass_core::{Job, NewJob, State};
+use serde::{Deserialize, Serialize};
+use windlass_core::{Job, NewJob, RetryPolicy, State};
 use windlass_worker::{Context, JobError};
 
 use crate::support::{Bench, Notes, Other, Task, run};
@@ -108,6 +110,69 @@ async fn retry_after_wins_over_the_policy() {
     let record = bench.reaches(id, State::Retrying).await;
     let wait = (record.run_at.unwrap() - record.started_at.unwrap()).to_std().unwrap();
     assert!(wait >= hour && wait < hour + Duration::from_secs(60), "{wait:?}");
+    let [error] = &record.errors[..] else { panic!("one error: {:?}", record.errors) };
+    assert_eq!((error.attempt, &*error.message), (1, "cannot send: connection refused"));
+    running.stop().await;
+    bench.nothing_is_left().await;
+}
+
+/// Waits an hour while it is busy, gives up once it is gone, and has bugs.
+fn patience(_attempt: u32, error: &(dyn Error + Send + Sync + 'static)) -> Option<Duration> {
+    match error.downcast_ref::<Trouble>()? {
+        Trouble::Busy => Some(Duration::from_secs(3600)),
+        Trouble::Gone => None,
+        Trouble::Odd => panic!("a bug in the policy"),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error("busy")]
+    Busy,
+    #[error("gone")]
+    Gone,
+    #[error("odd")]
+    Odd,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Patient {
+    number: u32,
+}
+
+impl Job for Patient {
+    const KIND: &'static str = "test.patient";
+    const RETRY: RetryPolicy = RetryPolicy::custom(patience);
+}
+
+#[tokio::test]
+async fn a_custom_policy_decides_by_the_error() {
+    let bench = Bench::new().await;
+    let running = run(bench.worker().handle(async |job: Patient| {
+        Err::<(), JobError>(match job.number {
+            0 => Trouble::Busy.into(),
+            1 => Trouble::Gone.into(),
+            2 => Trouble::Odd.into(),
+            3 => JobError::retry("of another type"),
+            _ => panic!("in the handler"),
+        })
+    }));
+    let mut jobs = Vec::new();
+    for number in 0..5 {
+        jobs.push(bench.client.enqueue(Patient { number }).await.unwrap());
+    }
+    let busy = bench.reaches(jobs[0], State::Retrying).await;
+    let wait = (busy.run_at.unwrap() - busy.started_at.unwrap()).to_std().unwrap();
+    assert!(wait >= Duration::from_secs(3600) && wait < Duration::from_secs(3660), "{wait:?}");
+    // Its policy has failed it, and the default one goes on with it.
+    let odd = bench.reaches(jobs[2], State::Retrying).await;
+    assert_eq!((&*busy.errors[0].message, &*odd.errors[0].message), ("busy", "odd"));
+    for (id, message) in
+        [(jobs[1], "gone"), (jobs[3], "of another type"), (jobs[4], "the handler panicked: in the handler")]
+    {
+        let dead = bench.reaches(id, State::Dead).await;
+        assert_eq!((dead.attempt, &*dead.errors[0].message), (1, message));
+    }
     running.stop().await;
     bench.nothing_is_left().await;
 }

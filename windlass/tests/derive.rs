@@ -1,0 +1,64 @@
+//! What `#[derive(Job)]` makes of its attribute.
+
+use std::{error::Error, time::Duration};
+
+use windlass::prelude::*;
+
+#[derive(Serialize, Deserialize, Job)]
+#[job(kind = "plain")]
+struct Plain {}
+
+#[derive(Serialize, Deserialize, Job)]
+#[job(kind = "linear", queue = "mail", max_attempts = 8, timeout = "30s", retry = linear("10s"), retry_cap = "25s")]
+struct Linear {}
+
+#[derive(Serialize, Deserialize, Job)]
+#[job(kind = "fixed", retry = fixed("1m"))]
+struct Fixed {}
+
+#[derive(Serialize, Deserialize, Job)]
+#[job(kind = "exponential", retry = exponential("2s"))]
+struct Exponential {}
+
+#[derive(Serialize, Deserialize, Job)]
+#[job(kind = "based", retry_base = "2s", retry_cap = "3s")]
+struct Based {}
+
+#[derive(Serialize, Deserialize, Job)]
+#[job(kind = "custom", retry = RetryPolicy::custom(seven_times).cap(Duration::from_secs(20)))]
+struct Custom {}
+
+fn seven_times(attempt: u32, _: &(dyn Error + Send + Sync + 'static)) -> Option<Duration> {
+    (attempt < 7).then(|| Duration::from_secs(u64::from(attempt) * 10))
+}
+
+/// The longest waits after the first and the third failure, in seconds.
+fn waits<J: Job>() -> [Option<u64>; 2] {
+    let error = std::io::Error::other("refused");
+    [1, 3].map(|attempt| J::RETRY.ceiling(attempt, &error).map(|wait| wait.as_secs()))
+}
+
+#[test]
+fn what_is_left_out_is_the_default() {
+    assert_eq!(
+        (Plain::KIND, Plain::QUEUE, Plain::MAX_ATTEMPTS, Plain::TIMEOUT),
+        ("plain", "default", 20, None)
+    );
+    assert_eq!(waits::<Plain>(), [Some(5), Some(20)]);
+}
+
+#[test]
+fn keys_become_constants() {
+    assert_eq!((Linear::QUEUE, Linear::MAX_ATTEMPTS), ("mail", 8));
+    assert_eq!(Linear::TIMEOUT, Some(Duration::from_secs(30)));
+}
+
+#[test]
+fn every_retry_policy_can_be_named() {
+    assert_eq!(waits::<Linear>(), [Some(10), Some(25)]);
+    assert_eq!(waits::<Fixed>(), [Some(60), Some(60)]);
+    assert_eq!(waits::<Exponential>(), [Some(2), Some(8)]);
+    assert_eq!(waits::<Based>(), [Some(2), Some(3)]);
+    assert_eq!(waits::<Custom>(), [Some(10), Some(20)]);
+    assert!(Custom::RETRY.ceiling(7, &std::io::Error::other("refused")).is_none());
+}
