@@ -72,7 +72,7 @@ fn answer(view: &JobView<'_>, id: &str, replayed: bool) -> Result<Response, Prob
     Ok(response.into_response())
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+pub(crate) fn is_json(headers: &HeaderMap) -> bool {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = value.split(';').next().unwrap_or_default().trim();
     // Compressed, it would be something else until unpacked, which nobody here does.

@@ -75,7 +75,7 @@ fn matches(headers: &HeaderMap, etag: &HeaderValue) -> bool {
 }
 
 /// The job id in the path.
-pub(crate) struct Id(JobId);
+pub(crate) struct Id(pub(crate) JobId);
 
 impl<S: Send + Sync> FromRequestParts<S> for Id {
     type Rejection = Problem;
@@ -90,6 +90,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     }
 }
 
-fn no_such_job(id: JobId) -> Problem {
+pub(crate) fn no_such_job(id: JobId) -> Problem {
     Problem::not_found(format!("there is no job {id}"))
 }

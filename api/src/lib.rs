@@ -5,12 +5,17 @@
 //! | `POST /v1/jobs` | accept a job: 202 once it is committed |
 //! | `GET /v1/jobs/{id}` | the job as it is now, with an `ETag` |
 //! | `POST /v1/jobs/{id}/cancel` | call it off |
+//! | `POST /v1/jobs/{id}/retry` | run it again, once it is over |
+//! | `DELETE /v1/jobs/{id}` | remove it, once it is over |
+//! | `GET /v1/dead` | the dead jobs, newest first: `queue`, `kind`, `label`, `since`, `until`, `cursor`, `limit` |
+//! | `POST /v1/dead/retry`, `POST /v1/dead/delete` | the same for all that the body selects, in batches |
 //! | `GET /healthz` | the process lives |
 //! | `GET /readyz` | the store answers, so jobs are accepted |
 //!
 //! Every error is a problem document (RFC 9457); 4xx means that nothing was stored.
 
 mod body;
+mod dead;
 mod duration;
 mod enqueue;
 mod guard;
@@ -76,8 +81,12 @@ pub fn router(client: Client, options: ApiOptions) -> Router {
     let service = Arc::new(Service { client, options });
     Router::new()
         .route("/v1/jobs", post(enqueue::enqueue))
-        .route("/v1/jobs/{id}", get(job::get))
+        .route("/v1/jobs/{id}", get(job::get).delete(dead::delete))
         .route("/v1/jobs/{id}/cancel", post(job::cancel))
+        .route("/v1/jobs/{id}/retry", post(dead::retry))
+        .route("/v1/dead", get(dead::list))
+        .route("/v1/dead/retry", post(dead::retry_many))
+        .route("/v1/dead/delete", post(dead::delete_many))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .fallback(|| async { Problem::not_found("there is no such route") })

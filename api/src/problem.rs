@@ -23,7 +23,7 @@ pub(crate) struct Problem {
 /// What is wrong with one field of the request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct FieldError {
-    /// JSON pointer (RFC 6901) to the field, or `header:name`.
+    /// JSON pointer (RFC 6901) to the field, `header:name` or `query:name`.
     pub(crate) pointer: String,
     /// What is wrong, and what would be right.
     pub(crate) detail: String,
@@ -40,6 +40,11 @@ impl FieldError {
         // RFC 6901, since the name may be anything a client has sent.
         let escaped = shorten(field, 64).replace('~', "~0").replace('/', "~1");
         Self { pointer: format!("{parent}/{escaped}"), detail: shorten(detail.as_ref(), 256) }
+    }
+
+    /// An error of a parameter of the query.
+    pub(crate) fn query(name: &str, detail: impl AsRef<str>) -> Self {
+        Self { pointer: format!("query:{}", shorten(name, 64)), detail: shorten(detail.as_ref(), 256) }
     }
 
     /// An error of the request as a whole.
@@ -141,6 +146,15 @@ impl Problem {
     pub(crate) fn finished(state: windlass_core::State) -> Self {
         let detail = format!("the job is {state}, and can no longer be cancelled");
         Self::new(StatusCode::CONFLICT, "job-finished", "The job is over", detail)
+    }
+
+    pub(crate) fn unfinished(state: windlass_core::State, wanted: &str) -> Self {
+        let detail = match state.is_terminal() {
+            // A deletion, which waits for the store to see to what the job's end means to others.
+            true => format!("the job has only just become {state}; it can be {wanted} in a moment"),
+            false => format!("the job is {state}, and can only be {wanted} once it is over"),
+        };
+        Self::new(StatusCode::CONFLICT, "job-unfinished", "The job is not over", detail)
     }
 
     pub(crate) fn slow_body() -> Self {

@@ -8,6 +8,7 @@ mod enqueue;
 mod error;
 mod group;
 mod kinds;
+mod operate;
 mod publish;
 mod relay;
 mod settings;

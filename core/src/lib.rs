@@ -24,7 +24,7 @@ pub use job::{
 pub use lane::{InvalidPriority, Lane, Priority};
 pub use message::{Message, MessageError};
 pub use name::{InvalidName, Kind, QueueName};
-pub use operations::{Operations, QueueRecord};
+pub use operations::{DeadCursor, DeadFilter, DeadPage, Operations, QueueRecord};
 pub use outcome::{Finish, Outcome};
 pub use payload::Job;
 pub use retry::{RetryFn, RetryPolicy};

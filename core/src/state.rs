@@ -119,6 +119,9 @@ impl State {
         Self::Dead,
     ];
 
+    /// The states in which a job is over.
+    pub const TERMINAL: [Self; 3] = [Self::Succeeded, Self::Cancelled, Self::Dead];
+
     /// Whether the job is over.
     #[must_use]
     pub const fn is_terminal(self) -> bool {

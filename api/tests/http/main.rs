@@ -5,6 +5,7 @@
 mod any_bytes;
 mod cancel;
 mod connections;
+mod dead;
 mod enqueue;
 mod faults;
 mod idempotency;

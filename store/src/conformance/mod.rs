@@ -10,6 +10,7 @@
 mod accept;
 mod cancel;
 mod claim;
+mod dead;
 mod finish;
 mod hostile;
 mod idempotency;
@@ -34,6 +35,7 @@ use crate::VirtualClock;
 pub use accept::*;
 pub use cancel::*;
 pub use claim::*;
+pub use dead::*;
 pub use finish::*;
 pub use hostile::*;
 pub use idempotency::*;
@@ -151,9 +153,14 @@ macro_rules! store_conformance {
             what_waits_is_called_off
             what_was_called_off_is_not_promoted
             workers_are_known_while_they_live
+            deleted_jobs_are_gone
+            retried_jobs_begin_anew
+            retries_race_everything
         }
         $crate::store_conformance! { @timed $fixture;
+            dead_jobs_are_listed_newest_first
             jobs_that_expired_are_not_claimed
+            what_has_expired_can_be_retried
             scheduled_jobs_are_due_in_time
         }
     };

@@ -100,7 +100,8 @@ impl<'a> History<'a> {
             78..84 => self.promote().await,
             84..88 => self.goodbye().await,
             88..92 => self.rescue().await,
-            92..96 => self.heartbeat().await,
+            92..94 => self.heartbeat().await,
+            94..96 => self.retry().await,
             _ => drop(self.relay().await),
         }
     }
@@ -327,6 +328,23 @@ impl<'a> History<'a> {
             runs && job.cancel_requested
         });
         assert_eq!(set(reply.unwrap().cancel), set(asked.map(|(id, _)| *id)), "{}", self.at());
+    }
+
+    /// An operator wants some jobs to be run again.
+    async fn retry(&mut self) {
+        let ids = self.some_jobs(4);
+        self.note(format!("retry {ids:?}"));
+        let retried = self.case.store.operations().retry(&ids, &State::TERMINAL).await.unwrap();
+        let over = ids.into_iter().filter(|id| self.jobs[id].state.is_terminal());
+        let expected = set(over.collect::<Vec<_>>());
+        for id in &expected {
+            let Some(job) = self.jobs.get_mut(id) else { continue };
+            job.happen(Event::Retry);
+            job.uncounted = job.fence;
+            job.crashes = 0;
+            job.cancel_requested = false;
+        }
+        assert_eq!(set(retried), expected, "{}", self.at());
     }
 
     /// Takes groups, checks their messages and makes the groups due again.

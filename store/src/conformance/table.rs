@@ -5,7 +5,7 @@ use windlass_core::{CancelOutcome, Event, NewJob, Outcome, State};
 use super::support::{Case, Running, dead, retry, snoozed, succeeded};
 
 /// What can happen to any job.
-const EVENTS: [Event; 11] = [
+const EVENTS: [Event; 12] = [
     Event::Due,
     Event::Claim,
     Event::Succeed,
@@ -17,6 +17,7 @@ const EVENTS: [Event; 11] = [
     Event::Quarantine,
     Event::Cancel,
     Event::Abort,
+    Event::Retry,
 ];
 
 /// For every state and every event, the store does what the state table says, and nothing else.
@@ -44,12 +45,13 @@ pub async fn the_state_table_decides(case: Case) {
     }
 }
 
-/// What is over stays as it is, whatever else happens to it, in any order.
+/// What is over stays as it is, whatever happens to it, in any order, short of an operator's retry.
 pub async fn terminal_states_stay(case: Case) {
     for state in State::ALL.into_iter().filter(|state| state.is_terminal()) {
         let job = case.bring_to(state).await;
         let before = case.picture(&[job.id]).await;
-        for event in EVENTS.into_iter().chain(EVENTS.into_iter().rev()) {
+        let events = EVENTS.into_iter().filter(|event| *event != Event::Retry);
+        for event in events.clone().chain(events.rev()) {
             case.happen(event, job).await;
             assert_eq!(case.picture(&[job.id]).await, before, "{state} after {event:?}");
         }
@@ -101,6 +103,12 @@ impl Case {
                 self.store.rescue(1).await.unwrap();
                 return;
             }
+            Event::Retry => {
+                let over = self.state(job.id).await.is_terminal();
+                let retried = self.store.operations().retry(&[job.id], &State::TERMINAL).await.unwrap();
+                assert_eq!(retried.len(), usize::from(over));
+                return;
+            }
             Event::Cancel => {
                 let state = self.state(job.id).await;
                 let expected = match state {
@@ -117,7 +125,7 @@ impl Case {
             Event::Snooze => snoozed(),
             Event::Release => Outcome::Released,
             Event::Abort => Outcome::Cancelled,
-            Event::Hold | Event::Admit | Event::Expire | Event::Retry => unreachable!("not among EVENTS"),
+            Event::Hold | Event::Admit | Event::Expire => unreachable!("not among EVENTS"),
         };
         assert_eq!(outcome.event(), event);
         let runs = self.state(job.id).await == State::Running;

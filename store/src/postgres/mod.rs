@@ -1,6 +1,7 @@
 //! The Postgres store. Each file holds the statements of one group of operations, with the plan they must keep.
 
 mod claim;
+mod dead;
 mod error;
 mod finish;
 mod followup;
@@ -28,9 +29,9 @@ use sqlx::{
 };
 use uuid::Uuid;
 use windlass_core::{
-    CancelOutcome, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted, JobId, JobRecord, KindInfo, NewJob,
-    NewWorker, Operations, OutboxGroup, OutboxId, Priority, QueueName, QueueRecord, Rescued, Store,
-    StoreError, WorkerId,
+    CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Finish, HeartbeatReply, Inserted,
+    JobId, JobRecord, KindInfo, NewJob, NewWorker, Operations, OutboxGroup, OutboxId, Priority, QueueName,
+    QueueRecord, Rescued, State, Store, StoreError, WorkerId,
 };
 
 use self::error::{classify, unexpected};
@@ -350,5 +351,22 @@ impl Operations for PostgresStore {
 
     async fn pause_queue(&self, queue: &QueueName, paused: bool) -> Result<(), StoreError> {
         self.within(self.set_paused(queue, paused)).await
+    }
+
+    async fn dead(
+        &self,
+        filter: &DeadFilter,
+        after: Option<DeadCursor>,
+        limit: usize,
+    ) -> Result<DeadPage, StoreError> {
+        self.within(self.select_dead(filter, after, limit)).await
+    }
+
+    async fn retry(&self, ids: &[JobId], from: &[State]) -> Result<Vec<JobId>, StoreError> {
+        self.within(self.retry_jobs(ids, from)).await
+    }
+
+    async fn delete(&self, ids: &[JobId], from: &[State]) -> Result<Vec<JobId>, StoreError> {
+        self.within(self.delete_jobs(ids, from)).await
     }
 }

@@ -1,6 +1,7 @@
 //! The SQLite store: the Postgres store's model for one machine, in one file.
 
 mod attempt;
+mod dead;
 mod error;
 mod followup;
 mod insert;
@@ -21,9 +22,9 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use windlass_core::{
-    CancelOutcome, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted, JobId, JobRecord, KindInfo, NewJob,
-    NewWorker, Operations, OutboxGroup, OutboxId, QueueName, QueueRecord, Rescued, Source, Store, StoreError,
-    Timestamp, WorkerId,
+    CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Finish, HeartbeatReply, Inserted,
+    JobId, JobRecord, KindInfo, NewJob, NewWorker, Operations, OutboxGroup, OutboxId, QueueName, QueueRecord,
+    Rescued, Source, State, Store, StoreError, Timestamp, WorkerId,
 };
 
 use self::error::{classify, is_locked};
@@ -279,5 +280,22 @@ impl Operations for SqliteStore {
 
     async fn pause_queue(&self, queue: &QueueName, paused: bool) -> Result<(), StoreError> {
         self.within(self.set_paused(queue, paused)).await
+    }
+
+    async fn dead(
+        &self,
+        filter: &DeadFilter,
+        after: Option<DeadCursor>,
+        limit: usize,
+    ) -> Result<DeadPage, StoreError> {
+        self.within(self.select_dead(filter, after, limit)).await
+    }
+
+    async fn retry(&self, ids: &[JobId], from: &[State]) -> Result<Vec<JobId>, StoreError> {
+        self.within(self.retry_jobs(ids, from)).await
+    }
+
+    async fn delete(&self, ids: &[JobId], from: &[State]) -> Result<Vec<JobId>, StoreError> {
+        self.within(self.delete_jobs(ids, from)).await
     }
 }

@@ -1,0 +1,25 @@
+//! What the stores have in common about dead jobs.
+
+use windlass_core::{DeadCursor, JobId, Timestamp};
+
+/// The first `limit` of the jobs looked at that fit, and where to go on: behind the last one that was looked at, unless
+/// there are no `more` behind it.
+pub(crate) fn page(
+    scanned: &[(JobId, Timestamp)],
+    more: bool,
+    fits: impl Fn(&JobId) -> bool,
+    limit: usize,
+) -> (Vec<JobId>, Option<DeadCursor>) {
+    let mut ids = Vec::new();
+    let mut last = None;
+    for (at, (id, died)) in scanned.iter().enumerate() {
+        if ids.len() == limit {
+            return (ids, last);
+        }
+        last = (more || at + 1 < scanned.len()).then_some(DeadCursor { at: *died, id: *id });
+        if fits(id) {
+            ids.push(*id);
+        }
+    }
+    (ids, last)
+}
