@@ -48,6 +48,7 @@ pub use windlass_derive::Job;
 pub use windlass_worker::JobTransaction;
 pub use windlass_worker::{
     BlockingHandler, Context, FromContext, Handler, JobError, State, Worker, WorkerError, WorkerOptions,
+    stop_by_signal,
 };
 
 /// What [`Worker::run`] returns; also of use for a `main` that does nothing else.

@@ -20,4 +20,4 @@ pub use error::{JobError, WorkerError};
 pub use handler::{BlockingHandler, Handler};
 #[cfg(feature = "postgres")]
 pub use transaction::JobTransaction;
-pub use worker::{Worker, WorkerOptions};
+pub use worker::{Worker, WorkerOptions, stop_by_signal};
