@@ -1,16 +1,20 @@
 //! NATS through the conformance suite, and what only NATS can get wrong.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
 
+#[path = "support/checks.rs"]
+mod checks;
+
 use std::io::{Read, Write};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions};
 use async_trait::async_trait;
+use checks::{fails_soon, receive, refuses};
 use futures::StreamExt;
 use serde_json::Value;
 use windlass_brokers::conformance::{Case, Fixture, messages, until, within};
-use windlass_core::{Broker, BrokerError, Delivery, JobId, Lane, Priority, Subscription};
+use windlass_core::{Broker, JobId, Lane, Priority};
 
 struct Nats;
 
@@ -34,14 +38,6 @@ async fn ask(client: &Client, subject: String, question: &str) -> Value {
     serde_json::from_slice(&answer.payload).unwrap()
 }
 
-async fn receive(subscription: &mut dyn Subscription, count: usize) -> Vec<Delivery> {
-    let mut found = Vec::new();
-    while found.len() < count {
-        found.extend(within("messages", subscription.receive(count - found.len())).await.unwrap());
-    }
-    found
-}
-
 #[async_trait]
 impl Fixture for Nats {
     async fn client(&self) -> Arc<dyn Broker> {
@@ -56,29 +52,6 @@ impl Fixture for Nats {
 }
 
 windlass_brokers::broker_conformance!(Nats);
-
-fn lane() -> Lane {
-    Lane { queue: "nobody".parse().unwrap(), priority: Priority::Normal }
-}
-
-/// Asks for all kinds of things, each of which must be refused for the operator to see.
-async fn refuses(url: &str) -> Vec<String> {
-    let broker = windlass_brokers::open(url).await.unwrap();
-    let start = Instant::now();
-    let publish = broker.publish(&messages(&lane(), 1)).await.remove(0);
-    let subscribe = broker.subscribe(&[lane()], 1).await.map(drop);
-    let mut errors = Vec::new();
-    for result in [publish, subscribe, broker.depth(&lane()).await.map(drop)] {
-        let error = result.unwrap_err();
-        assert!(matches!(error, BrokerError::Config { .. }), "{error:?}");
-        assert!(error.to_string().contains("broker_url"), "{error}");
-        assert!(!format!("{error} {error:?} {broker:?}").contains("s3cret"));
-        errors.push(error.to_string());
-    }
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
-    broker.close().await;
-    errors
-}
 
 #[tokio::test]
 async fn wrong_credentials_are_for_the_operator() {
@@ -117,21 +90,6 @@ async fn a_broker_that_is_down_fails_calls_soon_but_not_the_opening() {
 async fn a_silent_broker_fails_calls_soon_but_not_the_opening() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     fails_soon(&format!("nats://{}", silent.local_addr().unwrap()), Duration::from_secs(30)).await;
-}
-
-async fn fails_soon(url: &str, all: Duration) {
-    let broker = windlass_brokers::open(url).await.unwrap();
-    let start = Instant::now();
-    for answer in broker.publish(&messages(&lane(), 3)).await {
-        assert!(answer.unwrap_err().retryable());
-    }
-    assert!(start.elapsed() < Duration::from_secs(6));
-    assert!(broker.ping().await.unwrap_err().retryable());
-    assert!(broker.depth(&lane()).await.unwrap_err().retryable());
-    let mut subscription = broker.subscribe(&[lane()], 10).await.unwrap();
-    assert!(subscription.receive(1).await.unwrap_err().retryable());
-    assert!(start.elapsed() < all, "{:?}", start.elapsed());
-    within("close", broker.close()).await;
 }
 
 /// Dots in the names of queues mean something in subjects, and are not allowed in the names of consumers.

@@ -1,6 +1,8 @@
 //! NATS killed, wiped, restarted, and set up in ways that cannot work, each time a server of the test's own.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
 
+#[path = "support/checks.rs"]
+mod checks;
 #[path = "support/server.rs"]
 mod server;
 
@@ -8,9 +10,10 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use async_nats::{Client, ConnectOptions};
+use checks::{goes_on_after, suffices, takes_again};
 use server::OwnServer;
 use windlass_brokers::conformance::{Order, Server, distinct, messages, until, within};
-use windlass_core::{Broker, BrokerError, Lane, Priority};
+use windlass_core::{BrokerError, Lane, Priority};
 
 windlass_brokers::broker_outage_conformance!(OwnServer::start("nats", &[]).await);
 
@@ -37,13 +40,6 @@ fn user(server: &OwnServer, name: &str) -> String {
 async fn ask(client: &Client, subject: &str, question: &str) -> String {
     let answer = client.request(subject.to_owned(), question.to_owned().into()).await.unwrap();
     String::from_utf8(answer.payload.to_vec()).unwrap()
-}
-
-async fn takes_again(broker: &dyn Broker) {
-    until("publishing to work again", async || {
-        broker.publish(&messages(&lane(), 1)).await.iter().all(Result::is_ok)
-    })
-    .await;
 }
 
 async fn refuses(url: &str) -> Vec<String> {
@@ -77,23 +73,7 @@ async fn missing_rights_are_for_the_operator() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_documented_rights_suffice() {
     let server = OwnServer::start("nats", &[]).await;
-    let broker = windlass_brokers::open(&user(&server, "enough")).await.unwrap();
-    broker.ping().await.unwrap();
-    let mut subscription = broker.subscribe(&[lane()], 10).await.unwrap();
-    for answer in broker.publish(&messages(&lane(), 3)).await {
-        answer.unwrap();
-    }
-    let mut found = Vec::new();
-    while found.len() < 3 {
-        found.extend(within("the messages", subscription.receive(3)).await.unwrap());
-    }
-    subscription.release(&[found[0].tag]).await.unwrap();
-    subscription.ack(&[found[1].tag, found[2].tag]).await.unwrap();
-    within("park", subscription.park()).await.unwrap();
-    until("the released message", async || broker.depth(&lane()).await.unwrap() == Some(1)).await;
-    drop(subscription);
-    broker.delete(&[lane()]).await.unwrap();
-    broker.close().await;
+    suffices(&user(&server, "enough"), lane()).await;
 }
 
 /// A stream that somebody made otherwise.
@@ -124,20 +104,8 @@ async fn deleted_while_in_use() {
     let server = OwnServer::start("nats", &[]).await;
     let raw = raw(&server).await;
     let broker = server.client().await;
-    let mut subscription = within("subscribe", broker.subscribe(&[lane()], 50)).await.unwrap();
-    for _ in 0..3 {
-        takes_again(&*broker).await;
-        let held = within("a message", subscription.receive(10)).await.unwrap();
-        ask(&raw, "$JS.API.STREAM.DELETE.windlass", "").await;
-        takes_again(&*broker).await;
-        let found = within("a message after the deletion", subscription.receive(10)).await.unwrap();
-        let tags: Vec<_> = held.iter().chain(&found).map(|delivery| delivery.tag).collect();
-        subscription.ack(&tags[..held.len()]).await.unwrap();
-        subscription.release(&tags[held.len()..]).await.unwrap();
-        let again = within("the released message", subscription.receive(10)).await.unwrap();
-        assert_eq!(again[0].message, found[0].message);
-        subscription.ack(&[again[0].tag]).await.unwrap();
-    }
+    let wipe = async || drop(ask(&raw, "$JS.API.STREAM.DELETE.windlass", "").await);
+    goes_on_after(wipe, &*broker, &lane()).await;
     broker.close().await;
 }
 
@@ -156,7 +124,7 @@ async fn a_full_stream_is_waited_for() {
     assert!(answers.iter().filter_map(|answer| answer.as_ref().err()).all(BrokerError::retryable));
     let found = within("a message", subscription.receive(1)).await.unwrap();
     subscription.ack(&[found[0].tag]).await.unwrap();
-    takes_again(&*broker).await;
+    takes_again(&*broker, &lane()).await;
     broker.close().await;
 }
 
@@ -166,12 +134,12 @@ async fn tags_from_before_a_wipe_settle_nothing() {
     let server = OwnServer::start("nats", &[]).await;
     let (old, new) = (server.client().await, server.client().await);
     let mut before = within("subscribe", old.subscribe(&[lane()], 1)).await.unwrap();
-    takes_again(&*old).await;
+    takes_again(&*old, &lane()).await;
     let held = within("a message", before.receive(1)).await.unwrap();
     server.order(Order::Stop).await;
     server.order(Order::Wipe).await;
     server.order(Order::Start).await;
-    takes_again(&*new).await;
+    takes_again(&*new, &lane()).await;
     let mut after = within("subscribe", new.subscribe(&[lane()], 1)).await.unwrap();
     within("the new message", after.receive(1)).await.unwrap();
     until("the connection", async || old.ping().await.is_ok()).await;

@@ -2,14 +2,17 @@
 //! the test's own.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
 
+#[path = "support/checks.rs"]
+mod checks;
 #[path = "support/server.rs"]
 mod server;
 
 use std::time::{Duration, Instant};
 
+use checks::receive;
 use server::OwnServer;
 use windlass_brokers::conformance::{Server, messages, until, within};
-use windlass_core::{Broker, Delivery, DeliveryTag, Lane, Priority, Subscription};
+use windlass_core::{Broker, Delivery, DeliveryTag, Lane, Priority};
 
 windlass_brokers::broker_outage_conformance!(OwnServer::start("rabbitmq", &[]).await);
 
@@ -21,14 +24,6 @@ async fn publish_ten(broker: &dyn Broker) {
     for answer in within("publish", broker.publish(&messages(&lane(), 10))).await {
         answer.unwrap();
     }
-}
-
-async fn receive(subscription: &mut dyn Subscription, count: usize) -> Vec<Delivery> {
-    let mut found = Vec::new();
-    while found.len() < count {
-        found.extend(within("messages", subscription.receive(count - found.len())).await.unwrap());
-    }
-    found
 }
 
 fn tags(deliveries: &[Delivery]) -> Vec<DeliveryTag> {

@@ -1,13 +1,17 @@
 //! Redis through the conformance suite, and what only Redis can get wrong.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
 
+#[path = "support/checks.rs"]
+mod checks;
+
 use std::io::{Read, Write};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use checks::{changed, fails_soon, only_this_lane_is_refused, refuses, suffices};
 use redis::aio::MultiplexedConnection;
-use windlass_brokers::conformance::{Case, Fixture, messages, until, within};
+use windlass_brokers::conformance::{Case, Fixture, until, within};
 use windlass_core::{Broker, BrokerError, Lane, Priority};
 
 struct Redis;
@@ -47,47 +51,15 @@ impl Fixture for Redis {
 
 windlass_brokers::broker_conformance!(Redis);
 
-/// `url` with another user, password or path.
-fn changed(user_info: Option<(&str, &str)>, path: Option<&str>) -> String {
-    let mut url: url::Url = url().parse().unwrap();
-    if let Some((user, password)) = user_info {
-        url.set_username(user).unwrap();
-        url.set_password(Some(password)).unwrap();
-    }
-    if let Some(path) = path {
-        url.set_path(path);
-    }
-    url.into()
-}
-
-fn lane() -> Lane {
-    Lane { queue: "nobody".parse().unwrap(), priority: Priority::Normal }
-}
-
-/// Asks for all kinds of things, each of which must be refused for the operator to see.
-async fn refuses(url: &str) -> Vec<String> {
-    let broker = windlass_brokers::open(url).await.unwrap();
-    let start = Instant::now();
-    let publish = broker.publish(&messages(&lane(), 1)).await.remove(0);
-    let subscribe = broker.subscribe(&[lane()], 1).await.map(drop);
-    let mut errors = Vec::new();
-    for result in [publish, subscribe, broker.depth(&lane()).await.map(drop)] {
-        let error = result.unwrap_err();
-        assert!(matches!(error, BrokerError::Config { .. }), "{error:?}");
-        assert!(error.to_string().contains("broker_url"), "{error}");
-        assert!(!format!("{error} {error:?} {broker:?}").contains("s3cret"));
-        errors.push(error.to_string());
-    }
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
-    broker.close().await;
-    errors
-}
-
 #[tokio::test]
 async fn wrong_credentials_and_databases_are_for_the_operator() {
-    assert!(refuses(&changed(Some(("windlass", "s3cret")), None)).await[0].contains("refused the login"));
-    assert!(refuses(&changed(Some(("nobody", "s3cret")), None)).await[0].contains("refused the login"));
-    assert!(refuses(&changed(None, Some("/4711"))).await[0].contains("number of the database"));
+    assert!(
+        refuses(&changed(&url(), Some(("windlass", "s3cret")), None)).await[0].contains("refused the login")
+    );
+    assert!(
+        refuses(&changed(&url(), Some(("nobody", "s3cret")), None)).await[0].contains("refused the login")
+    );
+    assert!(refuses(&changed(&url(), None, Some("/4711"))).await[0].contains("number of the database"));
     let mut anonymous: url::Url = url().parse().unwrap();
     anonymous.set_username("").unwrap();
     anonymous.set_password(None).unwrap();
@@ -100,7 +72,7 @@ async fn missing_rights_are_for_the_operator() {
     // The rights of the documentation, but to other keys.
     let () =
         tell(&mut raw, "ACL SETUSER narrow on >s3cret ~other.* +@stream +@scripting +unlink +ping").await;
-    assert!(refuses(&changed(Some(("narrow", "s3cret")), None)).await[0].contains("lacks a right"));
+    assert!(refuses(&changed(&url(), Some(("narrow", "s3cret")), None)).await[0].contains("lacks a right"));
 }
 
 /// What the documentation asks for is enough.
@@ -111,23 +83,7 @@ async fn the_documented_rights_suffice() {
         let rights = "~windlass.* +@stream +@scripting +unlink +ping +select +info +client|id \
                       +client|setname +client|unblock";
         let () = tell(&mut raw, &format!("ACL SETUSER enough on >s3cret {rights}")).await;
-        let broker = windlass_brokers::open(&changed(Some(("enough", "s3cret")), Some("/0"))).await.unwrap();
-        broker.ping().await.unwrap();
-        let mut subscription = broker.subscribe(&[case.lane()], 10).await.unwrap();
-        for answer in broker.publish(&messages(&case.lane(), 3)).await {
-            answer.unwrap();
-        }
-        let mut found = Vec::new();
-        while found.len() < 3 {
-            found.extend(within("the messages", subscription.receive(3)).await.unwrap());
-        }
-        subscription.release(&[found[0].tag]).await.unwrap();
-        subscription.ack(&[found[1].tag, found[2].tag]).await.unwrap();
-        within("park", subscription.park()).await.unwrap();
-        until("the released message", async || broker.depth(&case.lane()).await.unwrap() == Some(1)).await;
-        drop(subscription);
-        broker.delete(&[case.lane()]).await.unwrap();
-        broker.close().await;
+        suffices(&changed(&url(), Some(("enough", "s3cret")), Some("/0")), case.lane()).await;
     })
     .await;
 }
@@ -160,42 +116,16 @@ async fn a_silent_broker_fails_calls_soon_but_not_the_opening() {
     fails_soon(&format!("redis://{}", silent.local_addr().unwrap()), Duration::from_secs(30)).await;
 }
 
-async fn fails_soon(url: &str, all: Duration) {
-    let broker = windlass_brokers::open(url).await.unwrap();
-    let start = Instant::now();
-    let first = Instant::now();
-    for answer in broker.publish(&messages(&lane(), 3)).await {
-        assert!(answer.unwrap_err().retryable());
-    }
-    assert!(first.elapsed() < Duration::from_secs(6));
-    assert!(broker.ping().await.unwrap_err().retryable());
-    assert!(broker.depth(&lane()).await.unwrap_err().retryable());
-    let mut subscription = broker.subscribe(&[lane()], 10).await.unwrap();
-    assert!(subscription.receive(1).await.unwrap_err().retryable());
-    assert!(start.elapsed() < all, "{:?}", start.elapsed());
-    within("close", broker.close()).await;
-}
-
 /// A key that somebody else made under a lane's name concerns that lane alone.
 #[tokio::test]
 async fn a_key_of_another_type_is_for_the_operator() {
     Case::run(&Redis, async |case: Case<'_>| {
         let taken = case.lane_at(Priority::High);
         let () = tell(&mut raw().await, &format!("SET {taken} theirs")).await;
-        let mut batch = messages(&case.lane(), 3);
-        batch.splice(1..1, messages(&taken, 1));
-        let answers = case.broker.publish(&batch).await;
-        let failed: Vec<usize> = (0..4).filter(|&index| answers[index].is_err()).collect();
-        assert_eq!(failed, [1], "answers come in the order of the messages");
-        let errors = [
-            answers.into_iter().nth(1).unwrap().unwrap_err(),
-            case.broker.subscribe(&[case.lane(), taken.clone()], 5).await.unwrap_err(),
-            case.broker.depth(&taken).await.unwrap_err(),
-        ];
-        for error in errors {
-            assert!(matches!(error, BrokerError::Config { .. }), "{error:?}");
-            assert!(error.to_string().contains("broker_url"), "{error}");
-        }
+        only_this_lane_is_refused(&case, &taken).await;
+        let error = case.broker.depth(&taken).await.unwrap_err();
+        assert!(matches!(error, BrokerError::Config { .. }), "{error:?}");
+        assert!(error.to_string().contains("broker_url"), "{error}");
         case.depth_becomes(&case.lane(), 3).await;
     })
     .await;

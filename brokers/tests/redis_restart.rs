@@ -2,11 +2,14 @@
 //! the test's own.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
 
+#[path = "support/checks.rs"]
+mod checks;
 #[path = "support/server.rs"]
 mod server;
 
 use std::time::{Duration, Instant};
 
+use checks::{goes_on_after, takes_again};
 use redis::aio::MultiplexedConnection;
 use server::OwnServer;
 use windlass_brokers::conformance::{Order, Server, distinct, messages, until, within};
@@ -36,13 +39,6 @@ async fn refuses(broker: &dyn Broker) {
     assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
 }
 
-async fn takes_again(broker: &dyn Broker) {
-    until("publishing to work again", async || {
-        broker.publish(&messages(&lane(), 1)).await.iter().all(Result::is_ok)
-    })
-    .await;
-}
-
 /// A server short of memory, or made a replica, takes no messages for a while. What is there is still delivered and
 /// acknowledged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -51,7 +47,7 @@ async fn a_server_that_refuses_writes_is_waited_for() {
     let mut raw = raw(&server).await;
     let broker = server.client().await;
     let mut subscription = within("subscribe", broker.subscribe(&[lane()], 50)).await.unwrap();
-    takes_again(&*broker).await;
+    takes_again(&*broker, &lane()).await;
 
     tell(&mut raw, &["CONFIG", "SET", "maxmemory", "1"]).await;
     refuses(&*broker).await;
@@ -62,12 +58,12 @@ async fn a_server_that_refuses_writes_is_waited_for() {
     })
     .await;
     tell(&mut raw, &["CONFIG", "SET", "maxmemory", "0"]).await;
-    takes_again(&*broker).await;
+    takes_again(&*broker, &lane()).await;
 
     tell(&mut raw, &["REPLICAOF", "127.0.0.1", "1"]).await;
     refuses(&*broker).await;
     tell(&mut raw, &["REPLICAOF", "NO", "ONE"]).await;
-    takes_again(&*broker).await;
+    takes_again(&*broker, &lane()).await;
     broker.close().await;
 }
 
@@ -78,7 +74,7 @@ async fn a_busy_server_is_waited_for() {
     let mut raw_redis = raw(&server).await;
     let mut other = raw(&server).await;
     let broker = server.client().await;
-    takes_again(&*broker).await;
+    takes_again(&*broker, &lane()).await;
     tell(&mut raw_redis, &["CONFIG", "SET", "busy-reply-threshold", "100"]).await;
     let script = tokio::spawn(async move {
         redis::cmd("EVAL").arg("while true do end").arg(0).exec_async(&mut other).await
@@ -93,14 +89,14 @@ async fn a_busy_server_is_waited_for() {
     .await;
     refuses(&*broker).await;
     tell(&mut raw_redis, &["SCRIPT", "KILL"]).await;
-    takes_again(&*broker).await;
+    takes_again(&*broker, &lane()).await;
     let _ = script.await;
 
     tell(&mut raw_redis, &["CLIENT", "PAUSE", "60000", "ALL"]).await;
     refuses(&*broker).await;
     server.order(Order::Kill).await;
     server.order(Order::Start).await;
-    takes_again(&*broker).await;
+    takes_again(&*broker, &lane()).await;
     broker.close().await;
 }
 
@@ -142,21 +138,8 @@ async fn cut_connections_lose_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn emptied_while_in_use() {
     let server = OwnServer::start("redis", &[]).await;
-    let mut raw = raw(&server).await;
     let broker = server.client().await;
-    let mut subscription = within("subscribe", broker.subscribe(&[lane()], 50)).await.unwrap();
-    for _ in 0..3 {
-        takes_again(&*broker).await;
-        let held = within("a message", subscription.receive(10)).await.unwrap();
-        tell(&mut raw, &["FLUSHALL"]).await;
-        takes_again(&*broker).await;
-        let found = within("a message after the wipe", subscription.receive(10)).await.unwrap();
-        let tags: Vec<_> = held.iter().chain(&found).map(|delivery| delivery.tag).collect();
-        subscription.ack(&tags[..held.len()]).await.unwrap();
-        subscription.release(&tags[held.len()..]).await.unwrap();
-        let again = within("the released message", subscription.receive(10)).await.unwrap();
-        assert_eq!(again[0].message, found[0].message);
-        subscription.ack(&[again[0].tag]).await.unwrap();
-    }
+    let wipe = async || tell(&mut raw(&server).await, &["FLUSHALL"]).await;
+    goes_on_after(wipe, &*broker, &lane()).await;
     broker.close().await;
 }

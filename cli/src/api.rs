@@ -1,9 +1,10 @@
 use clap::Args;
 use tokio::net::TcpListener;
-use windlass::{Client, Settings, driver::BrokerError};
+use tokio_util::sync::CancellationToken;
+use windlass::{Client, Settings, driver::BrokerError, stop_by_signal};
 use windlass_api::ApiOptions;
 
-use crate::{Failure, signals};
+use crate::Failure;
 
 /// Serve the HTTP API: accept jobs, publish them, answer polls. Run as many as you like behind a load balancer.
 #[derive(Debug, Args)]
@@ -24,7 +25,8 @@ impl Api {
                  (WINDLASS_BROKER_URL), or run everything in one process with `windlass dev`",
             ));
         }
-        let shutdown = signals::shutdown().map_err(Failure::running)?;
+        let shutdown = CancellationToken::new();
+        stop_by_signal(shutdown.clone()).map_err(Failure::running)?;
         let client = Client::connect(&settings).await?;
         client.store().ping().await?;
         match client.broker().ping().await {

@@ -2,9 +2,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use tokio_util::sync::CancellationToken;
-use windlass::{Client, Settings, Worker};
+use windlass::{Client, Settings, Worker, stop_by_signal};
 
-use crate::{Failure, api, signals};
+use crate::{Failure, api};
 
 /// Run everything in one process: API, a worker with the example handlers, a SQLite file, the memory broker.
 ///
@@ -25,7 +25,8 @@ impl Dev {
         settings.broker_url = "memory:".to_owned().into();
         settings.api_listen = self.listen;
 
-        let shutdown = signals::shutdown().map_err(Failure::running)?;
+        let shutdown = CancellationToken::new();
+        stop_by_signal(shutdown.clone()).map_err(Failure::running)?;
         let listener = api::listen(&settings).await?;
         let address = listener.local_addr().map_err(Failure::running)?;
         let client = Client::connect(&settings).await?;

@@ -1,14 +1,11 @@
 //! The `windlass` command: `dev` runs everything in one process, `api` and `migrate` serve production,
 //! `broker` looks at the broker, `bench` measures.
-//!
-//! Exit codes: 0 done, 1 failed while running, 2 wrong usage or a setting that cannot work.
 
 mod api;
 mod bench;
 mod broker;
 mod dev;
 mod migrate;
-mod signals;
 
 use std::{ffi::OsString, fmt, process::ExitCode};
 
@@ -22,6 +19,8 @@ use windlass::{
 ///
 /// Settings come from windlass.toml (or the file that WINDLASS_CONFIG names) and from WINDLASS_* variables; flags
 /// override both.
+///
+/// Exit codes: 0 done, 1 failed while running, 2 wrong usage or a setting that cannot work.
 #[derive(Debug, Parser)]
 #[command(name = "windlass", version)]
 struct Arguments {

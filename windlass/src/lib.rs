@@ -49,6 +49,7 @@ pub use windlass_worker::JobTransaction;
 pub use windlass_worker::{
     Batch, BatchHandler, BatchJob, BatchOptions, BlockingHandler, Context, Decision, FromContext, Handler,
     HandlerLayer, Handling, JobError, State, Worker, WorkerError, WorkerOptions, middleware,
+    stop_by_signal,
 };
 
 /// What [`Worker::run`] returns; also of use for a `main` that does nothing else.

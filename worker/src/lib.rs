@@ -29,4 +29,4 @@ pub use handling::Handling;
 pub use middleware::HandlerLayer;
 #[cfg(feature = "postgres")]
 pub use transaction::JobTransaction;
-pub use worker::{Worker, WorkerOptions};
+pub use worker::{Worker, WorkerOptions, stop_by_signal};

@@ -386,8 +386,12 @@ impl Running {
     }
 }
 
-/// Cancels `stop` at the first SIGTERM or SIGINT, and ends the process at the second.
-fn stop_by_signal(stop: CancellationToken) -> std::io::Result<JoinHandle<()>> {
+/// Cancels `stop` at the first SIGTERM or SIGINT, and ends the process at the second, for when something hangs. The task
+/// that does it may be aborted. For programs that run more than a worker.
+///
+/// # Errors
+/// When the system lets nobody listen for signals.
+pub fn stop_by_signal(stop: CancellationToken) -> std::io::Result<JoinHandle<()>> {
     #[cfg(unix)]
     let mut signals = {
         use tokio::signal::unix::{SignalKind, signal};
