@@ -85,7 +85,8 @@ async fn a_broker_that_is_down_fails_calls_soon_but_not_the_opening() {
     let lane = Lane { queue: "nobody".parse().unwrap(), priority: Priority::Normal };
     let start = std::time::Instant::now();
     for answer in broker.publish(&messages(&lane, 3)).await {
-        assert!(answer.unwrap_err().retryable());
+        let error = answer.unwrap_err();
+        assert!(error.retryable() && error.to_string().contains(&unused.to_string()), "{error}");
     }
     assert!(broker.ping().await.unwrap_err().retryable());
     assert!(broker.depth(&lane).await.unwrap_err().retryable());
@@ -115,6 +116,7 @@ async fn a_queue_with_other_settings_is_for_the_operator() {
         ];
         for error in errors {
             assert!(matches!(error, BrokerError::Config { .. }), "{error:?}");
+            assert!(error.to_string().contains("broker_url"), "{error}");
             assert!(error.to_string().contains(&taken.to_string()), "{error}");
         }
         case.depth_becomes(&case.lane(), 3).await;
