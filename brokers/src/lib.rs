@@ -113,3 +113,28 @@ fn no_driver(scheme: &str) -> BrokerError {
         remedy: format!("use memory:{}", schemes.concat()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_without_the_driver_names_the_feature() {
+        for (schemes, name, feature) in DRIVERS {
+            for scheme in *schemes {
+                let error = no_driver(scheme).to_string();
+                assert!(error.contains("broker_url") && error.contains(name), "{error}");
+                assert!(error.contains(&format!("cargo feature `{feature}`")), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_scheme_is_told_all_that_are_known() {
+        let error = no_driver("nobroker").to_string();
+        assert!(error.contains("broker_url") && error.contains("memory:"), "{error}");
+        for scheme in DRIVERS.iter().flat_map(|(schemes, ..)| *schemes) {
+            assert!(error.contains(&format!(" {scheme}://")), "{error}");
+        }
+    }
+}

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use server::OwnServer;
 use sqlx::{Connection, PgConnection, Row};
 use windlass_brokers::conformance::{Case, Fixture, messages, until, within};
-use windlass_core::{Broker, BrokerError, Lane, Priority};
+use windlass_core::{Broker, BrokerError, JobId, Lane, Priority};
 
 fn url() -> String {
     std::env::var("WINDLASS_TEST_POSTGRES_URL")
@@ -36,6 +36,10 @@ impl Fixture for Postgres {
         sqlx::query(insert).bind(lane.to_string()).bind(bytes).execute(&mut raw().await).await.unwrap();
         true
     }
+}
+
+fn nobody() -> Lane {
+    Lane { queue: "nobody".parse().unwrap(), priority: Priority::Normal }
 }
 
 windlass_brokers::broker_conformance!(Postgres);
@@ -143,7 +147,7 @@ async fn cut_connections_lose_nothing() {
 
 #[tokio::test]
 async fn what_an_operator_must_mend_is_said_with_setting_and_remedy() {
-    let lane = Lane { queue: "nobody".parse().unwrap(), priority: Priority::Normal };
+    let lane = nobody();
     let mut stranger: url::Url = url().parse().unwrap();
     stranger.set_username("nobody").unwrap();
     stranger.set_password(Some("s3cret")).unwrap();
@@ -166,13 +170,77 @@ async fn what_an_operator_must_mend_is_said_with_setting_and_remedy() {
     }
 }
 
+/// What each kind of call has to say to the operator.
+async fn refusals(url: &url::Url) -> Vec<String> {
+    let lane = nobody();
+    let broker = windlass_brokers::open(url.as_str()).await.unwrap();
+    let start = Instant::now();
+    let publish = broker.publish(&messages(&lane, 1)).await.remove(0);
+    let receive = match broker.subscribe(std::slice::from_ref(&lane), 1).await {
+        Ok(mut subscription) => within("a report", subscription.receive(1)).await.map(drop),
+        Err(error) => Err(error),
+    };
+    let results = [publish, receive, broker.depth(&lane).await.map(drop)];
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    broker.close().await;
+    let refusal = |result: Result<(), BrokerError>| match result {
+        Err(error @ BrokerError::Config { .. }) if error.to_string().contains("broker_url") => {
+            error.to_string()
+        }
+        other => panic!("{other:?}"),
+    };
+    results.map(refusal).into()
+}
+
+/// A role that may neither use the schema nor make one.
+#[tokio::test]
+async fn missing_rights_are_for_the_operator() {
+    let role = format!("narrow_{}", JobId::new().to_string().replace('-', "_"));
+    let mut raw = raw().await;
+    let tell = async |raw: &mut PgConnection, statement: String| {
+        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(raw).await.unwrap();
+    };
+    tell(&mut raw, format!("CREATE ROLE {role} LOGIN PASSWORD 's3cret'")).await;
+    let mut url: url::Url = url().parse().unwrap();
+    // There is such a schema from here on.
+    windlass_brokers::open(url.as_str()).await.unwrap().depth(&nobody()).await.unwrap();
+    url.set_username(&role).unwrap();
+    url.set_password(Some("s3cret")).unwrap();
+    let there = refusals(&url).await;
+    url.set_query(Some(&format!("schema={role}")));
+    let missing = refusals(&url).await;
+    tell(&mut raw, format!("DROP ROLE {role}")).await;
+    for error in there.iter().chain(&missing) {
+        assert!(error.contains("lacks a right") && error.contains("grant"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_table_of_somebody_else_is_for_the_operator() {
+    let schema = format!("theirs_{}", JobId::new().to_string().replace('-', "_"));
+    let mut raw = raw().await;
+    let tell = async |raw: &mut PgConnection, statement: String| {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(raw).await.unwrap();
+    };
+    tell(&mut raw, format!("CREATE SCHEMA {schema}; CREATE TABLE {schema}.parcels (id text, lane int)"))
+        .await;
+    let mut url: url::Url = url().parse().unwrap();
+    url.set_query(Some(&format!("schema={schema}")));
+    let errors = refusals(&url).await;
+    tell(&mut raw, format!("DROP SCHEMA {schema} CASCADE")).await;
+    for error in errors {
+        assert!(error.contains("parcels") && error.contains("`schema`"), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_is_down_fails_calls_soon_but_not_the_opening() {
     let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let broker = windlass_brokers::open(&format!("postgres://u:p@{unused}/d")).await.unwrap();
-    let lane = Lane { queue: "nobody".parse().unwrap(), priority: Priority::Normal };
+    let lane = nobody();
     let start = Instant::now();
-    assert!(broker.publish(&messages(&lane, 1)).await.remove(0).unwrap_err().retryable());
+    let error = broker.publish(&messages(&lane, 1)).await.remove(0).unwrap_err();
+    assert!(error.retryable() && error.to_string().contains(&unused.to_string()), "{error}");
     assert!(broker.ping().await.unwrap_err().retryable());
     let mut subscription = broker.subscribe(&[lane], 10).await.unwrap();
     assert!(subscription.receive(1).await.unwrap_err().retryable());

@@ -183,7 +183,8 @@ async fn a_broker_that_is_down_fails_calls_soon_but_not_the_opening() {
     let lane = Lane { queue: "nobody".parse().unwrap(), priority: Priority::Normal };
     let start = Instant::now();
     for answer in broker.publish(&messages(&lane, 3)).await {
-        assert!(answer.unwrap_err().retryable());
+        let error = answer.unwrap_err();
+        assert!(error.retryable() && error.to_string().contains(&unused.to_string()), "{error}");
     }
     assert!(broker.ping().await.unwrap_err().retryable());
     assert!(broker.delete(std::slice::from_ref(&lane)).await.unwrap_err().retryable());

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use checks::receive;
 use server::OwnServer;
 use windlass_brokers::conformance::{Server, messages, until, within};
-use windlass_core::{Broker, Delivery, DeliveryTag, Lane, Priority};
+use windlass_core::{Broker, BrokerError, Delivery, DeliveryTag, Lane, Priority};
 
 windlass_brokers::broker_outage_conformance!(OwnServer::start("rabbitmq", &[]).await);
 
@@ -28,6 +28,29 @@ async fn publish_ten(broker: &dyn Broker) {
 
 fn tags(deliveries: &[Delivery]) -> Vec<DeliveryTag> {
     deliveries.iter().map(|delivery| delivery.tag).collect()
+}
+
+/// A user who may log in, and read and write what others have made, but make nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn missing_rights_are_for_the_operator() {
+    const RIGHTS: &str = "default_permissions.configure = ^$\n\
+                  default_permissions.read = .*\n\
+                  default_permissions.write = .*";
+    let server = OwnServer::start("rabbitmq", &[("WINDLASS_RABBITMQ_CONF", RIGHTS)]).await;
+    let broker = server.client().await;
+    within("ping", broker.ping()).await.unwrap();
+    let start = Instant::now();
+    let publish = broker.publish(&messages(&lane(), 1)).await.remove(0);
+    let subscribe = broker.subscribe(&[lane()], 1).await.map(drop);
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    for result in [publish, subscribe] {
+        let error = result.unwrap_err();
+        assert!(matches!(error, BrokerError::Config { .. }), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains("broker_url") && text.contains("lacks a right"), "{text}");
+        assert!(text.contains("configure"), "{text}");
+    }
+    broker.close().await;
 }
 
 /// P7: a worker that keeps a message for longer than the broker's patience gets it again, and goes on.

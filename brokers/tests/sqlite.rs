@@ -6,8 +6,8 @@ use std::sync::{Arc, LazyLock};
 use async_trait::async_trait;
 use sqlx::{Connection, SqliteConnection};
 use tempfile::TempDir;
-use windlass_brokers::conformance::Fixture;
-use windlass_core::{Broker, BrokerError, Lane};
+use windlass_brokers::conformance::{Fixture, messages};
+use windlass_core::{Broker, BrokerError, Lane, Priority};
 
 /// A file for each process of tests, which goes with the system's temporary files.
 static FOLDER: LazyLock<TempDir> = LazyLock::new(|| TempDir::new().unwrap());
@@ -33,6 +33,26 @@ impl Fixture for Sqlite {
 }
 
 windlass_brokers::broker_conformance!(Sqlite);
+
+#[tokio::test]
+async fn a_table_of_somebody_else_is_for_the_operator() {
+    let folder = TempDir::new().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("theirs.db").display());
+    let mut theirs = SqliteConnection::connect(&format!("{url}?mode=rwc")).await.unwrap();
+    sqlx::query("CREATE TABLE messages (id INTEGER, text TEXT)").execute(&mut theirs).await.unwrap();
+    let lane = Lane { queue: "q".parse().unwrap(), priority: Priority::Normal };
+    let broker = windlass_brokers::open(&url).await.unwrap();
+    let publish = broker.publish(&messages(&lane, 1)).await.remove(0);
+    let subscribe = broker.subscribe(&[lane], 1).await.map(drop);
+    for result in [publish, subscribe] {
+        let error = result.unwrap_err();
+        assert!(matches!(error, BrokerError::Config { .. }), "{error:?}");
+        assert!(
+            error.to_string().contains("broker_url") && error.to_string().contains("theirs.db"),
+            "{error}"
+        );
+    }
+}
 
 #[tokio::test]
 async fn a_file_that_cannot_be_used_is_named_with_the_setting() {

@@ -145,15 +145,18 @@ pub(crate) fn open(url: &str) -> Result<Database, BrokerError> {
         None => connect.application_name("windlass"),
         Some(_) => connect,
     };
+    let address = format!("{}:{}", connect.get_host(), connect.get_port());
     let pool = PgPoolOptions::new()
         .max_connections(CONNECTIONS)
         .acquire_timeout(DEADLINE - Duration::from_secs(1))
         .connect_lazy_with(connect);
-    Ok(Database::new(PostgresTable { pool, schema, made: AtomicBool::new(false) }))
+    Ok(Database::new(PostgresTable { pool, address, schema, made: AtomicBool::new(false) }))
 }
 
 struct PostgresTable {
     pool: PgPool,
+    /// For messages.
+    address: String,
     schema: String,
     /// Whether the table was seen.
     made: AtomicBool,
@@ -305,7 +308,12 @@ impl Table for PostgresTable {
             // Somebody dropped the table: the next call makes it anew.
             self.made.store(false, Ordering::Relaxed);
         }
-        classify(error)
+        match classify(error) {
+            BrokerError::Unavailable(source) => {
+                BrokerError::Unavailable(format!("Postgres at {}: {source}", self.address).into())
+            }
+            error => error,
+        }
     }
 
     async fn listen(&self, listeners: &Listeners) {
@@ -363,6 +371,14 @@ fn classify(error: Error) -> BrokerError {
         Some("42501") => config(
             format!("broker_url: the user lacks a right ({})", database.message()),
             "grant it, or run `windlass migrate` once as a user who may create the schema",
+        ),
+        // Columns that are missing, or of other types.
+        Some("42703" | "42804" | "42883") => config(
+            format!(
+                "broker_url: its schema has a table `parcels` that is not Windlass's ({})",
+                database.message()
+            ),
+            "name another schema by the parameter `schema`, or drop that table",
         ),
         _ => BrokerError::Unavailable(Box::new(error)),
     }

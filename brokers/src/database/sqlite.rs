@@ -218,6 +218,14 @@ impl Table for SqliteTable {
             .and_then(|error| error.code()?.parse::<i32>().ok())
             .map(|code| code & 0xff);
         match code {
+            // The statements are always the same.
+            Some(1) if error.to_string().contains("column") => BrokerError::Config {
+                problem: format!(
+                    "broker_url: {} has a table `messages` that is not Windlass's ({error})",
+                    self.file.display()
+                ),
+                remedy: "name another file".into(),
+            },
             Some(8 | 14 | 26) => BrokerError::Config {
                 problem: format!("broker_url: {} cannot be used ({error})", self.file.display()),
                 remedy: "name a file, in a folder, that this user may write to".into(),

@@ -44,12 +44,14 @@ pub(crate) async fn refuses(url: &str) -> Vec<String> {
     errors
 }
 
-/// Opens a broker that does not answer, and asks it for everything: all of it fails within `all`, for now.
+/// Opens a broker that does not answer, and asks it for everything: all of it fails within `all`, for now, and says where.
 pub(crate) async fn fails_soon(url: &str, all: Duration) {
     let broker = windlass_brokers::open(url).await.unwrap();
     let start = Instant::now();
+    let address = url.rsplit(['/', '@', '=']).next().unwrap();
     for answer in broker.publish(&messages(&lane(), 3)).await {
-        assert!(answer.unwrap_err().retryable());
+        let error = answer.unwrap_err();
+        assert!(error.retryable() && error.to_string().contains(address), "{error}");
     }
     assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
     assert!(broker.ping().await.unwrap_err().retryable());
