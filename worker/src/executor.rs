@@ -109,7 +109,8 @@ async fn supervise(
     let timed_out = async {
         let mut timeout = context.job().timeout.or(handler.timeout);
         if let Some(gate) = context.gate() {
-            gate.begun().await;
+            // Boxed, as below: attempts without a gate, which are most, shall not be larger for it.
+            gate.begun().boxed().await;
             timeout = gate.limited(timeout);
         }
         match timeout {
@@ -121,14 +122,15 @@ async fn supervise(
         }
     };
     // What has not begun when the worker shall stop does not begin any more.
-    let stopped_before = async {
-        if let Some(gate) = context.gate() {
+    let stopped_before = match context.gate() {
+        Some(gate) => async {
             session.stop.cancelled().await;
-            if gate.give_up() {
-                return;
+            if !gate.give_up() {
+                std::future::pending().await
             }
         }
-        std::future::pending().await
+        .boxed(),
+        None => std::future::pending().boxed(),
     };
     let cause = tokio::select! {
         biased;

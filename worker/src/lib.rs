@@ -17,6 +17,8 @@ mod maintenance;
 pub mod middleware;
 mod run;
 mod session;
+#[cfg(feature = "testing")]
+pub mod testing;
 #[cfg(feature = "postgres")]
 mod transaction;
 mod worker;

@@ -14,7 +14,6 @@
 //! ```no_run
 //! use std::time::Duration;
 //!
-//! use futures::future::BoxFuture;
 //! # use windlass_worker as windlass;
 //! use windlass::{
 //!     Context, JobError, Worker,

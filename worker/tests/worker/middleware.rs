@@ -122,10 +122,10 @@ async fn layers_are_in_the_order_of_a_service_builder() {
 
 /// A layer from a closure over what to answer, given the attempt and the handler behind it.
 #[derive(Clone)]
-struct With<F>(F);
+pub struct With<F>(pub F);
 
 #[derive(Clone)]
-struct WithService<S, F>(S, F);
+pub struct WithService<S, F>(S, F);
 
 impl<S, F: Clone> Layer<S> for With<F> {
     type Service = WithService<S, F>;
@@ -155,7 +155,7 @@ where
     }
 }
 
-type BoxedCall = Box<dyn FnMut(Context) -> BoxFuture<'static, Result<Value, JobError>> + Send>;
+pub type BoxedCall = Box<dyn FnMut(Context) -> BoxFuture<'static, Result<Value, JobError>> + Send>;
 
 #[tokio::test]
 async fn a_layer_may_answer_itself_call_again_or_panic() {
