@@ -30,7 +30,8 @@
 //! your own, `Client::enqueue_in`.
 //!
 //! Cargo features: `sqlite` (default) and `postgres` for stores, which are brokers as well; `rabbitmq`, `kafka` (`kafka-tls`
-//! for TLS), `sqs`, `pubsub`, `redis` and `nats` for brokers; `testing` for tests of handlers, see `testing`. [`Settings`] lists the configuration.
+//! for TLS), `sqs`, `pubsub`, `redis` and `nats` for brokers; `testing` for tests of handlers; `opentelemetry` for attempts
+//! that are part of the trace their job was enqueued in. [`Settings`] lists the configuration.
 
 mod logging;
 

@@ -12,6 +12,7 @@ use crate::{
     middleware::HandlerService,
     run::{Nature, Registered, Run, Value, guarded, on_thread, panicked},
     session::Session,
+    span,
 };
 
 type Running = BoxFuture<'static, Result<Value, JobError>>;
@@ -47,11 +48,7 @@ pub(crate) async fn execute(
     token: &CancellationToken,
     permit: Option<OwnedSemaphorePermit>,
 ) -> Ending {
-    let span = tracing::info_span!(
-        "attempt",
-        job_id = %job.id, kind = %job.kind, queue = %job.queue, attempt = job.attempt,
-        traceparent = job.trace.as_ref().map(|trace| trace.as_str()),
-    );
+    let span = span::attempt(&job);
     async {
         let (client, states) = (session.client.clone(), session.states.clone());
         let (context, running) = match &handler.run {

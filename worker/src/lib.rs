@@ -17,6 +17,7 @@ mod maintenance;
 pub mod middleware;
 mod run;
 mod session;
+mod span;
 #[cfg(feature = "testing")]
 pub mod testing;
 #[cfg(feature = "postgres")]
