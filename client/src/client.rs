@@ -87,6 +87,8 @@ pub struct Accepted {
 
 type Answer = Result<Accepted, ClientError>;
 
+type Observer = dyn Fn(&NewJob) + Send + Sync;
+
 struct Waiting {
     job: NewJob,
     answer: oneshot::Sender<Answer>,
@@ -111,6 +113,27 @@ impl Client {
     /// accept, publish and relay.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, broker: Arc<dyn Broker>, options: ClientOptions) -> Self {
+        Self::start(store, broker, options, None)
+    }
+
+    /// As [`new`](Self::new), and `observe` sees each job that it makes the store create, before its caller hears of
+    /// it: for tests.
+    #[must_use]
+    pub fn observed(
+        store: Arc<dyn Store>,
+        broker: Arc<dyn Broker>,
+        options: ClientOptions,
+        observe: impl Fn(&NewJob) + Send + Sync + 'static,
+    ) -> Self {
+        Self::start(store, broker, options, Some(Arc::new(observe)))
+    }
+
+    fn start(
+        store: Arc<dyn Store>,
+        broker: Arc<dyn Broker>,
+        options: ClientOptions,
+        observe: Option<Arc<Observer>>,
+    ) -> Self {
         let tasks = TaskTracker::new();
         let stop = CancellationToken::new();
         let nudge = Arc::new(Notify::new());
@@ -152,8 +175,8 @@ impl Client {
 
         let accepting = store.clone();
         let accept = Grouper::start(ACCEPT, &tasks, stop.clone(), move |group| {
-            let (store, publish) = (accepting.clone(), publish.clone());
-            async move { accept_group(&*store, &publish, group).await }
+            let (store, publish, observe) = (accepting.clone(), publish.clone(), observe.clone());
+            async move { accept_group(&*store, &publish, observe.as_deref(), group).await }
         });
         tasks.close();
         let inner = Inner {
@@ -265,15 +288,22 @@ impl fmt::Debug for Client {
     }
 }
 
-async fn accept_group(store: &dyn Store, publish: &Grouper<Group>, group: Vec<Waiting>) {
+async fn accept_group(
+    store: &dyn Store,
+    publish: &Grouper<Group>,
+    observe: Option<&Observer>,
+    group: Vec<Waiting>,
+) {
     let (jobs, answers): (Vec<_>, Vec<_>) = group.into_iter().map(|w| (w.job, w.answer)).unzip();
     match insert(store, &jobs).await {
-        Ok(inserted) => settle(publish, &jobs, answers, &inserted),
+        Ok(inserted) => settle(publish, observe, &jobs, answers, &inserted),
         // Something in the group is more than the store can take. The others must not suffer for it.
         Err(error) if !error.retryable() && jobs.len() > 1 => {
             for (job, answer) in jobs.iter().zip(answers) {
                 match insert(store, std::slice::from_ref(job)).await {
-                    Ok(inserted) => settle(publish, std::slice::from_ref(job), vec![answer], &inserted),
+                    Ok(inserted) => {
+                        settle(publish, observe, std::slice::from_ref(job), vec![answer], &inserted)
+                    }
                     Err(error) => drop(answer.send(Err(error.into()))),
                 }
             }
@@ -302,6 +332,7 @@ async fn insert(store: &dyn Store, jobs: &[NewJob]) -> Result<Inserted, StoreErr
 /// Answers the callers, and hands on for publishing what is queued now.
 fn settle(
     publish: &Grouper<Group>,
+    observe: Option<&Observer>,
     jobs: &[NewJob],
     answers: Vec<oneshot::Sender<Answer>>,
     inserted: &Inserted,
@@ -317,6 +348,9 @@ fn settle(
         };
         if outcome == InsertOutcome::Created(State::Queued) {
             messages.push(job.message());
+        }
+        if let (Some(observe), InsertOutcome::Created(_)) = (observe, outcome) {
+            observe(job);
         }
         let _ = answer.send(Ok(Accepted { at: inserted.at, outcome }));
     }

@@ -7,8 +7,8 @@ use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream},
 };
-use windlass::JobId;
-use windlass_examples::{MailError, Mailer, SendEmail};
+use windlass::{Decision, JobId, testing};
+use windlass_examples::{MailError, Mailer, SendEmail, send_email};
 
 fn mail(to: &str) -> SendEmail {
     SendEmail { to: to.into(), subject: "Ahoi, Jörg".into(), body: "Line one\n.\nline three".into() }
@@ -46,6 +46,20 @@ async fn an_impossible_address_is_refused_for_good() {
         assert!(matches!(error, MailError::Payload { .. }) && error.is_permanent(), "{to}: {error}");
     }
     assert_eq!(std::fs::read_dir(outbox.path()).unwrap().count(), 0);
+}
+
+/// As a worker calls it.
+#[tokio::test]
+async fn the_handler_answers_with_a_receipt_or_gives_up_for_good() {
+    let outbox = tempfile::tempdir().unwrap();
+    let test = testing::attempt(mail("ada@example.com")).state(Mailer::outbox(outbox.path())).await.unwrap();
+    let receipt = test.run(send_email).await.unwrap();
+    let id = test.context().job_id();
+    assert_eq!(receipt["message_id"], format!("<{id}@windlass.example>"));
+    assert!(outbox.path().join(format!("{id}.eml")).exists());
+
+    let test = testing::attempt(mail("ada")).state(Mailer::outbox(outbox.path())).await.unwrap();
+    assert_eq!(test.run(send_email).await.unwrap_err().decision(), Decision::Discard);
 }
 
 #[tokio::test]

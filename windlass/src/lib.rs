@@ -30,7 +30,8 @@
 //! your own, `Client::enqueue_in`.
 //!
 //! Cargo features: `sqlite` (default) and `postgres` for stores, which are brokers as well; `rabbitmq`, `kafka` (`kafka-tls`
-//! for TLS), `sqs`, `pubsub`, `redis` and `nats` for brokers. [`Settings`] lists the configuration.
+//! for TLS), `sqs`, `pubsub`, `redis` and `nats` for brokers; `testing` for tests of handlers; `opentelemetry` for attempts
+//! that are part of the trace their job was enqueued in. [`Settings`] lists the configuration.
 
 mod logging;
 
@@ -46,6 +47,8 @@ pub use windlass_core::{
 pub use windlass_derive::Job;
 #[cfg(feature = "postgres")]
 pub use windlass_worker::JobTransaction;
+#[cfg(feature = "testing")]
+pub use windlass_worker::testing;
 pub use windlass_worker::{
     Batch, BatchHandler, BatchJob, BatchOptions, BlockingHandler, Context, Decision, FromContext, Handler,
     HandlerLayer, Handling, JobError, State, Worker, WorkerError, WorkerOptions, middleware,

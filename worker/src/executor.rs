@@ -12,6 +12,7 @@ use crate::{
     middleware::HandlerService,
     run::{Nature, Registered, Run, Value, guarded, on_thread, panicked},
     session::Session,
+    span,
 };
 
 type Running = BoxFuture<'static, Result<Value, JobError>>;
@@ -47,11 +48,7 @@ pub(crate) async fn execute(
     token: &CancellationToken,
     permit: Option<OwnedSemaphorePermit>,
 ) -> Ending {
-    let span = tracing::info_span!(
-        "attempt",
-        job_id = %job.id, kind = %job.kind, queue = %job.queue, attempt = job.attempt,
-        traceparent = job.trace.as_ref().map(|trace| trace.as_str()),
-    );
+    let span = span::attempt(&job);
     async {
         let (client, states) = (session.client.clone(), session.states.clone());
         let (context, running) = match &handler.run {
@@ -109,7 +106,8 @@ async fn supervise(
     let timed_out = async {
         let mut timeout = context.job().timeout.or(handler.timeout);
         if let Some(gate) = context.gate() {
-            gate.begun().await;
+            // Boxed, as below: attempts without a gate, which are most, shall not be larger for it.
+            gate.begun().boxed().await;
             timeout = gate.limited(timeout);
         }
         match timeout {
@@ -121,14 +119,15 @@ async fn supervise(
         }
     };
     // What has not begun when the worker shall stop does not begin any more.
-    let stopped_before = async {
-        if let Some(gate) = context.gate() {
+    let stopped_before = match context.gate() {
+        Some(gate) => async {
             session.stop.cancelled().await;
-            if gate.give_up() {
-                return;
+            if !gate.give_up() {
+                std::future::pending().await
             }
         }
-        std::future::pending().await
+        .boxed(),
+        None => std::future::pending().boxed(),
     };
     let cause = tokio::select! {
         biased;

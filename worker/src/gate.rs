@@ -65,10 +65,6 @@ impl Gate {
         matches!(now, Ok(_) | Err(GIVEN_UP))
     }
 
-    pub(crate) fn is_waiting(&self) -> bool {
-        self.phase.load(Ordering::Acquire) == WAITING
-    }
-
     /// Until the handler is called.
     pub(crate) async fn begun(&self) {
         self.begun.cancelled().await;

@@ -1,6 +1,9 @@
 use std::{
     panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -50,6 +53,8 @@ struct Joined {
 pub(crate) struct Slot {
     context: Context,
     answer: Mutex<Option<Answer>>,
+    /// It has left the gathering: for a batch, or because nobody waits for it.
+    left: AtomicBool,
     /// It has its outcome, or nobody waits for it any more.
     over: CancellationToken,
 }
@@ -63,7 +68,7 @@ impl Slot {
     fn new(context: Context, outcome: oneshot::Sender<Result<Value, JobError>>) -> Self {
         let grip = context.gate().map(|gate| gate.grip());
         let answer = Mutex::new(Some(Answer { outcome, grip }));
-        Self { context, answer, over: CancellationToken::new() }
+        Self { context, answer, left: AtomicBool::new(false), over: CancellationToken::new() }
     }
 
     pub(crate) fn context(&self) -> &Context {
@@ -80,8 +85,23 @@ impl Slot {
         }
     }
 
-    fn is_waiting(&self) -> bool {
-        self.context.gate().is_none_or(|gate| gate.is_waiting())
+    /// Whether it still gathers; from here on it does not.
+    fn leave(&self) -> bool {
+        !self.left.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether it is in the hands of a batch now. `false`: it has left, or its attempt has been given up.
+    fn begin(&self) -> bool {
+        let begins = self.leave() && self.context.gate().is_none_or(|gate| gate.begin());
+        if !begins {
+            self.let_go();
+        }
+        begins
+    }
+
+    /// Nothing is at work on it.
+    fn let_go(&self) {
+        self.lock_answer().take();
     }
 
     fn is_settled(&self) -> bool {
@@ -109,9 +129,8 @@ struct Attending(Arc<Slot>);
 
 impl Drop for Attending {
     fn drop(&mut self) {
-        if self.0.context.gate().is_some_and(|gate| gate.give_up()) {
-            // Nothing is at work on it.
-            self.0.lock_answer().take();
+        if self.0.leave() {
+            self.0.let_go();
         }
         self.0.over.cancel();
     }
@@ -178,7 +197,7 @@ impl Gathering {
     /// How many wait, and until when. `None`: nothing, and nobody looks after it any more.
     fn look(&self) -> Option<(usize, Option<Instant>)> {
         let mut waiting = self.lock_waiting();
-        waiting.jobs.retain(|joined| joined.slot.is_waiting());
+        waiting.jobs.retain(|joined| !joined.slot.left.load(Ordering::Acquire));
         let Some(first) = waiting.jobs.first() else {
             waiting.attended = false;
             return None;
@@ -195,7 +214,7 @@ impl Gathering {
         while slots.len() < self.batches.options.max_size
             && let Some(joined) = left.next()
         {
-            if joined.slot.context.gate().is_none_or(|gate| gate.begin()) {
+            if joined.slot.begin() {
                 slots.push(joined.slot);
             }
         }

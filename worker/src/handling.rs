@@ -97,6 +97,15 @@ impl Handling {
         self
     }
 
+    /// A batch handler that waits for no company, since none can come.
+    #[cfg(feature = "testing")]
+    pub(crate) fn alone(mut self) -> Self {
+        if let Code::Batch(batches) = &mut self.code {
+            batches.options.max_size = 1;
+        }
+        self
+    }
+
     /// How many jobs of it gather without being run.
     pub(crate) fn gathers(&self) -> usize {
         match &self.code {

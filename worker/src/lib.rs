@@ -17,6 +17,9 @@ mod maintenance;
 pub mod middleware;
 mod run;
 mod session;
+mod span;
+#[cfg(feature = "testing")]
+pub mod testing;
 #[cfg(feature = "postgres")]
 mod transaction;
 mod worker;

@@ -9,12 +9,12 @@
 //! Each job of a batch goes through the layers by itself.
 //!
 //! There is no layer for tracing: the worker opens the attempt's span, with the job's id, kind, queue, attempt and
-//! `traceparent`, and everything happens in it: layers, handler, and the line that tells the outcome.
+//! `traceparent`, and everything happens in it: layers, handler, and the line that tells the outcome. With the cargo feature
+//! `opentelemetry`, it is a child of the span that the job was enqueued in.
 //!
 //! ```no_run
 //! use std::time::Duration;
 //!
-//! use futures::future::BoxFuture;
 //! # use windlass_worker as windlass;
 //! use windlass::{
 //!     Context, JobError, Worker,

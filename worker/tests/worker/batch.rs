@@ -2,17 +2,23 @@
 
 use std::{
     future::ready,
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
+use futures::FutureExt as _;
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, Semaphore};
 use windlass_core::{CancelOutcome, Job, JobId, NewJob, State};
 use windlass_worker::{
-    Batch, BatchOptions, Handling, JobError, State as Shared, Worker, WorkerError, middleware::MetricsLayer,
+    Batch, BatchOptions, Context, Handling, JobError, State as Shared, Worker, WorkerError,
+    middleware::MetricsLayer,
 };
 
+use crate::middleware::{BoxedCall, With};
 use crate::support::{Bench, Notes, Other, Task, options, run, until, within};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -468,6 +474,90 @@ async fn a_batch_is_one_of_those_running() {
     bench.all_succeed(&ids).await;
     assert!(notes.most_at_once() <= 2 && notes.runs() == 20, "{notes:?}");
     running.stop().await;
+}
+
+/// It cannot be taken out of the handler's hands, so its attempt ends when the handler has done with it.
+#[tokio::test]
+async fn a_job_that_a_layer_gives_up_on_is_told_and_waited_for() {
+    let bench = Bench::new().await;
+    let (began, ended) = (Arc::new(Notify::new()), Arc::new(AtomicBool::default()));
+    let (begin, end) = (began.clone(), ended.clone());
+    let layer = With(move |context: Context, mut call: BoxedCall| {
+        let began = began.clone();
+        async move {
+            if context.payload().get().contains('1') {
+                return call(context).await;
+            }
+            tokio::select! {
+                biased;
+                result = call(context) => result,
+                () = began.notified() => Err(JobError::discard("too slow")),
+            }
+        }
+        .boxed()
+    });
+    let handler = move |batch: Batch<Task>| {
+        begin.notify_one();
+        let end = end.clone();
+        async move {
+            let given_up = batch.iter().find(|job| job.payload().number == 0).unwrap();
+            given_up.context().cancelled().cancelled().await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            end.store(true, Ordering::SeqCst);
+            batch.succeed();
+            Ok::<_, JobError>(())
+        }
+    };
+    let running = run(bench.worker().handle_with(Handling::batch(handler, up_to(2)).layer(layer)));
+    let ids = bench.tasks(2).await;
+    assert_eq!(bench.reaches(ids[0], State::Dead).await.errors[0].message, "too slow");
+    assert!(ended.load(Ordering::SeqCst), "the attempt ended before the handler had done with it");
+    bench.succeeds(ids[1]).await;
+    running.stop().await;
+    bench.nothing_is_left().await;
+}
+
+/// One of them gives up while it gathers again, and leaves its place to another.
+#[tokio::test]
+async fn a_layer_may_try_a_batch_twice() {
+    let (bench, seen) = (Bench::new().await, Seen::default());
+    let left = Arc::new(Notify::new());
+    let layer = With(move |context: Context, mut call: BoxedCall| {
+        let left = left.clone();
+        async move {
+            if call(context.clone()).await.is_ok() {
+                return Ok(None);
+            }
+            if context.payload().get().contains('0') {
+                let alone = tokio::time::timeout(Duration::from_millis(50), call(context)).await;
+                left.notify_one();
+                return alone.unwrap_or_else(|_| Err(JobError::discard("no company came")));
+            }
+            left.notified().await;
+            call(context).await
+        }
+        .boxed()
+    });
+    let first = seen.clone();
+    let handler = move |batch: Batch<Task>| {
+        first.add(&batch);
+        let again = first.sizes().len() > 1;
+        if again {
+            batch.succeed();
+        }
+        ready(if again { Ok(()) } else { Err(JobError::retry("not yet")) })
+    };
+    let running = run(bench.worker().handle_with(Handling::batch(handler, up_to(2)).layer(layer)));
+    let again = bench.tasks(2).await;
+    let record = bench.reaches(again[0], State::Dead).await;
+    assert_eq!((record.attempt, &*record.errors[0].message), (1, "no company came"));
+    let company = bench.task(3).await;
+    for id in [again[1], company] {
+        assert_eq!(bench.succeeds(id).await.attempt, 1);
+    }
+    assert_eq!(seen.sizes(), [2, 2]);
+    running.stop().await;
+    bench.nothing_is_left().await;
 }
 
 /// Each job goes through the layers by itself, and the handler has its states.

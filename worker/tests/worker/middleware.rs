@@ -122,10 +122,10 @@ async fn layers_are_in_the_order_of_a_service_builder() {
 
 /// A layer from a closure over what to answer, given the attempt and the handler behind it.
 #[derive(Clone)]
-struct With<F>(F);
+pub struct With<F>(pub F);
 
 #[derive(Clone)]
-struct WithService<S, F>(S, F);
+pub struct WithService<S, F>(S, F);
 
 impl<S, F: Clone> Layer<S> for With<F> {
     type Service = WithService<S, F>;
@@ -155,7 +155,7 @@ where
     }
 }
 
-type BoxedCall = Box<dyn FnMut(Context) -> BoxFuture<'static, Result<Value, JobError>> + Send>;
+pub type BoxedCall = Box<dyn FnMut(Context) -> BoxFuture<'static, Result<Value, JobError>> + Send>;
 
 #[tokio::test]
 async fn a_layer_may_answer_itself_call_again_or_panic() {
@@ -378,4 +378,39 @@ async fn everything_happens_in_the_attempts_span() {
     bench.succeeds(blocking).await;
     assert!(logs.lines_with("on its thread")[0].contains(&blocking.to_string()));
     running.stop().await;
+}
+
+/// As seen by whoever collects the traces.
+#[cfg(feature = "opentelemetry")]
+#[tokio::test]
+async fn the_attempts_span_is_a_child_of_the_enqueues() {
+    use opentelemetry::trace::TracerProvider as _;
+    use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    let exporter = InMemorySpanExporter::default();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
+    let exporting = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(exporting));
+
+    let bench = Bench::new().await;
+    let running = run(bench.worker().handle(async |_: Task| Ok::<_, JobError>(())));
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let with = bench.client.enqueue(Task { number: 1 }).trace(trace.parse().unwrap()).await.unwrap();
+    let without = bench.task(2).await;
+    bench.all_succeed(&[with, without]).await;
+    running.stop().await;
+
+    let spans = exporter.get_finished_spans().unwrap();
+    let span_of = |id: JobId| {
+        let is_of = |span: &&opentelemetry_sdk::trace::SpanData| {
+            span.attributes.iter().any(|a| a.key.as_str() == "job_id" && a.value.as_str() == id.to_string())
+        };
+        spans.iter().find(is_of).unwrap()
+    };
+    let (child, root) = (span_of(with), span_of(without));
+    assert_eq!(child.span_context.trace_id().to_string(), "0af7651916cd43dd8448eb211c80319c");
+    assert_eq!(child.parent_span_id.to_string(), "b7ad6b7169203331");
+    assert!(child.parent_span_is_remote);
+    assert_eq!(root.parent_span_id.to_string(), "0000000000000000");
 }
