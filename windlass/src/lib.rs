@@ -40,14 +40,16 @@ pub use windlass_client::{
     UnknownKinds,
 };
 pub use windlass_core::{
-    CancelOutcome, ErrorRecord, InsertOutcome, Job, JobId, JobRecord, Kind, KindInfo, NewJob, Priority,
-    QueueName, RetryPolicy, State as JobState, Timestamp, TraceParent,
+    CancelOutcome, DeadCursor, DeadFilter, DeadPage, ErrorRecord, InsertOutcome, Job, JobId, JobRecord, Kind,
+    KindInfo, LogCursor, LogRecord, NewJob, Priority, Progress, QueueName, RetryPolicy, State as JobState,
+    Timestamp, TraceParent,
 };
 pub use windlass_derive::Job;
 #[cfg(feature = "postgres")]
 pub use windlass_worker::JobTransaction;
 pub use windlass_worker::{
-    BlockingHandler, Context, FromContext, Handler, JobError, State, Worker, WorkerError, WorkerOptions,
+    BlockingHandler, Context, FromContext, Handler, JobError, LogLevel, State, Worker, WorkerError,
+    WorkerOptions,
 };
 
 /// What [`Worker::run`] returns; also of use for a `main` that does nothing else.

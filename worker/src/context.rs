@@ -13,7 +13,10 @@ use tokio_util::sync::CancellationToken;
 use windlass_client::Client;
 use windlass_core::{ClaimedJob, JobId, Kind, QueueName, WorkerId};
 
-use crate::JobError;
+use crate::{
+    JobError,
+    notes::{Notes, Voice},
+};
 
 /// The attempt that a handler runs: what it is, when to stop, and the way to the rest of the system. Cheap to clone.
 #[derive(Clone)]
@@ -28,6 +31,7 @@ struct Inner {
     states: Arc<States>,
     token: CancellationToken,
     completion: AtomicU8,
+    voice: Voice,
 }
 
 /// How far the handler's own transaction has come.
@@ -49,9 +53,11 @@ impl Context {
         client: Client,
         states: Arc<States>,
         token: CancellationToken,
+        notes: Arc<Notes>,
     ) -> Self {
+        let voice = Voice::new(notes, &job);
         let completion = AtomicU8::new(Completion::Ordinary as u8);
-        Self { inner: Arc::new(Inner { job, worker, client, states, token, completion }) }
+        Self { inner: Arc::new(Inner { job, worker, client, states, token, completion, voice }) }
     }
 
     /// The job's id: the same in every attempt, so a good idempotency key for whatever the handler calls.
@@ -102,6 +108,10 @@ impl Context {
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.inner.client
+    }
+
+    pub(crate) fn voice(&self) -> &Voice {
+        &self.inner.voice
     }
 
     pub(crate) fn job(&self) -> &ClaimedJob {

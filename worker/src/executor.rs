@@ -54,14 +54,21 @@ pub(crate) async fn execute(
         traceparent = job.trace.as_ref().map(|trace| trace.as_str()),
     );
     let timeout = job.timeout.or(handler.timeout);
-    let context =
-        Context::new(job, session.id, session.client.clone(), session.states.clone(), token.child_token());
+    let context = Context::new(
+        job,
+        session.id,
+        session.client.clone(),
+        session.states.clone(),
+        token.child_token(),
+        session.notes.clone(),
+    );
     let blocking = matches!(handler.run, Run::Blocking(_));
     let running = start(&handler.run, context.clone(), permit);
     async {
         let Some((cause, result)) = supervise(session, running, &token, timeout, blocking).await else {
             return Ending::Abandoned;
         };
+        context.voice().end();
         if context.completion() == Completion::Committed {
             tracing::debug!("succeeded");
             return Ending::Committed;

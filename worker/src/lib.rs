@@ -10,6 +10,7 @@ mod handler;
 mod heartbeat;
 mod intake;
 mod maintenance;
+mod notes;
 mod session;
 #[cfg(feature = "postgres")]
 mod transaction;
@@ -20,4 +21,5 @@ pub use error::{JobError, WorkerError};
 pub use handler::{BlockingHandler, Handler};
 #[cfg(feature = "postgres")]
 pub use transaction::JobTransaction;
+pub use windlass_core::LogLevel;
 pub use worker::{Worker, WorkerOptions};

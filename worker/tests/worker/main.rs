@@ -7,6 +7,7 @@ mod cancellation;
 mod delivery;
 mod lease;
 mod logs;
+mod notes;
 mod outage;
 mod outcomes;
 mod setup;
