@@ -5,6 +5,7 @@
 //! | `POST /v1/jobs` | accept a job: 202 once it is committed |
 //! | `GET /v1/jobs/{id}` | the job as it is now, with an `ETag` |
 //! | `POST /v1/jobs/{id}/cancel` | call it off |
+//! | `GET /v1/jobs/{id}/logs` | what its handler has logged: `cursor`, `limit` |
 //! | `POST /v1/jobs/{id}/retry` | run it again, once it is over |
 //! | `DELETE /v1/jobs/{id}` | remove it, once it is over |
 //! | `GET /v1/dead` | the dead jobs, newest first: `queue`, `kind`, `label`, `since`, `until`, `cursor`, `limit` |
@@ -21,6 +22,7 @@ mod enqueue;
 mod guard;
 mod health;
 mod job;
+mod logs;
 mod problem;
 mod serve;
 mod view;
@@ -83,6 +85,7 @@ pub fn router(client: Client, options: ApiOptions) -> Router {
         .route("/v1/jobs", post(enqueue::enqueue))
         .route("/v1/jobs/{id}", get(job::get).delete(dead::delete))
         .route("/v1/jobs/{id}/cancel", post(job::cancel))
+        .route("/v1/jobs/{id}/logs", get(logs::logs))
         .route("/v1/jobs/{id}/retry", post(dead::retry))
         .route("/v1/dead", get(dead::list))
         .route("/v1/dead/retry", post(dead::retry_many))

@@ -3,7 +3,9 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Datelike as _, SecondsFormat};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
-use windlass_core::{ErrorRecord, JobId, JobRecord, Kind, NewJob, Priority, QueueName, State, Timestamp};
+use windlass_core::{
+    ErrorRecord, JobId, JobRecord, Kind, NewJob, Priority, Progress, QueueName, State, Timestamp,
+};
 
 /// A job as clients see it.
 #[derive(Debug, Serialize)]
@@ -23,11 +25,18 @@ pub(crate) struct JobView<'a> {
     started_at: Option<Timestamp>,
     #[serde(serialize_with = "optional_time")]
     finished_at: Option<Timestamp>,
-    /// Handlers cannot report it yet.
-    progress: Option<()>,
+    progress: Option<ProgressView<'a>>,
     result: Option<&'a RawValue>,
     errors: Vec<ErrorView<'a>>,
     labels: &'a BTreeMap<String, String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ProgressView<'a> {
+    value: f64,
+    message: &'a str,
+    #[serde(serialize_with = "time")]
+    at: Timestamp,
 }
 
 #[derive(Debug, Serialize)]
@@ -76,7 +85,7 @@ impl<'a> From<&'a JobRecord> for JobView<'a> {
             run_at: job.run_at,
             started_at: job.started_at,
             finished_at: job.finished_at,
-            progress: None,
+            progress: job.progress.as_ref().map(ProgressView::from),
             result: job.result.as_deref(),
             errors: job.errors.iter().map(ErrorView::from).collect(),
             labels: &job.labels,
@@ -90,8 +99,14 @@ impl<'a> From<&'a ErrorRecord> for ErrorView<'a> {
     }
 }
 
+impl<'a> From<&'a Progress> for ProgressView<'a> {
+    fn from(progress: &'a Progress) -> Self {
+        Self { value: progress.value, message: &progress.message, at: progress.at }
+    }
+}
+
 /// RFC 3339 in UTC with microseconds, always of the same length.
-fn time<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn time<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Micros, true))
 }
 

@@ -1,6 +1,6 @@
-//! What operators do with jobs that are over.
+//! What operators see of jobs, and do with those that are over.
 
-use windlass_core::{DeadCursor, DeadFilter, DeadPage, JobId, State};
+use windlass_core::{DeadCursor, DeadFilter, DeadPage, JobId, LogCursor, LogRecord, State};
 
 use crate::{Client, ClientError};
 
@@ -17,6 +17,19 @@ impl Client {
         limit: usize,
     ) -> Result<DeadPage, ClientError> {
         Ok(self.store().operations().dead(filter, after, limit).await?)
+    }
+
+    /// Up to `limit` lines of a job's log from behind `after` on.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn logs(
+        &self,
+        id: JobId,
+        after: Option<LogCursor>,
+        limit: usize,
+    ) -> Result<Vec<LogRecord>, ClientError> {
+        Ok(self.store().notes().logs(id, after, limit).await?)
     }
 
     /// Queues those of `ids` that are in one of the `from` states, which are terminal, with fresh attempts. Answers

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{JobId, Kind, Lane, Message, Priority, QueueName, State, Timestamp};
+use crate::{JobId, Kind, Lane, Message, Priority, Progress, QueueName, State, Timestamp};
 
 /// A job to be accepted by the store.
 ///
@@ -139,6 +139,8 @@ pub struct JobRecord {
     pub result: Option<Box<RawValue>>,
     /// What went wrong, oldest first.
     pub errors: Vec<ErrorRecord>,
+    /// How far its newest attempt that has said so is, or was.
+    pub progress: Option<Progress>,
     /// The user's labels.
     pub labels: BTreeMap<String, String>,
     /// A cancellation has been asked for and the running handler has been told, or will be at the next heartbeat.

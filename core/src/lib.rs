@@ -9,6 +9,7 @@ mod job;
 mod lane;
 mod message;
 mod name;
+mod notes;
 mod operations;
 mod outcome;
 mod payload;
@@ -24,6 +25,9 @@ pub use job::{
 pub use lane::{InvalidPriority, Lane, Priority};
 pub use message::{Message, MessageError};
 pub use name::{InvalidName, Kind, QueueName};
+pub use notes::{
+    JobNotes, LogCursor, LogLevel, LogRecord, NewLine, NewProgress, Note, Progress, UnknownLevel,
+};
 pub use operations::{DeadCursor, DeadFilter, DeadPage, Operations, QueueRecord};
 pub use outcome::{Finish, Outcome};
 pub use payload::Job;

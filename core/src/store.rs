@@ -3,8 +3,8 @@ use std::{any::Any, fmt, time::Duration};
 use async_trait::async_trait;
 
 use crate::{
-    ClaimId, ClaimedJob, Finish, JobId, JobRecord, KindInfo, Message, NewJob, Operations, Source, State,
-    Timestamp, WorkerId,
+    ClaimId, ClaimedJob, Finish, JobId, JobNotes, JobRecord, KindInfo, Message, NewJob, Operations, Source,
+    State, Timestamp, WorkerId,
 };
 
 /// Keeps the truth. Every method is one transaction, most are one statement, and all time is the store's clock.
@@ -114,6 +114,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Housekeeping for the leader, every minute or so: partitions ahead of need, idempotency keys past their time.
     async fn maintain(&self) -> Result<(), StoreError>;
+
+    /// What running attempts say about themselves.
+    fn notes(&self) -> &dyn JobNotes;
 
     /// What operators do, as opposed to workers.
     fn operations(&self) -> &dyn Operations;

@@ -41,8 +41,9 @@ pub use windlass_client::{
     UnknownKinds,
 };
 pub use windlass_core::{
-    CancelOutcome, ErrorRecord, InsertOutcome, Job, JobId, JobRecord, Kind, KindInfo, NewJob, Priority,
-    QueueName, RetryFn, RetryPolicy, State as JobState, Timestamp, TraceParent,
+    CancelOutcome, DeadCursor, DeadFilter, DeadPage, ErrorRecord, InsertOutcome, Job, JobId, JobRecord, Kind,
+    KindInfo, LogCursor, LogRecord, NewJob, Priority, Progress, QueueName, RetryFn, RetryPolicy,
+    State as JobState, Timestamp, TraceParent,
 };
 pub use windlass_derive::Job;
 #[cfg(feature = "postgres")]
@@ -51,7 +52,7 @@ pub use windlass_worker::JobTransaction;
 pub use windlass_worker::testing;
 pub use windlass_worker::{
     Batch, BatchHandler, BatchJob, BatchOptions, BlockingHandler, Context, Decision, FromContext, Handler,
-    HandlerLayer, Handling, JobError, State, Worker, WorkerError, WorkerOptions, middleware,
+    HandlerLayer, Handling, JobError, LogLevel, State, Worker, WorkerError, WorkerOptions, middleware,
     stop_by_signal,
 };
 

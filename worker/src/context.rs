@@ -15,7 +15,11 @@ use tokio_util::sync::CancellationToken;
 use windlass_client::Client;
 use windlass_core::{ClaimedJob, JobId, Kind, QueueName, TraceParent, WorkerId};
 
-use crate::{JobError, gate::Gate};
+use crate::{
+    JobError,
+    gate::Gate,
+    notes::{Notes, Voice},
+};
 
 /// The attempt that a handler runs: what it is, when to stop, and the way to the rest of the system. Cheap to clone.
 #[derive(Clone)]
@@ -31,6 +35,7 @@ struct Inner {
     token: CancellationToken,
     completion: AtomicU8,
     gate: Option<Box<Gate>>,
+    voice: Voice,
 }
 
 /// How far the handler's own transaction has come.
@@ -53,8 +58,9 @@ impl Context {
         client: Client,
         states: Arc<States>,
         token: &CancellationToken,
+        notes: Arc<Notes>,
     ) -> Self {
-        Self::make(job, worker, client, states, token, None)
+        Self::make(job, worker, client, states, token, notes, None)
     }
 
     /// The attempt of a handler behind a gate, at which its place among the running ones is kept.
@@ -64,11 +70,12 @@ impl Context {
         client: Client,
         states: Arc<States>,
         token: &CancellationToken,
+        notes: Arc<Notes>,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Self {
         let gate = Gate::new(token.child_token(), permit);
         let token = gate.told().clone();
-        Self::make(job, worker, client, states, &token, Some(Box::new(gate)))
+        Self::make(job, worker, client, states, &token, notes, Some(Box::new(gate)))
     }
 
     /// The handler gets a child of `token`: what it does with that calls nothing off.
@@ -78,11 +85,13 @@ impl Context {
         client: Client,
         states: Arc<States>,
         token: &CancellationToken,
+        notes: Arc<Notes>,
         gate: Option<Box<Gate>>,
     ) -> Self {
+        let voice = Voice::new(notes, &job);
         let completion = AtomicU8::new(Completion::Ordinary as u8);
         let token = token.child_token();
-        Self { inner: Arc::new(Inner { job, worker, client, states, token, completion, gate }) }
+        Self { inner: Arc::new(Inner { job, worker, client, states, token, completion, gate, voice }) }
     }
 
     /// The job's id: the same in every attempt, so a good idempotency key for whatever the handler calls.
@@ -146,6 +155,10 @@ impl Context {
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.inner.client
+    }
+
+    pub(crate) fn voice(&self) -> &Voice {
+        &self.inner.voice
     }
 
     pub(crate) fn job(&self) -> &ClaimedJob {

@@ -51,19 +51,20 @@ pub(crate) async fn execute(
     let span = span::attempt(&job);
     async {
         let (client, states) = (session.client.clone(), session.states.clone());
+        let notes = session.notes.clone();
         let (context, running) = match &handler.run {
             Run::Async(call) => {
-                let context = Context::new(job, session.id, client, states, token);
+                let context = Context::new(job, session.id, client, states, token, notes);
                 let running = guarded(call.clone(), context.clone());
                 (context, running.inspect(move |_| drop(permit)).boxed())
             }
             Run::Blocking(call) => {
-                let context = Context::new(job, session.id, client, states, token);
+                let context = Context::new(job, session.id, client, states, token, notes);
                 let running = on_thread(call.clone(), context.clone(), permit);
                 (context, running.boxed())
             }
             Run::Service(service) => {
-                let context = Context::gated(job, session.id, client, states, token, permit);
+                let context = Context::gated(job, session.id, client, states, token, notes, permit);
                 let running = through_layers(service.clone(), context.clone());
                 (context, running.boxed())
             }
@@ -73,6 +74,7 @@ pub(crate) async fn execute(
             gate.release();
         }
         let Some((cause, result)) = ended else { return Ending::Abandoned };
+        context.voice().end();
         if context.completion() == Completion::Committed {
             tracing::debug!("succeeded");
             return Ending::Committed;

@@ -15,6 +15,7 @@ mod heartbeat;
 mod intake;
 mod maintenance;
 pub mod middleware;
+mod notes;
 mod run;
 mod session;
 mod span;
@@ -32,4 +33,5 @@ pub use handling::Handling;
 pub use middleware::HandlerLayer;
 #[cfg(feature = "postgres")]
 pub use transaction::JobTransaction;
+pub use windlass_core::LogLevel;
 pub use worker::{Worker, WorkerOptions, stop_by_signal};

@@ -15,6 +15,7 @@ use crate::{
     completer::Ended,
     context::States,
     executor::{self, Ending},
+    notes::Notes,
     run::{Nature, Registered},
 };
 
@@ -41,6 +42,8 @@ pub(crate) struct Session {
     pub(crate) ended: mpsc::UnboundedSender<Ended>,
     /// Other jobs wait for one that has ended.
     pub(crate) follow_up: Arc<Notify>,
+    /// What attempts say of themselves.
+    pub(crate) notes: Arc<Notes>,
     /// The tokens of the claimed jobs, for cancellation requests. Locked for single operations only.
     tokens: Mutex<HashMap<JobId, CancellationToken>>,
     /// A blocking handler outlives the session, so its job must stay under the lease.
@@ -72,6 +75,7 @@ impl Session {
             attempts: TaskTracker::new(),
             ended,
             follow_up: Arc::default(),
+            notes: Arc::default(),
             tokens: Mutex::default(),
             left_behind: AtomicBool::new(false),
         }

@@ -165,7 +165,8 @@ impl<J: Job> NewAttempt<J> {
             claimed.ok_or_else(|| StoreError::Unexpected("the test's own job was not there".into()))?;
         claimed.attempt = self.number;
         let token = CancellationToken::new();
-        let context = Context::gated(claimed, worker, client, Arc::new(self.states), &token, None);
+        let context =
+            Context::gated(claimed, worker, client, Arc::new(self.states), &token, Arc::default(), None);
         Ok(TestAttempt { context, token, enqueued, payload: PhantomData, _folder: folder })
     }
 }

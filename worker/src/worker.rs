@@ -21,6 +21,9 @@ use crate::{
     run::Registered, session::Session,
 };
 
+/// How long the end of a worker may wait for what its handlers have said last to be written.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// A worker process: handlers, and the loop that feeds them.
 ///
 /// ```no_run
@@ -285,6 +288,7 @@ impl Running {
         duties.spawn(heartbeat::run(session.clone(), options.lease, registered));
         duties.spawn(maintenance::run(session.clone(), options.crash_limit));
         duties.spawn(maintenance::follow_up(session.clone()));
+        let notes = tokio::spawn(session.notes.clone().run(self.client.store().clone(), last.clone()));
         let mut completer = tokio::spawn(Completer::new(session.clone(), endings).run(last.clone()));
         let mut intake = tokio::spawn(intake::run(session.clone(), lanes.clone(), places.max(lanes.len())));
 
@@ -311,6 +315,8 @@ impl Running {
         if !completer.is_finished() {
             let _ = completer.await;
         }
+        // The last words are worth a moment, not more.
+        let _ = tokio::time::timeout(LAST_WORDS, notes).await;
         // Heartbeats have gone on until everything was recorded.
         duties.shutdown().await;
         if session.lost.is_cancelled() {

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 use windlass_core::{
     Broker, BrokerError, CancelOutcome, Capabilities, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted,
-    JobId, JobRecord, KindInfo, Lane, Message, NewJob, NewWorker, Operations, OutboxGroup, OutboxId, Rescued,
-    Store, StoreError, Subscription, WorkerId,
+    JobId, JobNotes, JobRecord, KindInfo, Lane, Message, NewJob, NewWorker, Operations, OutboxGroup,
+    OutboxId, Rescued, Store, StoreError, Subscription, WorkerId,
 };
 use windlass_store::SqliteStore;
 
@@ -148,6 +148,10 @@ impl Store for FaultyStore {
 
     async fn maintain(&self) -> Result<(), StoreError> {
         self.store.maintain().await
+    }
+
+    fn notes(&self) -> &dyn JobNotes {
+        self.store.notes()
     }
 
     fn operations(&self) -> &dyn Operations {

@@ -9,6 +9,7 @@ mod dead;
 mod enqueue;
 mod faults;
 mod idempotency;
+mod notes;
 mod poll;
 mod support;
 mod trouble;

@@ -287,8 +287,8 @@ async fn other_routes_and_methods_are_problems_too() {
     for (method, path, allow) in [
         ("GET", "/v1/jobs", "POST"),
         ("DELETE", "/v1/jobs", "POST"),
-        ("POST", "/v1/jobs/x", "GET,HEAD"),
-        ("OPTIONS", "/v1/jobs/x", "GET,HEAD"),
+        ("POST", "/v1/jobs/x", "GET,HEAD,DELETE"),
+        ("OPTIONS", "/v1/jobs/x", "GET,HEAD,DELETE"),
         ("GET", "/v1/jobs/x/cancel", "POST"),
         ("BREW", "/healthz", "GET,HEAD"),
         ("PUT", "/readyz", "GET,HEAD"),

@@ -17,6 +17,7 @@ mod idempotency;
 mod leader;
 mod life;
 mod model;
+mod notes;
 mod outbox;
 mod queues;
 mod schedule;
@@ -42,6 +43,7 @@ pub use idempotency::*;
 pub use leader::*;
 pub use life::*;
 pub use model::*;
+pub use notes::*;
 pub use outbox::*;
 pub use queues::*;
 pub use schedule::*;
@@ -153,13 +155,19 @@ macro_rules! store_conformance {
             what_waits_is_called_off
             what_was_called_off_is_not_promoted
             workers_are_known_while_they_live
+            checkpoints_are_fenced
+            checkpoints_race_the_rescue
             deleted_jobs_are_gone
+            late_notes_of_older_attempts_are_dropped
+            notes_go_with_their_job
             retried_jobs_begin_anew
             retries_race_everything
         }
         $crate::store_conformance! { @timed $fixture;
             dead_jobs_are_listed_newest_first
             jobs_that_expired_are_not_claimed
+            log_lines_are_read_in_order
+            progress_is_shown_and_stays
             what_has_expired_can_be_retried
             scheduled_jobs_are_due_in_time
         }

@@ -9,8 +9,9 @@ use super::{PostgresStore, range};
 /// How many dead jobs one page looks at.
 const SCAN: i64 = 10_000;
 
-/// What else is kept of a job, by table and the name of its job there.
-const SIDE_TABLES: &[(&str, &str)] = &[("job_errors", "job_id"), ("dead", "job_id"), ("due", "job_id")];
+/// What else is kept of a job that is over, by table.
+pub(super) const SIDE_TABLES: &[&str] =
+    &["job_errors", "job_progress", "job_logs", "job_checkpoints", "dead", "due"];
 
 /// The next of the dead by time.
 const NEXT_DEAD: &str = "
@@ -20,7 +21,7 @@ AND at >= coalesce($3, '-infinity'::timestamptz) AND at < coalesce($4, 'infinity
 ORDER BY at DESC, job_id DESC LIMIT $5";
 
 /// Those of these jobs that fit. Plan: as for a claim.
-const FITTING: &str = "
+pub(super) const FITTING: &str = "
 SELECT id FROM {schema}.jobs
 WHERE id = ANY($1) AND id >= $2 AND id <= $3 AND state = {dead}
 AND ($4::text IS NULL OR queue = $4) AND ($5::text IS NULL OR kind = $5)
@@ -33,7 +34,7 @@ SELECT id FROM {schema}.jobs
 WHERE id = ANY($1) AND id >= $2 AND id <= $3 AND state = ANY($4) ORDER BY id FOR UPDATE";
 
 /// A gated job is held at once, as when it is promoted.
-const RETRY: &str = "
+pub(super) const RETRY: &str = "
 WITH retried AS (
     UPDATE {schema}.jobs
     SET state = CASE WHEN gated THEN {to:hold} ELSE {to:retry} END,
@@ -120,9 +121,9 @@ impl PostgresStore {
         let delete = self.rare(DELETE).bind(locked).bind(least).bind(greatest);
         let rows = delete.fetch_all(&mut *session).await?;
         let deleted: Vec<Uuid> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-        for (table, job) in SIDE_TABLES {
+        for table in SIDE_TABLES {
             let clear = format!(
-                "DELETE FROM {{schema}}.{table} WHERE {job} = ANY($1) AND {job} >= $2 AND {job} <= $3"
+                "DELETE FROM {{schema}}.{table} WHERE job_id = ANY($1) AND job_id >= $2 AND job_id <= $3"
             );
             self.rare(&clear).bind(&deleted).bind(least).bind(greatest).execute(&mut *session).await?;
         }

@@ -3,12 +3,25 @@ use uuid::Uuid;
 
 use super::PostgresStore;
 
+/// The tables that are partitioned by a job's id, and what it is called there.
+pub(super) const PARTITIONED: &[(&str, &str)] = &[
+    ("jobs", "id"),
+    ("job_errors", "job_id"),
+    ("job_progress", "job_id"),
+    ("job_logs", "job_id"),
+    ("job_checkpoints", "job_id"),
+];
+
+fn partitioned() -> Vec<&'static str> {
+    PARTITIONED.iter().map(|(table, _)| *table).collect()
+}
+
 /// Partitions that should exist and do not, with the least id of their day and of the next (a UUIDv7 begins with 48
 /// bits of milliseconds): from yesterday, for clocks that are behind, to three days ahead, so that a few days without
 /// maintenance do no harm. Where the default partition has rows of a day already, the whole day stays there.
 const MISSING: &str = "
 SELECT t.name, to_char(d.day, 'YYYYMMDD'), b.least, b.beyond
-FROM (VALUES ('jobs'), ('job_errors')) AS t (name)
+FROM unnest($1::text[]) AS t (name)
 CROSS JOIN generate_series(-1, 3) AS ahead (days)
 CROSS JOIN LATERAL (SELECT ({now} AT TIME ZONE 'UTC')::date + ahead.days) AS d (day)
 CROSS JOIN LATERAL (SELECT
@@ -18,6 +31,9 @@ CROSS JOIN LATERAL (SELECT
 WHERE to_regclass('{schema}.' || t.name || '_' || to_char(d.day, 'YYYYMMDD')) IS NULL
 AND NOT EXISTS (SELECT FROM {schema}.jobs_default WHERE id >= b.least AND id < b.beyond)
 AND NOT EXISTS (SELECT FROM {schema}.job_errors_default WHERE job_id >= b.least AND job_id < b.beyond)
+AND NOT EXISTS (SELECT FROM {schema}.job_progress_default WHERE job_id >= b.least AND job_id < b.beyond)
+AND NOT EXISTS (SELECT FROM {schema}.job_logs_default WHERE job_id >= b.least AND job_id < b.beyond)
+AND NOT EXISTS (SELECT FROM {schema}.job_checkpoints_default WHERE job_id >= b.least AND job_id < b.beyond)
 ORDER BY d.day, t.name";
 
 /// Keys past their time, except those that an insert is just taking.
@@ -42,7 +58,7 @@ impl PostgresStore {
     pub(super) async fn keep_house(&self) -> Result<(), Error> {
         let mut session = self.statement().await?;
         self.rare(EXPIRE_KEYS).execute(&mut *session).await?;
-        let missing = self.rare(MISSING).fetch_optional(&mut *session).await?;
+        let missing = self.rare(MISSING).bind(partitioned()).fetch_optional(&mut *session).await?;
         session.commit().await?;
         if missing.is_none() {
             return Ok(());
@@ -61,7 +77,7 @@ impl PostgresStore {
     /// Each is made beside its table first, and attached then: that only needs a lock which lets readers and writers
     /// go on. The check spares the scan for rows out of range, and goes again.
     pub(super) async fn make_partitions(&self, connection: &mut PgConnection) -> Result<(), Error> {
-        for row in self.rare(MISSING).fetch_all(&mut *connection).await? {
+        for row in self.rare(MISSING).bind(partitioned()).fetch_all(&mut *connection).await? {
             let table: &str = row.try_get(0)?;
             let name = format!("{table}_{}", row.try_get::<&str, _>(1)?);
             let (least, beyond): (Uuid, Uuid) = (row.try_get(2)?, row.try_get(3)?);

@@ -8,6 +8,7 @@ mod followup;
 mod insert;
 mod maintain;
 mod migrate;
+mod notes;
 mod outbox;
 #[cfg(test)]
 mod plans;
@@ -22,6 +23,7 @@ mod worker;
 use std::{any::Any, fmt, future::Future, time::Duration};
 
 use async_trait::async_trait;
+use serde_json::value::RawValue;
 use sqlx::{
     Connection, Postgres, Row, SqlStr, Transaction,
     postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow},
@@ -30,8 +32,8 @@ use sqlx::{
 use uuid::Uuid;
 use windlass_core::{
     CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Finish, HeartbeatReply, Inserted,
-    JobId, JobRecord, KindInfo, NewJob, NewWorker, Operations, OutboxGroup, OutboxId, Priority, QueueName,
-    QueueRecord, Rescued, State, Store, StoreError, WorkerId,
+    JobId, JobNotes, JobRecord, KindInfo, LogCursor, LogRecord, NewJob, NewWorker, Note, Operations,
+    OutboxGroup, OutboxId, Priority, QueueName, QueueRecord, Rescued, State, Store, StoreError, WorkerId,
 };
 
 use self::error::{classify, unexpected};
@@ -334,12 +336,40 @@ impl Store for PostgresStore {
         self.within(self.keep_house()).await
     }
 
+    fn notes(&self) -> &dyn JobNotes {
+        self
+    }
+
     fn operations(&self) -> &dyn Operations {
         self
     }
 
     fn as_any(&self) -> &dyn Any {
         self
+    }
+}
+
+#[async_trait]
+impl JobNotes for PostgresStore {
+    async fn note(&self, notes: &[Note]) -> Result<(), StoreError> {
+        self.within(self.keep_notes(notes)).await
+    }
+
+    async fn logs(
+        &self,
+        id: JobId,
+        after: Option<LogCursor>,
+        limit: usize,
+    ) -> Result<Vec<LogRecord>, StoreError> {
+        self.within(self.select_logs(id, after, limit)).await
+    }
+
+    async fn checkpoint(&self, id: JobId, fence: u32, value: &RawValue) -> Result<bool, StoreError> {
+        self.within(self.keep_checkpoint(id, fence, value)).await
+    }
+
+    async fn last_checkpoint(&self, id: JobId) -> Result<Option<Box<RawValue>>, StoreError> {
+        self.within(self.select_checkpoint(id)).await
     }
 }
 

@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Row, raw_sql};
 use uuid::Uuid;
 use windlass_core::Store;
 
-use super::{PostgresStore, support::Scratch};
+use super::{PostgresStore, dead, notes, support::Scratch};
 use crate::StoreOptions;
 
 #[tokio::test]
@@ -61,7 +61,50 @@ async fn check(store: &PostgresStore, connection: &mut PgConnection, when: &str)
         ("promote_due", &sql.promote_due, vec!["10".into()]),
         ("rescue", &sql.rescue, vec![ids.clone(), ids.clone(), id.clone(), id.clone(), "3".into()]),
     ];
-    for (name, statement, arguments) in cases {
+    let (retry, fitting) = (store.fill(dead::RETRY), store.fill(dead::FITTING));
+    let (progress, lines) = (store.fill(notes::PROGRESS), store.fill(notes::LINES));
+    let checkpoint = store.fill(notes::CHECKPOINT);
+    let (ones, words) = ("ARRAY[1, 1]".to_owned(), "ARRAY['a', 'b']".to_owned());
+    let two = |number: &str, kind: &str| format!("ARRAY[{number}, {number}]::{kind}[]");
+    let rare = [
+        ("retry", &retry, vec![ids.clone(), id.clone(), id.clone()]),
+        (
+            "fitting",
+            &fitting,
+            [&ids, &id, &id, "NULL", "NULL", "NULL", "NULL"].map(ToString::to_string).to_vec(),
+        ),
+        (
+            "progress",
+            &progress,
+            vec![
+                ids.clone(),
+                ones.clone(),
+                two("0", "float8"),
+                two("0.5", "float8"),
+                words.clone(),
+                id.clone(),
+                id.clone(),
+            ],
+        ),
+        (
+            "lines",
+            &lines,
+            vec![
+                ids.clone(),
+                ones.clone(),
+                ones.clone(),
+                ones,
+                two("0", "float8"),
+                two("1", "int2"),
+                words,
+                nulls("text"),
+                id.clone(),
+                id.clone(),
+            ],
+        ),
+        ("checkpoint", &checkpoint, vec![id.clone(), "1".into(), "'1'".into()]),
+    ];
+    for (name, statement, arguments) in cases.into_iter().chain(rare) {
         let prepare = format!("PREPARE {name} AS {}", statement.as_str());
         let explain =
             format!("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) EXECUTE {name}({})", arguments.join(", "));

@@ -4,13 +4,15 @@ use windlass_core::{CancelOutcome, JobId, JobRecord, State, UnknownState};
 
 use super::{PostgresStore, claim::number, priority, range, unexpected};
 
-/// Plan: primary keys of the partitions in range; errors by theirs.
+/// Plan: primary keys of the partitions in range; errors and progress by theirs.
 pub(super) const GET: &str = "
 SELECT j.id, j.kind, j.queue, j.priority, j.state, j.attempt, j.uncounted, j.max_attempts, j.created_at, j.run_at,
        j.started_at, j.finished_at, j.result, j.labels::text, j.cancel_requested,
        (SELECT json_agg(json_build_object('attempt', e.attempt, 'at', e.at, 'worker', e.worker, 'message', e.message)
                         ORDER BY e.fence)::text
-        FROM {schema}.job_errors e WHERE e.job_id = j.id)
+        FROM {schema}.job_errors e WHERE e.job_id = j.id),
+       (SELECT json_build_object('value', p.value, 'message', p.message, 'at', p.at)::text
+        FROM {schema}.job_progress p WHERE p.job_id = j.id)
 FROM {schema}.jobs j
 WHERE j.id = ANY($1) AND j.id >= $2 AND j.id <= $3";
 
@@ -74,6 +76,7 @@ fn record(row: &PgRow) -> Result<JobRecord, Error> {
     let uncounted: i32 = row.try_get(6)?;
     let result: Option<String> = row.try_get(12)?;
     let errors: Option<&str> = row.try_get(15)?;
+    let progress: Option<&str> = row.try_get(16)?;
     Ok(JobRecord {
         id: row.try_get::<Uuid, _>(0)?.into(),
         kind: row.try_get::<&str, _>(1)?.parse().map_err(unexpected)?,
@@ -87,6 +90,7 @@ fn record(row: &PgRow) -> Result<JobRecord, Error> {
         started_at: row.try_get(10)?,
         finished_at: row.try_get(11)?,
         result: result.map(serde_json::value::RawValue::from_string).transpose().map_err(unexpected)?,
+        progress: progress.map(serde_json::from_str).transpose().map_err(unexpected)?,
         labels: serde_json::from_str(row.try_get(13)?).map_err(unexpected)?,
         cancel_requested: row.try_get(14)?,
         errors: errors.map_or(Ok(Vec::new()), serde_json::from_str).map_err(unexpected)?,

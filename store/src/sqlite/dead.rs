@@ -11,8 +11,9 @@ use super::{
 /// How many dead jobs one page looks at.
 const SCAN: i64 = 10_000;
 
-/// What else is kept of a job, by table.
-const SIDE_TABLES: &[&str] = &["job_errors", "dead", "due"];
+/// What else is kept of a job that is over, by table.
+pub(super) const SIDE_TABLES: &[&str] =
+    &["job_errors", "job_progress", "job_logs", "job_checkpoints", "dead", "due"];
 
 /// The next of the dead by time.
 const NEXT_DEAD: &str = "

@@ -6,6 +6,7 @@ mod error;
 mod followup;
 mod insert;
 mod maintain;
+mod notes;
 mod outbox;
 mod queues;
 mod read;
@@ -17,14 +18,16 @@ mod worker;
 use std::{any::Any, fmt, future::Future, path::Path, time::Duration};
 
 use async_trait::async_trait;
+use serde_json::value::RawValue;
 use sqlx::{
     ConnectOptions, Connection, Sqlite, SqlitePool, Transaction,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use windlass_core::{
     CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Finish, HeartbeatReply, Inserted,
-    JobId, JobRecord, KindInfo, NewJob, NewWorker, Operations, OutboxGroup, OutboxId, QueueName, QueueRecord,
-    Rescued, Source, State, Store, StoreError, Timestamp, WorkerId,
+    JobId, JobNotes, JobRecord, KindInfo, LogCursor, LogRecord, NewJob, NewWorker, Note, Operations,
+    OutboxGroup, OutboxId, QueueName, QueueRecord, Rescued, Source, State, Store, StoreError, Timestamp,
+    WorkerId,
 };
 
 use self::error::{classify, is_locked};
@@ -263,12 +266,40 @@ impl Store for SqliteStore {
         self.within(self.keep_house()).await
     }
 
+    fn notes(&self) -> &dyn JobNotes {
+        self
+    }
+
     fn operations(&self) -> &dyn Operations {
         self
     }
 
     fn as_any(&self) -> &dyn Any {
         self
+    }
+}
+
+#[async_trait]
+impl JobNotes for SqliteStore {
+    async fn note(&self, notes: &[Note]) -> Result<(), StoreError> {
+        self.within(self.keep_notes(notes)).await
+    }
+
+    async fn logs(
+        &self,
+        id: JobId,
+        after: Option<LogCursor>,
+        limit: usize,
+    ) -> Result<Vec<LogRecord>, StoreError> {
+        self.within(self.select_logs(id, after, limit)).await
+    }
+
+    async fn checkpoint(&self, id: JobId, fence: u32, value: &RawValue) -> Result<bool, StoreError> {
+        self.within(self.keep_checkpoint(id, fence, value)).await
+    }
+
+    async fn last_checkpoint(&self, id: JobId) -> Result<Option<Box<RawValue>>, StoreError> {
+        self.within(self.select_checkpoint(id)).await
     }
 }
 

@@ -1,15 +1,15 @@
 use std::collections::HashMap;
 
 use sqlx::{Error, Row, sqlite::SqliteRow};
-use windlass_core::{CancelOutcome, ErrorRecord, JobId, JobRecord, Priority, State};
+use windlass_core::{CancelOutcome, ErrorRecord, JobId, JobRecord, Priority, Progress, State};
 
 use super::{Commit, SqliteStore, followup::note_followups, ids, statement, timestamp, unexpected};
 
 statement!(
     GET,
     "SELECT id, kind, queue, priority, state, attempt, uncounted, max_attempts, created_at, run_at, started_at,
-            finished_at, result, labels, cancel_requested
-     FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
+            finished_at, result, labels, cancel_requested, p.value, p.message, p.at
+     FROM jobs LEFT JOIN job_progress p ON p.job_id = jobs.id WHERE id IN (SELECT value FROM json_each(?))"
 );
 statement!(
     GET_ERRORS,
@@ -82,6 +82,10 @@ fn record(row: &SqliteRow, errors: &mut HashMap<String, Vec<ErrorRecord>>) -> Re
     let (attempt, uncounted): (u32, u32) = (row.try_get(5)?, row.try_get(6)?);
     let result: Option<String> = row.try_get(12)?;
     let text: &str = row.try_get(0)?;
+    let progress = match row.try_get::<Option<f64>, _>(15)? {
+        Some(value) => Some(Progress { value, message: row.try_get(16)?, at: timestamp(row.try_get(17)?)? }),
+        None => None,
+    };
     Ok(JobRecord {
         id: id(text)?,
         kind: row.try_get::<&str, _>(1)?.parse().map_err(unexpected)?,
@@ -95,6 +99,7 @@ fn record(row: &SqliteRow, errors: &mut HashMap<String, Vec<ErrorRecord>>) -> Re
         started_at: time(row.try_get(10)?)?,
         finished_at: time(row.try_get(11)?)?,
         result: result.map(serde_json::value::RawValue::from_string).transpose().map_err(unexpected)?,
+        progress,
         labels: serde_json::from_str(row.try_get(13)?).map_err(unexpected)?,
         cancel_requested: row.try_get(14)?,
         errors: errors.remove(text).unwrap_or_default(),

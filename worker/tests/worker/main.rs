@@ -10,6 +10,7 @@ mod lease;
 mod logs;
 mod metrics;
 mod middleware;
+mod notes;
 mod outage;
 mod outcomes;
 mod setup;

@@ -11,8 +11,8 @@ use std::{
 
 use async_trait::async_trait;
 use windlass_core::{
-    CancelOutcome, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted, JobId, JobRecord, KindInfo, NewJob,
-    NewWorker, Operations, OutboxGroup, OutboxId, Rescued, Store, StoreError, WorkerId,
+    CancelOutcome, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted, JobId, JobNotes, JobRecord,
+    KindInfo, NewJob, NewWorker, Operations, OutboxGroup, OutboxId, Rescued, Store, StoreError, WorkerId,
 };
 
 /// Passes everything on to a real store, and fails as told.
@@ -174,6 +174,10 @@ impl Store for Faulty {
 
     async fn maintain(&self) -> Result<(), StoreError> {
         self.store.maintain().await
+    }
+
+    fn notes(&self) -> &dyn JobNotes {
+        self.store.notes()
     }
 
     fn operations(&self) -> &dyn Operations {
