@@ -12,10 +12,13 @@ mod outbox;
 mod plans;
 mod queues;
 mod read;
+mod schedules;
 mod session;
 #[cfg(test)]
 #[path = "../../tests/support/postgres.rs"]
 mod support;
+mod timers;
+mod unique;
 mod worker;
 
 use std::{any::Any, fmt, future::Future, time::Duration};
@@ -30,7 +33,7 @@ use uuid::Uuid;
 use windlass_core::{
     CancelOutcome, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted, JobId, JobRecord, KindInfo, NewJob,
     NewWorker, Operations, OutboxGroup, OutboxId, Priority, QueueName, QueueRecord, Rescued, Store,
-    StoreError, WorkerId,
+    StoreError, Timetable, WorkerId,
 };
 
 use self::error::{classify, unexpected};
@@ -334,6 +337,10 @@ impl Store for PostgresStore {
     }
 
     fn operations(&self) -> &dyn Operations {
+        self
+    }
+
+    fn timetable(&self) -> &dyn Timetable {
         self
     }
 

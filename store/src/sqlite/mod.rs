@@ -8,9 +8,12 @@ mod maintain;
 mod outbox;
 mod queues;
 mod read;
+mod schedules;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "these are tests")]
 mod tests;
+mod timers;
+mod unique;
 mod worker;
 
 use std::{any::Any, fmt, future::Future, path::Path, time::Duration};
@@ -23,7 +26,7 @@ use sqlx::{
 use windlass_core::{
     CancelOutcome, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted, JobId, JobRecord, KindInfo, NewJob,
     NewWorker, Operations, OutboxGroup, OutboxId, QueueName, QueueRecord, Rescued, Source, Store, StoreError,
-    Timestamp, WorkerId,
+    Timestamp, Timetable, WorkerId,
 };
 
 use self::error::{classify, is_locked};
@@ -263,6 +266,10 @@ impl Store for SqliteStore {
     }
 
     fn operations(&self) -> &dyn Operations {
+        self
+    }
+
+    fn timetable(&self) -> &dyn Timetable {
         self
     }
 
