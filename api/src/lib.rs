@@ -5,6 +5,9 @@
 //! | `POST /v1/jobs` | accept a job: 202 once it is committed |
 //! | `GET /v1/jobs/{id}` | the job as it is now, with an `ETag` |
 //! | `POST /v1/jobs/{id}/cancel` | call it off |
+//! | `GET /v1/schedules` | the schedules, with their next runs |
+//! | `GET`, `PUT`, `DELETE /v1/schedules/{name}` | one of them |
+//! | `POST /v1/schedules/{name}/enable`, `/disable` | lets it fire, or not |
 //! | `GET /healthz` | the process lives |
 //! | `GET /readyz` | the store answers, so jobs are accepted |
 //!
@@ -17,7 +20,9 @@ mod guard;
 mod health;
 mod job;
 mod problem;
+mod schedules;
 mod serve;
+mod unique;
 mod view;
 
 use std::{sync::Arc, time::Duration};
@@ -27,6 +32,7 @@ use axum::{
     routing::{get, post},
 };
 use windlass_client::{Client, UnknownKinds};
+use windlass_core::Timetable;
 
 use crate::problem::Problem;
 pub use crate::serve::serve;
@@ -71,6 +77,12 @@ struct Service {
     options: ApiOptions,
 }
 
+impl Service {
+    fn timetable(&self) -> &dyn Timetable {
+        self.client.store().timetable()
+    }
+}
+
 /// The routes, for a server of your own; [`serve`] has one. `Location` headers take them to be at the root.
 pub fn router(client: Client, options: ApiOptions) -> Router {
     let service = Arc::new(Service { client, options });
@@ -78,6 +90,10 @@ pub fn router(client: Client, options: ApiOptions) -> Router {
         .route("/v1/jobs", post(enqueue::enqueue))
         .route("/v1/jobs/{id}", get(job::get))
         .route("/v1/jobs/{id}/cancel", post(job::cancel))
+        .route("/v1/schedules", get(schedules::list))
+        .route("/v1/schedules/{name}", get(schedules::get).put(schedules::put).delete(schedules::delete))
+        .route("/v1/schedules/{name}/enable", post(schedules::enable))
+        .route("/v1/schedules/{name}/disable", post(schedules::disable))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .fallback(|| async { Problem::not_found("there is no such route") })

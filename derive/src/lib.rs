@@ -20,6 +20,8 @@ use syn::{DeriveInput, Error, LitInt, LitStr, Result, parse_macro_input};
 /// | `max_attempts` | how many attempts a job gets, at least 1 | 20 |
 /// | `timeout` | how long one attempt may run, such as `"30s"`, `"5m"` | without limit |
 /// | `retry_base` | the longest wait after the first failure; doubles with each | `"5s"` |
+/// | `version` | which form the payload has, at least 1; older ones go through `upgrade` | 1 |
+/// | `upgrade` | a function that brings an older payload up to date, as `Job::upgrade` | refuses |
 /// | `retry_cap` | the longest wait after any failure | `"1h"` |
 #[proc_macro_derive(Job, attributes(job))]
 pub fn derive_job(input: TokenStream) -> TokenStream {
@@ -35,6 +37,8 @@ struct Options {
     timeout: Option<Tokens>,
     retry_base: Option<Tokens>,
     retry_cap: Option<Tokens>,
+    version: Option<LitInt>,
+    upgrade: Option<syn::Path>,
 }
 
 fn expand(input: &DeriveInput) -> Result<Tokens> {
@@ -54,6 +58,17 @@ fn expand(input: &DeriveInput) -> Result<Tokens> {
         let cap = options.retry_cap.map(|cap| quote!(.cap(#cap)));
         quote!(const RETRY: ::windlass::RetryPolicy = #base #cap;)
     });
+    let version = options.version.map(|version| quote!(const VERSION: u16 = #version;));
+    let upgrade = options.upgrade.map(|upgrade| {
+        quote! {
+            fn upgrade(
+                from: u16,
+                payload: ::windlass::JsonValue,
+            ) -> ::core::result::Result<::windlass::JsonValue, ::windlass::UpgradeError> {
+                #upgrade(from, payload)
+            }
+        }
+    });
     let name = &input.ident;
     let (generics, arguments, bounds) = input.generics.split_for_impl();
     Ok(quote! {
@@ -63,6 +78,8 @@ fn expand(input: &DeriveInput) -> Result<Tokens> {
             #max_attempts
             #timeout
             #retry
+            #version
+            #upgrade
         }
     })
 }
@@ -84,10 +101,18 @@ fn read(input: &DeriveInput) -> Result<Options> {
                 }
                 "timeout" => options.timeout = Some(duration(&meta.value()?.parse()?)?),
                 "retry_base" => options.retry_base = Some(duration(&meta.value()?.parse()?)?),
+                "version" => {
+                    let number: LitInt = meta.value()?.parse()?;
+                    if !(1..=0x7fff).contains(&number.base10_parse::<u16>()?) {
+                        return Err(Error::new(number.span(), "a version is between 1 and 32767"));
+                    }
+                    options.version = Some(number);
+                }
+                "upgrade" => options.upgrade = Some(meta.value()?.parse()?),
                 "retry_cap" => options.retry_cap = Some(duration(&meta.value()?.parse()?)?),
                 _ => {
                     return Err(meta.error(
-                        "unknown key: use kind, queue, max_attempts, timeout, retry_base or retry_cap",
+                        "unknown key: use kind, queue, max_attempts, timeout, retry_base, retry_cap, version or upgrade",
                     ));
                 }
             }

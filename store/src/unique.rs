@@ -20,12 +20,6 @@ pub(crate) fn keys(jobs: &[NewJob], answers: &[Option<InsertOutcome>]) -> Vec<Op
     .collect()
 }
 
-/// Whether any of these jobs may change another.
-pub(crate) fn may_replace(jobs: &[NewJob]) -> bool {
-    let replaces = |unique: &Unique| unique.may_replace();
-    jobs.iter().filter_map(|job| job.unique.as_ref()).any(replaces)
-}
-
 /// What the store knows, and nobody else can change meanwhile.
 pub(crate) struct Known {
     pub(crate) now: Timestamp,

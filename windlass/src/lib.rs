@@ -35,13 +35,16 @@
 mod logging;
 
 pub use logging::{LoggingError, init_logging};
+/// A payload on its way from an older version to a newer, in `Job::upgrade`.
+pub use serde_json::Value as JsonValue;
 pub use windlass_client::{
     Accepted, Client, ClientError, ClientOptions, Enqueue, LogFormat, SecretUrl, Settings, SettingsError,
     UnknownKinds,
 };
 pub use windlass_core::{
-    CancelOutcome, ErrorRecord, InsertOutcome, Job, JobId, JobRecord, Kind, KindInfo, NewJob, Priority,
-    QueueName, RetryPolicy, State as JobState, Timestamp, TraceParent,
+    CancelOutcome, ErrorRecord, InsertOutcome, Job, JobId, JobRecord, Kind, KindInfo, Missed, NewJob,
+    OnConflict, Priority, QueueName, RetryPolicy, Schedule, Source as UpgradeError, State as JobState,
+    Timestamp, TraceParent, Unique,
 };
 pub use windlass_derive::Job;
 #[cfg(feature = "postgres")]

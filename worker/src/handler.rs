@@ -118,6 +118,8 @@ pub(crate) struct Registered {
     pub(crate) run: Run,
     pub(crate) timeout: Option<Duration>,
     pub(crate) retry: RetryPolicy,
+    /// The newest form of the payload that it can read.
+    pub(crate) version: u16,
 }
 
 #[derive(Clone)]
@@ -141,12 +143,19 @@ impl Registered {
     }
 
     fn of<J: Job>(run: Run) -> Self {
-        Self { run, timeout: J::TIMEOUT, retry: J::RETRY }
+        Self { run, timeout: J::TIMEOUT, retry: J::RETRY, version: J::VERSION }
     }
 }
 
-/// A payload that cannot be read is retried by policy as any failure: in a rollout, the next worker may understand it.
+/// Reads the payload, by way of an upgrade if it is of an older version. One that cannot be read is retried by policy as
+/// any failure: in a rollout, the next worker may understand it.
 fn decode<J: Job>(context: &Context) -> Result<J, JobError> {
-    serde_json::from_str(context.job().payload.get())
-        .map_err(|error| JobError::retry(format!("the payload does not fit {}: {error}", J::KIND)))
+    let job = context.job();
+    let misfit = |error| JobError::retry(format!("the payload does not fit {}: {error}", J::KIND));
+    if job.version >= J::VERSION {
+        return serde_json::from_str(job.payload.get()).map_err(misfit);
+    }
+    let old = serde_json::from_str(job.payload.get()).map_err(misfit)?;
+    let new = J::upgrade(job.version, old).map_err(JobError::retry)?;
+    serde_json::from_value(new).map_err(misfit)
 }

@@ -1,12 +1,16 @@
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use windlass_client::Client;
 use windlass_core::{ClaimId, ClaimedJob, Finish, JobId, Kind, Outcome, WorkerId};
@@ -17,6 +21,9 @@ use crate::{
     executor::{self, Ending},
     handler::Registered,
 };
+
+/// How long a job of a newer version is left to newer workers before one that cannot read it may meet it again.
+const NEWER: Duration = Duration::from_secs(5);
 
 /// One registration of the worker with the store: it lasts until shutdown, or until the lease is lost, and then the
 /// worker goes on with a new one.
@@ -43,6 +50,8 @@ pub(crate) struct Session {
     pub(crate) follow_up: Arc<Notify>,
     /// The tokens of the claimed jobs, for cancellation requests. Locked for single operations only.
     tokens: Mutex<HashMap<JobId, CancellationToken>>,
+    /// Kinds of which jobs of a newer version have been met.
+    newer: Mutex<HashSet<Kind>>,
     /// A blocking handler outlives the session, so its job must stay under the lease.
     left_behind: AtomicBool,
 }
@@ -73,6 +82,7 @@ impl Session {
             ended,
             follow_up: Arc::default(),
             tokens: Mutex::default(),
+            newer: Mutex::default(),
             left_behind: AtomicBool::new(false),
         }
     }
@@ -98,18 +108,36 @@ impl Session {
     }
 
     async fn attempt(&self, job: ClaimedJob, token: CancellationToken) -> Ending {
+        // From the claim's answer on, so a moment late at most; the store starts nothing beyond it anyway.
+        let deadline = job.time_left.and_then(|left| Instant::now().checked_add(left));
+        if self.handlers.get(&job.kind).is_some_and(|handler| job.version > handler.version) {
+            self.note_newer(&job);
+            return Ending::Outcome(Outcome::Snoozed { after: NEWER });
+        }
         let permit = tokio::select! {
             biased;
             () = self.lost.cancelled() => return Ending::Abandoned,
             () = self.stop.cancelled() => return Ending::Outcome(Outcome::Released),
             () = token.cancelled() => return Ending::Outcome(Outcome::Cancelled),
+            // The store sees to its end.
+            () = executor::at(deadline) => return Ending::Outcome(Outcome::Released),
             permit = self.running.clone().acquire_owned() => permit,
         };
         // Nobody closes the semaphore, and intake only claims kinds with a handler.
         let (Ok(permit), Some(handler)) = (permit, self.handlers.get(&job.kind)) else {
             return Ending::Outcome(Outcome::Released);
         };
-        executor::execute(self, handler.clone(), job, token, permit).await
+        executor::execute(self, handler.clone(), job, deadline, token, permit).await
+    }
+
+    fn note_newer(&self, job: &ClaimedJob) {
+        let mut newer = self.newer.lock().unwrap_or_else(PoisonError::into_inner);
+        if newer.insert(job.kind.clone()) {
+            tracing::warn!(
+                kind = %job.kind, version = job.version,
+                "jobs of this kind are of a newer version than this worker knows; they are left to newer workers"
+            );
+        }
     }
 
     /// Passes a cancellation request on to the handler. Repeats, and jobs that have just ended, do nothing.

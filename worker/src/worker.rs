@@ -13,11 +13,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use windlass_client::{Client, Settings};
-use windlass_core::{BrokerError, Job, Kind, KindInfo, Lane, NewWorker, QueueName, StoreError};
+use windlass_core::{
+    BrokerError, Job, Kind, KindInfo, Lane, NewWorker, QueueName, Schedule, ScheduleDefinition, StoreError,
+};
 
 use crate::{
     BlockingHandler, Handler, WorkerError, completer::Completer, context::States, handler::Registered,
-    heartbeat, intake, maintenance, session::Session,
+    heartbeat, intake, maintenance, schedule, session::Session,
 };
 
 /// A worker process: handlers, and the loop that feeds them.
@@ -42,6 +44,7 @@ pub struct Worker {
     handlers: HashMap<Kind, Registered>,
     kinds: Vec<KindInfo>,
     needs: Vec<(Kind, TypeId, &'static str)>,
+    schedules: Vec<ScheduleDefinition>,
     /// The first thing wrong with the handlers, told when the worker is run.
     problem: Option<WorkerError>,
 }
@@ -112,6 +115,7 @@ impl Worker {
             handlers: HashMap::new(),
             kinds: Vec::new(),
             needs: Vec::new(),
+            schedules: Vec::new(),
             problem: None,
         }
     }
@@ -133,6 +137,24 @@ impl Worker {
     #[must_use]
     pub fn handle_blocking<A, H: BlockingHandler<A>>(self, handler: H) -> Self {
         self.add::<H::Job>(Registered::blocking(handler), H::needs())
+    }
+
+    /// Has this job made again and again: the schedule is kept in the store when the worker starts, and fires once per tick
+    /// for the whole fleet. The newest definition of a name wins; one that an operator has switched off stays off, and one that
+    /// is no longer in the code goes on until an operator deletes it.
+    #[must_use]
+    pub fn schedule<J: Job>(mut self, schedule: Schedule, job: J) -> Self {
+        let problem = match schedule::definition(schedule, &job) {
+            Ok(definition) => {
+                let twice = self.schedules.iter().any(|other| other.name == definition.name);
+                let name = definition.name.clone();
+                self.schedules.push(definition);
+                twice.then_some(WorkerError::TwoSchedules(name))
+            }
+            Err(problem) => Some(problem),
+        };
+        self.problem = self.problem.or(problem);
+        self
     }
 
     fn add<J: Job>(mut self, handler: Registered, needs: Vec<(TypeId, &'static str)>) -> Self {
@@ -170,7 +192,8 @@ impl Worker {
     /// # Errors
     /// What keeps the worker from starting, or from ever going on.
     pub async fn run_until(self, stop: CancellationToken) -> Result<(), WorkerError> {
-        let worker = self.checked()?;
+        let mut worker = self.checked()?;
+        schedule::put(&worker.client, std::mem::take(&mut worker.schedules), &stop).await?;
         while !stop.is_cancelled() {
             worker.session(&stop).await?;
         }
@@ -199,6 +222,7 @@ impl Worker {
             states: Arc::new(self.states),
             handlers: Arc::new(self.handlers),
             kinds: self.kinds,
+            schedules: self.schedules,
         })
     }
 }
@@ -219,6 +243,7 @@ struct Running {
     states: Arc<States>,
     handlers: Arc<HashMap<Kind, Registered>>,
     kinds: Vec<KindInfo>,
+    schedules: Vec<ScheduleDefinition>,
     running: Arc<Semaphore>,
 }
 

@@ -2,10 +2,10 @@ use std::collections::{HashMap, HashSet};
 
 use sqlx::{Error, PgConnection, Row};
 use uuid::Uuid;
-use windlass_core::{InsertOutcome, JobId, KeyHolder, NewJob, Timestamp, UnknownState};
+use windlass_core::{InsertOutcome, JobId, KeyHolder, NewJob, Timestamp, Unique, UnknownState};
 
 use super::{PostgresStore, range, unexpected};
-use crate::unique::{Changes, Key, Known, keys, may_replace, resolve};
+use crate::unique::{Changes, Key, Known, keys, resolve};
 
 /// Locks the keys, each new one in the name of a job that wants it, and answers who had them last. Keys come sorted, so
 /// that groups with the same keys cannot wait for each other in a circle.
@@ -95,7 +95,7 @@ impl PostgresStore {
         let mut ids: Vec<Uuid> = rows.iter().map(|row| row.try_get(1)).collect::<Result<_, _>>()?;
         ids.extend(wanting.map(|(_, id)| id));
         let Some((least, greatest)) = range(&ids) else { return Ok(None) };
-        let replaces = may_replace(jobs);
+        let replaces = jobs.iter().filter_map(|job| job.unique.as_ref()).any(Unique::may_replace);
         if replaces {
             // Times before jobs, as promotion takes them.
             self.rare("SELECT FROM {schema}.due WHERE job_id = ANY($1) ORDER BY job_id FOR UPDATE")
