@@ -9,6 +9,8 @@ mod enqueue;
 mod faults;
 mod idempotency;
 mod poll;
+mod schedules;
 mod support;
 mod trouble;
+mod unique;
 mod wrong_input;

@@ -12,5 +12,6 @@ mod outcomes;
 mod setup;
 mod shutdown;
 mod support;
+mod time;
 #[cfg(feature = "postgres")]
 mod transaction;
