@@ -150,3 +150,7 @@ fn settle_idempotency(
         *answer = Some(repeated);
     }
 }
+
+#[cfg(test)]
+#[path = "unique_tests.rs"]
+mod tests;

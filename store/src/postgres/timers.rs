@@ -7,7 +7,7 @@ use crate::timers::{LATE, UNSTARTED};
 /// Makes those of these jobs dead whose time is over. The fence goes up with the claims that do not count, so that the
 /// error record has one of its own. Times of jobs are taken as far as nobody else is at them; what is left of them is
 /// dropped when it is due.
-const EXPIRE: &str = "
+pub(super) const EXPIRE: &str = "
 WITH over AS (
     UPDATE {schema}.jobs j
     SET state = {to:expire}, finished_at = {now}, run_at = NULL, attempt = j.attempt + 1, uncounted = j.uncounted + 1
@@ -27,7 +27,7 @@ DELETE FROM {schema}.due WHERE job_id = ANY(ARRAY(
 ))";
 
 /// A timer whose job is running, or was a moment ago, is looked at again: the job may come back.
-const KEEP: &str = "
+pub(super) const KEEP: &str = "
 UPDATE {schema}.timers t SET at = {now} + interval '10 seconds' FROM {schema}.jobs j
 WHERE t.job_id = ANY($1) AND t.at <= {now}
 AND j.id = ANY($1) AND j.id >= $2 AND j.id <= $3 AND j.id = t.job_id AND j.state NOT IN ({succeeded}, {cancelled}, {dead})

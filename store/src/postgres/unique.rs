@@ -17,7 +17,7 @@ RETURNING k.key, k.job_id, k.until, {now}";
 
 /// The jobs that have the keys, in a statement of its own, so that it sees what was committed while the keys were waited
 /// for. `{lock}` keeps those that may be replaced from being claimed meanwhile.
-const HOLDERS: &str = "
+pub(super) const HOLDERS: &str = "
 SELECT id, state, attempt, created_at FROM {schema}.jobs WHERE id = ANY($1) AND id >= $2 AND id <= $3 ORDER BY id {lock}";
 
 const TAKE: &str = "
@@ -26,7 +26,7 @@ FROM unnest($1::bytea[], $2::uuid[], $3::timestamptz[], $4::timestamptz[]) AS i 
 WHERE k.key = i.key";
 
 /// The holders are locked, and have not been claimed. The time moves only where one is waited for.
-const REPLACE: &str = "
+pub(super) const REPLACE: &str = "
 WITH replaced AS (
     UPDATE {schema}.jobs j
     SET payload = i.payload, version = i.version,
@@ -38,14 +38,21 @@ WITH replaced AS (
 UPDATE {schema}.due d SET run_at = r.run_at FROM replaced r WHERE d.job_id = r.id AND r.state = {scheduled}";
 
 /// Looks at some keys whose time to be looked at has come: those of no use go, except those that an insert is just taking.
-const CLEAN: &str = "
+///
+/// Plan: as for the outbox, the array of ids into the primary keys of the partitions in range.
+pub(super) const CLEAN: &str = "
 WITH looked AS MATERIALIZED (
     SELECT key, job_id, until FROM {schema}.unique_keys WHERE check_at <= {now}
     ORDER BY check_at LIMIT 10000 FOR UPDATE SKIP LOCKED
+), wanted AS MATERIALIZED (
+    SELECT ARRAY(SELECT job_id FROM looked WHERE until IS NULL ORDER BY job_id) AS ids
+), live AS MATERIALIZED (
+    SELECT id FROM {schema}.jobs
+    WHERE id = ANY((SELECT ids FROM wanted)::uuid[])
+    AND id >= (SELECT ids[1] FROM wanted) AND id <= (SELECT ids[cardinality(ids)] FROM wanted)
+    AND state NOT IN ({succeeded}, {cancelled}, {dead})
 ), free AS MATERIALIZED (
-    SELECT key FROM looked l WHERE coalesce(l.until <= {now}, NOT EXISTS (
-        SELECT FROM {schema}.jobs j
-        WHERE j.id = l.job_id AND j.state NOT IN ({succeeded}, {cancelled}, {dead})))
+    SELECT l.key FROM looked l LEFT JOIN live ON live.id = l.job_id WHERE coalesce(l.until <= {now}, live.id IS NULL)
 ), gone AS (
     DELETE FROM {schema}.unique_keys WHERE key = ANY(ARRAY(SELECT key FROM free))
 )
