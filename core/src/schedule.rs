@@ -48,7 +48,7 @@ pub enum Timing {
 pub struct CronTiming {
     expression: String,
     zone: Tz,
-    cron: Cron,
+    cron: Box<Cron>,
 }
 
 /// What becomes of ticks for which no scheduler was there in time (half a minute).
@@ -113,7 +113,8 @@ impl Schedule {
         if expression.len() > LONGEST_EXPRESSION {
             return Err(InvalidSchedule::Cron(format!("longer than {LONGEST_EXPRESSION} bytes")));
         }
-        let cron = Cron::from_str(expression).map_err(|error| InvalidSchedule::Cron(error.to_string()))?;
+        let cron =
+            Cron::from_str(expression).map_err(|error| InvalidSchedule::Cron(error.to_string()))?.into();
         let timing = CronTiming { expression: expression.to_owned(), zone, cron };
         timing.next_after(Timestamp::UNIX_EPOCH).ok_or(InvalidSchedule::Never)?;
         Ok(Self::new(Timing::Cron(timing)))

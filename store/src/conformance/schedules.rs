@@ -223,6 +223,8 @@ pub async fn schedules_follow_the_clocks_of_their_zone(timed: Timed) {
         }
         assert_eq!(fired, expected);
         assert_eq!(case.fired().await.len(), 3);
+        // What passes until the other change is not to be made up for.
+        case.store.timetable().delete_schedule(&"nightly".parse().unwrap()).await.unwrap();
     }
 }
 
