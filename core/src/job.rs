@@ -156,7 +156,7 @@ pub struct ErrorRecord {
     pub attempt: u32,
     /// When it failed, by the store's clock.
     pub at: Timestamp,
-    /// The label of the worker that ran it.
+    /// The label of the worker that ran it; empty where none did.
     pub worker: String,
     /// What the handler said, with its chain of causes.
     pub message: String,

@@ -17,7 +17,7 @@ const HOUSEKEEPING: Duration = Duration::from_secs(60);
 const BATCH: usize = 1000;
 
 /// Schedules fired in one transaction.
-const SCHEDULES: usize = 100;
+const SCHEDULES: usize = 20;
 
 /// Ends and pauses of jobs followed up in one transaction.
 const FOLLOW_UPS: usize = 200;
