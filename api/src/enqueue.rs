@@ -8,7 +8,10 @@ use axum::{
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use windlass_client::UnknownKinds;
-use windlass_core::{Idempotency, InsertOutcome, Kind, KindInfo, NewJob, Priority, QueueName, Timestamp};
+use windlass_core::{
+    Idempotency, InsertOutcome, JobId, JobTemplate, Kind, KindInfo, NewJob, Priority, QueueName, Timestamp,
+    Unique,
+};
 
 use crate::{
     Service, body,
@@ -16,10 +19,12 @@ use crate::{
     duration,
     job::job_response,
     problem::{FieldError, Problem},
+    unique,
     view::{self, JobView},
 };
 
-const KNOWN: &str = "kind, payload, queue, priority, run_at, delay, max_attempts, timeout, labels";
+const KNOWN: &str = "kind, payload, queue, priority, run_at, delay, expires_at, expires_in, deadline, max_attempts, \
+                     timeout, version, unique, debounce, throttle, labels";
 const MAX_ATTEMPTS: u32 = 1000;
 /// What stores can hold.
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
@@ -47,27 +52,45 @@ pub(crate) async fn enqueue(
 
     let accepted = service.client.accept(job.clone()).await?;
     match accepted.outcome {
-        InsertOutcome::Created(state) => {
-            answer(&JobView::accepted(&job, state, accepted.at), &job.id.to_string(), false)
+        // When it starts is the store's to say.
+        InsertOutcome::Created(_) if job.unique.as_ref().is_some_and(Unique::is_debounced) => {
+            answer_stored(&service, job.id, None).await
         }
-        InsertOutcome::Existing(id) => match service.client.get(id).await? {
-            Some(existing) => answer(&JobView::from(&existing), &id.to_string(), true),
-            None => Err(Problem::not_found(format!(
-                "the idempotency key made the job {id}, which has been removed since"
-            ))),
-        },
+        InsertOutcome::Created(state) => {
+            answer(&JobView::accepted(&job, state, accepted.at), &job.id.to_string(), None)
+        }
+        InsertOutcome::Existing(id) => {
+            answer_stored(&service, id, Some(("idempotency-replayed", "true"))).await
+        }
+        InsertOutcome::Held(id) => answer_stored(&service, id, Some(("unique-conflict", "existing"))).await,
+        InsertOutcome::Replaced(id) => {
+            answer_stored(&service, id, Some(("unique-conflict", "replaced"))).await
+        }
+        InsertOutcome::Refused(holder) => Err(Problem::not_unique(holder)),
         InsertOutcome::KeyReused => Err(Problem::key_reused()),
     }
 }
 
-fn answer(view: &JobView<'_>, id: &str, replayed: bool) -> Result<Response, Problem> {
+/// Why the answer is another job than the one the request would have made: a header.
+type Instead = Option<(&'static str, &'static str)>;
+
+async fn answer_stored(service: &Service, id: JobId, instead: Instead) -> Result<Response, Problem> {
+    match service.client.get(id).await? {
+        Some(existing) => answer(&JobView::from(&existing), &id.to_string(), instead),
+        None => {
+            Err(Problem::not_found(format!("the request made the job {id}, which has been removed since")))
+        }
+    }
+}
+
+fn answer(view: &JobView<'_>, id: &str, instead: Instead) -> Result<Response, Problem> {
     let mut response = job_response(StatusCode::ACCEPTED, view)?;
     let headers = response.headers_mut();
     if let Ok(location) = HeaderValue::from_str(&format!("/v1/jobs/{id}")) {
         headers.insert(header::LOCATION, location);
     }
-    if replayed {
-        headers.insert(HeaderName::from_static("idempotency-replayed"), HeaderValue::from_static("true"));
+    if let Some((name, value)) = instead {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     Ok(response.into_response())
 }
@@ -80,7 +103,7 @@ pub(crate) fn is_json(headers: &HeaderMap) -> bool {
 }
 
 /// What workers say of the kind; refuses it if they say nothing and the settings want that.
-async fn kind_info(service: &Service, kind: &Kind) -> Result<KindInfo, Problem> {
+pub(crate) async fn kind_info(service: &Service, kind: &Kind) -> Result<KindInfo, Problem> {
     match service.client.kind(kind).await? {
         Some(info) => Ok(info),
         None if service.options.unknown_kinds == UnknownKinds::Accept => Ok(KindInfo {
@@ -112,12 +135,17 @@ fn idempotency(headers: &HeaderMap, text: &str, ttl: Duration) -> Result<Option<
 }
 
 /// A request's job, before the kind's defaults are known.
-struct Draft {
-    kind: Kind,
+pub(crate) struct Draft {
+    pub(crate) kind: Kind,
     payload: Box<RawValue>,
     queue: Option<QueueName>,
     priority: Priority,
     run_at: Option<Timestamp>,
+    expires_at: Option<Timestamp>,
+    expires_in: Option<Duration>,
+    deadline: Option<Timestamp>,
+    version: u16,
+    unique: Option<Unique>,
     max_attempts: Option<u32>,
     timeout: Option<Duration>,
     labels: BTreeMap<String, String>,
@@ -127,10 +155,17 @@ struct Draft {
 impl Draft {
     /// Reads every field before it refuses any, so that a client hears of all its mistakes at once.
     fn parse(text: &str, max_depth: usize) -> Result<Self, Problem> {
-        let mut fields = Fields::parse(text)?;
+        let fields = Fields::parse(text)?;
         fields.check_depth(max_depth)?;
         let mut errors = Vec::new();
-        let e = &mut errors;
+        match Self::read(fields, &mut errors) {
+            Some(draft) if errors.is_empty() => Ok(draft),
+            _ => Err(Problem::invalid(errors)),
+        }
+    }
+
+    /// Reads the fields of a job, each error into `e`.
+    pub(crate) fn read(mut fields: Fields<'_>, e: &mut Vec<FieldError>) -> Option<Self> {
         let kind = fields.take("kind", e, |text: String| text.parse::<Kind>().map_err(|e| e.to_string()));
         if kind.is_none() && e.is_empty() {
             e.push(FieldError::new("kind", "required: what the job is, such as \"email.send\""));
@@ -150,6 +185,23 @@ impl Draft {
         if run_at.is_some() && delay.is_some() {
             e.push(FieldError::new("delay", "give either delay or run_at"));
         }
+        let delayed = delay.map(from_now);
+        let run_at = run_at.or(delayed);
+        let unique = unique::take(&mut fields, e);
+        if run_at.is_some() && unique.as_ref().is_some_and(Unique::is_debounced) {
+            e.push(FieldError::new("debounce", "says when the job starts; leave out delay and run_at"));
+        }
+        let to_come = |text: String| after(&text, run_at);
+        let expires_at = fields.take("expires_at", e, to_come);
+        let expires_in = fields.take("expires_in", e, |text: String| positive_duration(&text));
+        if expires_at.is_some() && expires_in.is_some() {
+            e.push(FieldError::new("expires_in", "give either expires_in or expires_at"));
+        }
+        let deadline = fields.take("deadline", e, to_come);
+        let version = fields.take("version", e, |number: u64| match i16::try_from(number) {
+            Ok(number @ 1..) => Ok(number.unsigned_abs()),
+            _ => Err("use 1 to 32767".into()),
+        });
         let max_attempts = fields.take("max_attempts", e, |number: u64| match u32::try_from(number) {
             Ok(number @ 1..=MAX_ATTEMPTS) => Ok(number),
             _ => Err(format!("use 1 to {MAX_ATTEMPTS}")),
@@ -163,18 +215,17 @@ impl Draft {
         for (name, _) in fields.rest("", e) {
             e.push(FieldError::new(&name, format!("unknown field; known are {KNOWN}")));
         }
-        let (Some(kind), Some(payload), true) = (kind, payload, errors.is_empty()) else {
-            return Err(Problem::invalid(errors));
-        };
-        let delayed = delay.and_then(|delay| {
-            chrono::Utc::now().checked_add_signed(chrono::TimeDelta::from_std(delay).ok()?)
-        });
-        Ok(Self {
-            kind,
-            payload,
+        Some(Self {
+            kind: kind?,
+            payload: payload?,
             queue,
             priority: priority.unwrap_or_default(),
-            run_at: run_at.or(delayed),
+            run_at,
+            expires_at,
+            expires_in,
+            deadline,
+            version: version.unwrap_or(1),
+            unique,
             max_attempts,
             timeout,
             labels,
@@ -189,15 +240,86 @@ impl Draft {
         job.max_attempts = self.max_attempts.unwrap_or(info.max_attempts);
         job.timeout = self.timeout;
         job.run_at = self.run_at;
+        job.expires_at = self.expires_at.or(self.expires_in.map(from_now));
+        job.deadline = self.deadline;
+        job.version = self.version;
+        job.unique = self.unique;
         job.labels = self.labels;
         job.idempotency = self.idempotency;
         job
     }
+
+    /// What a schedule makes, which has no times of its own.
+    pub(crate) fn into_template(self, info: KindInfo) -> JobTemplate {
+        JobTemplate {
+            queue: self.queue.unwrap_or(info.queue),
+            priority: self.priority,
+            max_attempts: self.max_attempts.unwrap_or(info.max_attempts),
+            timeout: self.timeout,
+            expires_in: self.expires_in,
+            version: self.version,
+            labels: self.labels,
+            unique: self.unique,
+            ..JobTemplate::new(self.kind, self.payload)
+        }
+    }
+
+    /// The fields that say when a single job is run, and whether they are given.
+    pub(crate) fn absolute_times(&self) -> [(&'static str, bool); 4] {
+        [
+            ("run_at", self.run_at.is_some()),
+            ("expires_at", self.expires_at.is_some()),
+            ("deadline", self.deadline.is_some()),
+            ("debounce", self.unique.as_ref().is_some_and(Unique::is_debounced)),
+        ]
+    }
 }
 
-fn limited_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn limited_duration(text: &str) -> Result<Duration, String> {
     let duration = duration::parse(text)?;
     if duration > LONGEST { Err("may be at most ten years".into()) } else { Ok(duration) }
+}
+
+/// A time that may not be over at once.
+pub(crate) fn positive_duration(text: &str) -> Result<Duration, String> {
+    match limited_duration(text)? {
+        Duration::ZERO => Err("must be longer than 0s".into()),
+        duration => Ok(duration),
+    }
+}
+
+/// Durations are limited to what the calendar holds.
+fn from_now(duration: Duration) -> Timestamp {
+    let delta = chrono::TimeDelta::from_std(duration).unwrap_or(chrono::TimeDelta::MAX);
+    chrono::Utc::now().checked_add_signed(delta).unwrap_or(Timestamp::MAX_UTC)
+}
+
+/// An instant that is to come, and that comes after the start of the job.
+fn after(text: &str, run_at: Option<Timestamp>) -> Result<Timestamp, String> {
+    let at = view::instant(text)?;
+    if at <= chrono::Utc::now() {
+        Err("is past".into())
+    } else if run_at.is_some_and(|run_at| at <= run_at) {
+        Err("must be later than the time at which the job is due".into())
+    } else {
+        Ok(at)
+    }
+}
+
+/// Takes a field out that is an object, and reads that, with its errors at their places in it.
+pub(crate) fn nested<T>(
+    fields: &mut Fields<'_>,
+    name: &str,
+    errors: &mut Vec<FieldError>,
+    read: impl FnOnce(Fields<'_>, &mut Vec<FieldError>) -> Option<T>,
+) -> Option<T> {
+    let object = fields.take(name, errors, Ok::<Fields<'_>, String>)?;
+    let mut within = Vec::new();
+    let value = read(object, &mut within);
+    errors.extend(
+        within.into_iter().map(|error| FieldError { pointer: format!("/{name}{}", error.pointer), ..error }),
+    );
+    value
 }
 
 fn read_labels(labels: Fields<'_>, errors: &mut Vec<FieldError>) -> BTreeMap<String, String> {

@@ -10,6 +10,9 @@
 //! | `DELETE /v1/jobs/{id}` | remove it, once it is over |
 //! | `GET /v1/dead` | the dead jobs, newest first: `queue`, `kind`, `label`, `since`, `until`, `cursor`, `limit` |
 //! | `POST /v1/dead/retry`, `POST /v1/dead/delete` | the same for all that the body selects, in batches |
+//! | `GET /v1/schedules` | the schedules, with their next runs |
+//! | `GET`, `PUT`, `DELETE /v1/schedules/{name}` | one of them |
+//! | `POST /v1/schedules/{name}/enable`, `/disable` | lets it fire, or not |
 //! | `GET /healthz` | the process lives |
 //! | `GET /readyz` | the store answers, so jobs are accepted |
 //!
@@ -24,7 +27,9 @@ mod health;
 mod job;
 mod logs;
 mod problem;
+mod schedules;
 mod serve;
+mod unique;
 mod view;
 
 use std::{sync::Arc, time::Duration};
@@ -34,6 +39,7 @@ use axum::{
     routing::{get, post},
 };
 use windlass_client::{Client, UnknownKinds};
+use windlass_core::Timetable;
 
 use crate::problem::Problem;
 pub use crate::serve::serve;
@@ -78,6 +84,12 @@ struct Service {
     options: ApiOptions,
 }
 
+impl Service {
+    fn timetable(&self) -> &dyn Timetable {
+        self.client.store().timetable()
+    }
+}
+
 /// The routes, for a server of your own; [`serve`] has one. `Location` headers take them to be at the root.
 pub fn router(client: Client, options: ApiOptions) -> Router {
     let service = Arc::new(Service { client, options });
@@ -90,6 +102,10 @@ pub fn router(client: Client, options: ApiOptions) -> Router {
         .route("/v1/dead", get(dead::list))
         .route("/v1/dead/retry", post(dead::retry_many))
         .route("/v1/dead/delete", post(dead::delete_many))
+        .route("/v1/schedules", get(schedules::list))
+        .route("/v1/schedules/{name}", get(schedules::get).put(schedules::put).delete(schedules::delete))
+        .route("/v1/schedules/{name}/enable", post(schedules::enable))
+        .route("/v1/schedules/{name}/disable", post(schedules::disable))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .fallback(|| async { Problem::not_found("there is no such route") })

@@ -4,7 +4,7 @@ use axum::{
 };
 use serde::Serialize;
 use windlass_client::ClientError;
-use windlass_core::StoreError;
+use windlass_core::{JobId, StoreError};
 
 /// An error as clients see it: a problem document, RFC 9457.
 #[derive(Debug, Serialize)]
@@ -109,6 +109,19 @@ impl Problem {
         )
     }
 
+    pub(crate) fn not_unique(holder: JobId) -> Self {
+        let detail = format!("job {holder} has the same unique key; nothing was stored");
+        Self::new(StatusCode::CONFLICT, "not-unique", "Another job has the unique key", detail)
+    }
+
+    /// With its fields in the object at `parent`.
+    pub(crate) fn within(mut self, parent: &str) -> Self {
+        for error in &mut self.errors {
+            error.pointer.insert_str(0, parent);
+        }
+        self
+    }
+
     pub(crate) fn too_large(limit: usize) -> Self {
         let detail = format!("the body may have at most {limit} bytes");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large", detail)
@@ -182,6 +195,7 @@ impl From<ClientError> for Problem {
     fn from(error: ClientError) -> Self {
         match &error {
             ClientError::KeyReused => Self::key_reused(),
+            ClientError::NotUnique(holder) => Self::not_unique(*holder),
             ClientError::Overloaded => {
                 Self::unavailable("too many jobs are being accepted; nothing was stored", "1")
             }
@@ -211,6 +225,12 @@ impl From<ClientError> for Problem {
                 Self::internal()
             }
         }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        ClientError::from(error).into()
     }
 }
 

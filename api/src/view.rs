@@ -107,7 +107,11 @@ impl<'a> From<&'a Progress> for ProgressView<'a> {
 
 /// RFC 3339 in UTC with microseconds, always of the same length.
 pub(crate) fn time<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Micros, true))
+    serializer.serialize_str(&written(time))
+}
+
+pub(crate) fn written(time: &Timestamp) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
 fn optional_time<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {

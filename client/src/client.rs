@@ -81,7 +81,7 @@ impl Default for ClientOptions {
 pub struct Accepted {
     /// When, by the store's clock.
     pub at: Timestamp,
-    /// What became of it. [`InsertOutcome::KeyReused`] stored nothing.
+    /// What became of it. [`InsertOutcome::KeyReused`], `Held` and `Refused` stored nothing.
     pub outcome: InsertOutcome,
 }
 

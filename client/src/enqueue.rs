@@ -7,7 +7,7 @@ use std::{
 use serde_json::value::{RawValue, to_raw_value};
 use sha2::{Digest, Sha256};
 use windlass_core::{
-    Idempotency, InsertOutcome, Job, JobId, NewJob, Priority, QueueName, Timestamp, TraceParent,
+    Idempotency, InsertOutcome, Job, JobId, NewJob, Priority, QueueName, Timestamp, TraceParent, Unique,
 };
 
 use crate::{Client, ClientError};
@@ -23,19 +23,38 @@ pub struct Enqueue<J> {
     job: J,
     queue: Option<QueueName>,
     priority: Priority,
-    run_at: RunAt,
+    run_at: When,
     max_attempts: u32,
     timeout: Option<Duration>,
     labels: Vec<(String, String)>,
     trace: Option<TraceParent>,
     key: Option<(String, Duration)>,
+    expires: When,
+    deadline: When,
+    unique: Option<Unique>,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum RunAt {
-    Now,
+enum When {
+    Unsaid,
     At(Timestamp),
     After(Duration),
+}
+
+impl When {
+    fn instant(self) -> Option<Timestamp> {
+        match self {
+            Self::Unsaid => None,
+            Self::At(at) => Some(at),
+            // A delay beyond what the calendar holds is for ever.
+            Self::After(delay) => Some(
+                chrono::TimeDelta::from_std(delay)
+                    .ok()
+                    .and_then(|delay| chrono::Utc::now().checked_add_signed(delay))
+                    .unwrap_or(Timestamp::MAX_UTC),
+            ),
+        }
+    }
 }
 
 impl<J: Job> Enqueue<J> {
@@ -45,12 +64,15 @@ impl<J: Job> Enqueue<J> {
             job,
             queue: None,
             priority: Priority::default(),
-            run_at: RunAt::Now,
+            run_at: When::Unsaid,
             max_attempts: J::MAX_ATTEMPTS,
             timeout: None,
             labels: Vec::new(),
             trace: None,
             key: None,
+            expires: When::Unsaid,
+            deadline: When::Unsaid,
+            unique: None,
         }
     }
 
@@ -68,13 +90,13 @@ impl<J: Job> Enqueue<J> {
 
     /// Not to be run before this time has passed, by this machine's clock.
     pub fn delay(mut self, delay: Duration) -> Self {
-        self.run_at = RunAt::After(delay);
+        self.run_at = When::After(delay);
         self
     }
 
     /// Not to be run before this instant.
     pub fn run_at(mut self, at: Timestamp) -> Self {
-        self.run_at = RunAt::At(at);
+        self.run_at = When::At(at);
         self
     }
 
@@ -87,6 +109,37 @@ impl<J: Job> Enqueue<J> {
     /// How long one attempt may run.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
+        self
+    }
+
+    /// Not to be started after this instant: then it is `dead`. Once an attempt has started, it counts no more.
+    pub fn expires_at(mut self, at: Timestamp) -> Self {
+        self.expires = When::At(at);
+        self
+    }
+
+    /// As [`expires_at`](Self::expires_at), after this time, by this machine's clock.
+    pub fn expires_in(mut self, time: Duration) -> Self {
+        self.expires = When::After(time);
+        self
+    }
+
+    /// To be over by this instant: no attempt starts or goes on after it, and the job is `dead`.
+    pub fn deadline(mut self, at: Timestamp) -> Self {
+        self.deadline = When::At(at);
+        self
+    }
+
+    /// As [`deadline`](Self::deadline), after this time, by this machine's clock.
+    pub fn deadline_in(mut self, time: Duration) -> Self {
+        self.deadline = When::After(time);
+        self
+    }
+
+    /// Makes it the only one of its key, or has it debounced or throttled. Where another job has the key, the id answered is
+    /// that one's, or the error [`ClientError::NotUnique`] if the rule is to refuse.
+    pub fn unique(mut self, unique: Unique) -> Self {
+        self.unique = Some(unique);
         self
     }
 
@@ -142,17 +195,11 @@ impl<J: Job> Enqueue<J> {
         job.priority = self.priority;
         job.max_attempts = self.max_attempts;
         job.timeout = self.timeout;
-        job.run_at = match self.run_at {
-            RunAt::Now => None,
-            RunAt::At(at) => Some(at),
-            // A delay beyond what the calendar holds is for ever.
-            RunAt::After(delay) => Some(
-                chrono::TimeDelta::from_std(delay)
-                    .ok()
-                    .and_then(|delay| chrono::Utc::now().checked_add_signed(delay))
-                    .unwrap_or(Timestamp::MAX_UTC),
-            ),
-        };
+        job.run_at = self.run_at.instant();
+        job.expires_at = self.expires.instant();
+        job.deadline = self.deadline.instant();
+        job.version = J::VERSION;
+        job.unique = self.unique;
         job.labels = self.labels.into_iter().collect();
         job.trace = self.trace;
         job.idempotency = self.key.map(|(key, ttl)| Idempotency { key, fingerprint: fingerprint(&job), ttl });
@@ -177,7 +224,8 @@ impl<J: Job> IntoFuture for Enqueue<J> {
 fn answer(id: JobId, outcome: InsertOutcome) -> Result<JobId, ClientError> {
     match outcome {
         InsertOutcome::Created(_) => Ok(id),
-        InsertOutcome::Existing(id) => Ok(id),
+        InsertOutcome::Existing(id) | InsertOutcome::Held(id) | InsertOutcome::Replaced(id) => Ok(id),
+        InsertOutcome::Refused(holder) => Err(ClientError::NotUnique(holder)),
         InsertOutcome::KeyReused => Err(ClientError::KeyReused),
     }
 }
@@ -192,6 +240,10 @@ fn fingerprint(job: &NewJob) -> [u8; 32] {
     for part in parts.into_iter().chain(labels) {
         hash.update(part.len().to_be_bytes());
         hash.update(part);
+    }
+    // As it was before there were versions, so that repeats are known across an upgrade.
+    if job.version != 1 {
+        hash.update(job.version.to_be_bytes());
     }
     hash.finalize().into()
 }

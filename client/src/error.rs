@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use windlass_core::{BrokerError, InvalidName, StoreError};
+use windlass_core::{BrokerError, InvalidName, JobId, StoreError};
 
 /// Why an operation of the client failed.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +20,9 @@ pub enum ClientError {
     /// The idempotency key was used before for another job. Nothing was stored.
     #[error("the idempotency key was used before for a different job")]
     KeyReused,
+    /// Another job has its unique key, and the rule is to refuse. Nothing was stored.
+    #[error("job {0} has the same unique key")]
+    NotUnique(JobId),
     /// The payload type has no valid JSON for this value.
     #[error("the payload cannot be written as JSON: {0}")]
     Payload(#[source] serde_json::Error),
@@ -44,6 +47,7 @@ impl ClientError {
             Self::Overloaded => true,
             Self::Closed
             | Self::KeyReused
+            | Self::NotUnique(_)
             | Self::Payload(_)
             | Self::Name(_)
             | Self::NeedsPostgres { .. } => false,

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{JobId, Kind, Lane, Message, Priority, Progress, QueueName, State, Timestamp};
+use crate::{JobId, Kind, Lane, Message, Priority, Progress, QueueName, State, Timestamp, Unique};
 
 /// A job to be accepted by the store.
 ///
@@ -27,7 +27,8 @@ pub struct NewJob {
     pub timeout: Option<Duration>,
     /// Not to be run before; `None` or a past instant means at once.
     pub run_at: Option<Timestamp>,
-    /// Not to be started after: then it is `dead`. An attempt that has started is not affected.
+    /// Not to be started after: then it is `dead`. A job of which an attempt has started is not affected; attempts that
+    /// were given back or snoozed do not count.
     pub expires_at: Option<Timestamp>,
     /// To be over by then: no attempt starts or goes on after it, and the job is `dead`.
     pub deadline: Option<Timestamp>,
@@ -39,6 +40,8 @@ pub struct NewJob {
     pub trace: Option<TraceParent>,
     /// Makes the enqueue repeatable (P3).
     pub idempotency: Option<Idempotency>,
+    /// Makes it the only one of its key.
+    pub unique: Option<Unique>,
 }
 
 impl NewJob {
@@ -60,6 +63,7 @@ impl NewJob {
             labels: BTreeMap::new(),
             trace: None,
             idempotency: None,
+            unique: None,
         }
     }
 
@@ -154,7 +158,7 @@ pub struct ErrorRecord {
     pub attempt: u32,
     /// When it failed, by the store's clock.
     pub at: Timestamp,
-    /// The label of the worker that ran it.
+    /// The label of the worker that ran it; empty where none did.
     pub worker: String,
     /// What the handler said, with its chain of causes.
     pub message: String,

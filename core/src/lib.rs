@@ -14,8 +14,11 @@ mod operations;
 mod outcome;
 mod payload;
 mod retry;
+mod schedule;
 mod state;
 mod store;
+mod timetable;
+mod unique;
 
 pub use broker::{Broker, BrokerError, Capabilities, Delivery, DeliveryTag, Subscription};
 pub use id::{ClaimId, InvalidId, JobId, WorkerId};
@@ -24,7 +27,7 @@ pub use job::{
 };
 pub use lane::{InvalidPriority, Lane, Priority};
 pub use message::{Message, MessageError};
-pub use name::{InvalidName, Kind, QueueName};
+pub use name::{InvalidName, Kind, QueueName, ScheduleName};
 pub use notes::{
     JobNotes, LogCursor, LogLevel, LogRecord, NewLine, NewProgress, Note, Progress, UnknownLevel,
 };
@@ -32,11 +35,14 @@ pub use operations::{DeadCursor, DeadFilter, DeadPage, Operations, QueueRecord};
 pub use outcome::{Finish, Outcome};
 pub use payload::Job;
 pub use retry::{RetryFn, RetryPolicy};
+pub use schedule::{CronTiming, Due, InvalidSchedule, Missed, Schedule, Timing};
 pub use state::{Event, State, TRANSITIONS, Transition, UnknownState};
 pub use store::{
     CancelOutcome, HeartbeatReply, InsertOutcome, Inserted, NewWorker, OutboxGroup, OutboxId, Rescued, Store,
     StoreError,
 };
+pub use timetable::{JobTemplate, ScheduleDefinition, ScheduleRecord, Timetable};
+pub use unique::{InvalidUnique, KeyHolder, KeyVerdict, OnConflict, Unique};
 
 /// An instant in UTC, as the store records it (microsecond precision).
 pub type Timestamp = chrono::DateTime<chrono::Utc>;

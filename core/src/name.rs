@@ -82,6 +82,13 @@ name!(
     128
 );
 
+name!(
+    /// The name of a schedule.
+    ScheduleName,
+    "schedule name",
+    128
+);
+
 impl Default for QueueName {
     /// The queue of jobs that name none.
     fn default() -> Self {

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{KindInfo, RetryPolicy};
+use crate::{KindInfo, RetryPolicy, Source};
 
 /// A payload type, bound once to its kind and to the defaults of its jobs.
 ///
@@ -23,4 +23,21 @@ pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
     const TIMEOUT: Option<Duration> = None;
     /// When a failed attempt is tried again.
     const RETRY: RetryPolicy = RetryPolicy::DEFAULT;
+    /// Which form of the payload this type is. Raise it with every change that older workers could not read: they leave
+    /// jobs of a newer version to newer workers, so that both may run side by side during a rollout.
+    const VERSION: u16 = 1;
+
+    /// Brings the payload of an older version up to [`VERSION`](Self::VERSION), before it is read.
+    ///
+    /// # Errors
+    /// A version that it does not know, which is any unless a type says otherwise. The attempt fails.
+    fn upgrade(from: u16, payload: serde_json::Value) -> Result<serde_json::Value, Source> {
+        let _ = payload;
+        Err(format!(
+            "{} knows version {} of its payload and has no `upgrade` from version {from}",
+            Self::KIND,
+            Self::VERSION
+        )
+        .into())
+    }
 }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use crate::{
     ClaimId, ClaimedJob, Finish, JobId, JobNotes, JobRecord, KindInfo, Message, NewJob, Operations, Source,
-    State, Timestamp, WorkerId,
+    State, Timestamp, Timetable, WorkerId,
 };
 
 /// Keeps the truth. Every method is one transaction, most are one statement, and all time is the store's clock.
@@ -112,7 +112,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// this right after, and the leader now and then.
     async fn follow_up(&self, limit: usize) -> Result<usize, StoreError>;
 
-    /// Housekeeping for the leader, every minute or so: partitions ahead of need, idempotency keys past their time.
+    /// Housekeeping for the leader, every minute or so: partitions ahead of need, keys past their time.
     async fn maintain(&self) -> Result<(), StoreError>;
 
     /// What running attempts say about themselves.
@@ -120,6 +120,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// What operators do, as opposed to workers.
     fn operations(&self) -> &dyn Operations;
+
+    /// What is done by the clock.
+    fn timetable(&self) -> &dyn Timetable;
 
     /// The concrete store, for what only one kind can do (`enqueue_in`, `ctx.transaction()`).
     fn as_any(&self) -> &dyn Any;
@@ -145,6 +148,12 @@ pub enum InsertOutcome {
     Existing(JobId),
     /// Its idempotency key was used before by another request. Nothing was stored for it.
     KeyReused,
+    /// This job has its unique key. Nothing was stored for it.
+    Held(JobId),
+    /// This job, which has its unique key and has not been started, got its payload.
+    Replaced(JobId),
+    /// This job has its unique key, and so it was refused. Nothing was stored for it.
+    Refused(JobId),
 }
 
 /// What became of a cancellation.

@@ -25,6 +25,8 @@ use syn::{
 /// | `retry` | when a failed attempt is tried again, see below | `exponential("5s")` |
 /// | `retry_base` | short for `retry = exponential(…)` | |
 /// | `retry_cap` | the longest wait after any failure | the policy's |
+/// | `version` | which form the payload has, at least 1; older ones go through `upgrade` | 1 |
+/// | `upgrade` | a function that brings an older payload up to date, as `Job::upgrade` | refuses |
 ///
 /// `retry` is `exponential("5s")`, `linear("30s")`, `fixed("1m")`, or any constant expression that gives a `RetryPolicy`,
 /// such as `retry = RetryPolicy::custom(my_function)`.
@@ -42,6 +44,8 @@ struct Options {
     timeout: Option<Tokens>,
     retry: Option<Tokens>,
     retry_cap: Option<Tokens>,
+    version: Option<LitInt>,
+    upgrade: Option<syn::Path>,
 }
 
 fn expand(input: &DeriveInput) -> Result<Tokens> {
@@ -58,6 +62,17 @@ fn expand(input: &DeriveInput) -> Result<Tokens> {
         let cap = options.retry_cap.map(|cap| quote!(.cap(#cap)));
         quote!(const RETRY: ::windlass::RetryPolicy = #policy #cap;)
     });
+    let version = options.version.map(|version| quote!(const VERSION: u16 = #version;));
+    let upgrade = options.upgrade.map(|upgrade| {
+        quote! {
+            fn upgrade(
+                from: u16,
+                payload: ::windlass::JsonValue,
+            ) -> ::core::result::Result<::windlass::JsonValue, ::windlass::UpgradeError> {
+                #upgrade(from, payload)
+            }
+        }
+    });
     let name = &input.ident;
     let (generics, arguments, bounds) = input.generics.split_for_impl();
     Ok(quote! {
@@ -67,6 +82,8 @@ fn expand(input: &DeriveInput) -> Result<Tokens> {
             #max_attempts
             #timeout
             #retry
+            #version
+            #upgrade
         }
     })
 }
@@ -96,9 +113,17 @@ fn read(input: &DeriveInput) -> Result<Options> {
                     options.retry = Some(quote!(::windlass::RetryPolicy::exponential(#base)));
                 }
                 "retry_cap" => options.retry_cap = Some(duration(&meta.value()?.parse()?)?),
+                "version" => {
+                    let number: LitInt = meta.value()?.parse()?;
+                    if !(1..=0x7fff).contains(&number.base10_parse::<u16>()?) {
+                        return Err(Error::new(number.span(), "a version is between 1 and 32767"));
+                    }
+                    options.version = Some(number);
+                }
+                "upgrade" => options.upgrade = Some(meta.value()?.parse()?),
                 _ => {
                     return Err(meta.error(
-                        "unknown key: use kind, queue, max_attempts, timeout, retry, retry_base or retry_cap",
+                        "unknown key: use kind, queue, max_attempts, timeout, retry, retry_base, retry_cap, version or upgrade",
                     ));
                 }
             }

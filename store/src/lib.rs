@@ -8,10 +8,16 @@ pub mod conformance;
 mod dead;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod schedules;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod template;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod timers;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod unique;
 
 use std::{sync::Arc, time::Duration};
 

@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
 use tempfile::TempDir;
-use windlass_core::{ClaimId, Finish, JobId, NewJob, NewWorker, Outcome, State, Store, StoreError, WorkerId};
-use windlass_store::{StoreOptions, open};
+use windlass_core::{
+    ClaimId, Finish, JobId, JobTemplate, NewJob, NewWorker, Outcome, Schedule, ScheduleDefinition, State,
+    Store, StoreError, WorkerId,
+};
+use windlass_store::{StoreOptions, VirtualClock, open};
 
 fn url(file: &Path) -> String {
     format!("sqlite:{}", file.display())
@@ -163,4 +166,36 @@ async fn stale_times_do_no_harm() {
     assert_eq!(store.promote_due(10).await.unwrap(), 0);
     assert_eq!(store.get(&[jobs[0].id]).await.unwrap()[0].state, State::Running);
     assert_eq!(store.get(&[jobs[1].id]).await.unwrap()[0].state, State::Queued);
+}
+
+/// Three schedulers whose clocks differ by up to an hour and a half, and move: no tick fires twice, none is left out.
+#[tokio::test]
+async fn schedulers_with_wrong_clocks_fire_each_tick_once() {
+    let folder = TempDir::new().unwrap();
+    let begun: windlass_core::Timestamp = "2026-01-01T00:00:30Z".parse().unwrap();
+    let mut processes = Vec::new();
+    for minutes in [0, 30, 90] {
+        let clock = VirtualClock::at(begun + chrono::TimeDelta::minutes(minutes));
+        let options = StoreOptions { clock: Some(clock.clone()), ..StoreOptions::default() };
+        let store = open(&url(&folder.path().join("windlass.db")), &options).await.unwrap();
+        processes.push((clock, store));
+    }
+    processes[0].1.migrate().await.unwrap();
+    let schedule = Schedule::every(Duration::from_secs(60)).unwrap().missed(windlass_core::Missed::All);
+    let job = JobTemplate::new("test.kind".parse().unwrap(), job().payload);
+    let definition = ScheduleDefinition { name: "minutely".parse().unwrap(), schedule, job };
+    processes[0].1.timetable().put_schedule(&definition, None).await.unwrap();
+    for round in 0..200u64 {
+        let (clock, store) = &processes[usize::try_from(round % 3).unwrap()];
+        clock.advance(Duration::from_secs(round * 7 % 120));
+        store.timetable().fire_schedules(10).await.unwrap();
+    }
+    let record = processes[0].1.timetable().schedules().await.unwrap().remove(0);
+    let first = begun + chrono::TimeDelta::seconds(30);
+    let ticks = (record.last_at.unwrap() - first).num_minutes() + 1;
+    let mut file = raw(&folder).await;
+    let jobs: i64 = sqlx::query("SELECT count(*) FROM jobs").fetch_one(&mut file).await.unwrap().get(0);
+    assert_eq!(jobs, ticks);
+    assert!(ticks > 150, "{ticks}");
+    assert_eq!(record.next_at.unwrap() - record.last_at.unwrap(), chrono::TimeDelta::minutes(1));
 }

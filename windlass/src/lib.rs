@@ -36,14 +36,16 @@
 mod logging;
 
 pub use logging::{LoggingError, init_logging};
+/// A payload on its way from an older version to a newer, in `Job::upgrade`.
+pub use serde_json::Value as JsonValue;
 pub use windlass_client::{
     Accepted, Client, ClientError, ClientOptions, Enqueue, LogFormat, SecretUrl, Settings, SettingsError,
     UnknownKinds,
 };
 pub use windlass_core::{
     CancelOutcome, DeadCursor, DeadFilter, DeadPage, ErrorRecord, InsertOutcome, Job, JobId, JobRecord, Kind,
-    KindInfo, LogCursor, LogRecord, NewJob, Priority, Progress, QueueName, RetryFn, RetryPolicy,
-    State as JobState, Timestamp, TraceParent,
+    KindInfo, LogCursor, LogRecord, Missed, NewJob, OnConflict, Priority, Progress, QueueName, RetryFn,
+    RetryPolicy, Schedule, Source as UpgradeError, State as JobState, Timestamp, TraceParent, Unique,
 };
 pub use windlass_derive::Job;
 #[cfg(feature = "postgres")]

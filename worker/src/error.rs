@@ -7,7 +7,7 @@ use std::{
 };
 
 use windlass_client::{ClientError, SettingsError};
-use windlass_core::{BrokerError, InvalidName, Kind, Outcome, RetryPolicy, StoreError};
+use windlass_core::{BrokerError, InvalidName, Kind, Outcome, RetryPolicy, ScheduleName, StoreError};
 
 /// Why an attempt failed, and what is to become of its job.
 ///
@@ -176,6 +176,9 @@ pub enum WorkerError {
     /// Two handlers for one kind.
     #[error("two handlers are for the kind {0}; a kind has one")]
     TwoHandlers(Kind),
+    /// Two schedules of one name.
+    #[error("two schedules are named {0}; name one of them otherwise with .named(…)")]
+    TwoSchedules(ScheduleName),
     /// A handler asks for a state that was not added.
     #[error("the handler for {kind} asks for State<{state}>; add it with .state(…)")]
     MissingState {

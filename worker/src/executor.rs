@@ -1,7 +1,7 @@
 use std::{panic::AssertUnwindSafe, time::Duration};
 
 use futures::{FutureExt as _, future::BoxFuture};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 use windlass_core::{ClaimedJob, Outcome};
@@ -22,6 +22,7 @@ type Running = BoxFuture<'static, Result<Value, JobError>>;
 enum Cause {
     Cancelled,
     TimedOut(Duration),
+    Deadline,
     Shutdown,
 }
 
@@ -45,6 +46,7 @@ pub(crate) async fn execute(
     session: &Session,
     handler: &Registered,
     job: ClaimedJob,
+    deadline: Option<Instant>,
     token: &CancellationToken,
     permit: Option<OwnedSemaphorePermit>,
 ) -> Ending {
@@ -69,7 +71,7 @@ pub(crate) async fn execute(
                 (context, running.boxed())
             }
         };
-        let ended = supervise(session, handler, &context, running, token).await;
+        let ended = supervise(session, handler, &context, running, token, deadline).await;
         if let Some(gate) = context.gate() {
             gate.release();
         }
@@ -79,7 +81,7 @@ pub(crate) async fn execute(
             tracing::debug!("succeeded");
             return Ending::Committed;
         }
-        let outcome = conclude(&context, handler, cause, result);
+        let outcome = within(deadline, conclude(&context, handler, cause, result));
         report(&outcome);
         Ending::Outcome(outcome)
     }
@@ -104,6 +106,7 @@ async fn supervise(
     context: &Context,
     mut running: Running,
     token: &CancellationToken,
+    deadline: Option<Instant>,
 ) -> Option<(Option<Cause>, Option<Result<Value, JobError>>)> {
     let timed_out = async {
         let mut timeout = context.job().timeout.or(handler.timeout);
@@ -143,6 +146,7 @@ async fn supervise(
         }
         // Nobody but a cancellation request has cancelled it so far: the handler has a child of it.
         () = token.cancelled() => Cause::Cancelled,
+        () = at(deadline) => Cause::Deadline,
         timeout = timed_out => Cause::TimedOut(timeout),
         () = session.abort.cancelled() => Cause::Shutdown,
         () = stopped_before => Cause::Shutdown,
@@ -196,12 +200,39 @@ fn conclude(
         (_, Some(Ok(result))) => Outcome::Succeeded { result },
         (Some(Cause::Cancelled), _) => Outcome::Cancelled,
         (Some(Cause::Shutdown), _) => Outcome::Released,
+        (Some(Cause::Deadline), _) => {
+            Outcome::Dead { error: "expired: its deadline passed during the attempt".into() }
+        }
         (Some(Cause::TimedOut(timeout)), _) => {
             let timeout = timeout.as_secs_f64();
             failed(JobError::retry(format!("the attempt took longer than its timeout of {timeout} s")))
         }
         (None, Some(Err(error))) => failed(error),
         (None, None) => Outcome::Released,
+    }
+}
+
+/// No attempt starts after the job's deadline, so one that would is not waited for.
+fn within(deadline: Option<Instant>, outcome: Outcome) -> Outcome {
+    let too_late = |after: Duration| {
+        deadline.is_some_and(|deadline| Instant::now().checked_add(after).is_none_or(|at| at >= deadline))
+    };
+    match outcome {
+        Outcome::Retry { after, error } if too_late(after) => Outcome::Dead {
+            error: format!("{error} (expired: its deadline leaves no time for another attempt)"),
+        },
+        Outcome::Snoozed { after } if too_late(after) => {
+            Outcome::Dead { error: "expired: its deadline passes while it is snoozed".into() }
+        }
+        outcome => outcome,
+    }
+}
+
+/// Comes at this instant; never, for none.
+pub(crate) async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -104,8 +104,15 @@ pub(crate) fn value(result: impl Serialize) -> Result<Value, JobError> {
     Ok((value.get() != "null").then_some(value))
 }
 
-/// A payload that cannot be read is retried by policy as any failure: in a rollout, the next worker may understand it.
+/// Reads the payload, by way of an upgrade if it is of an older version. One that cannot be read is retried by policy as
+/// any failure: in a rollout, the next worker may understand it.
 pub(crate) fn decode<J: Job>(context: &Context) -> Result<J, JobError> {
-    serde_json::from_str(context.job().payload.get())
-        .map_err(|error| JobError::retry(format!("the payload does not fit {}: {error}", J::KIND)))
+    let job = context.job();
+    let misfit = |error| JobError::retry(format!("the payload does not fit {}: {error}", J::KIND));
+    if job.version >= J::VERSION {
+        return serde_json::from_str(job.payload.get()).map_err(misfit);
+    }
+    let old = serde_json::from_str(job.payload.get()).map_err(misfit)?;
+    let new = J::upgrade(job.version, old).map_err(JobError::retry)?;
+    serde_json::from_value(new).map_err(misfit)
 }

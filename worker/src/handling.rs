@@ -37,6 +37,7 @@ pub struct Handling {
     code: Code,
     timeout: Option<Duration>,
     retry: RetryPolicy,
+    version: u16,
     abort_after: Option<Duration>,
     layers: Layers,
 }
@@ -71,8 +72,8 @@ impl Handling {
             Ok((kind, queue)) => Ok(KindInfo { kind, queue, max_attempts: J::MAX_ATTEMPTS.max(1) }),
             Err(error) => Err((std::any::type_name::<J>(), error)),
         };
-        let (timeout, retry) = (J::TIMEOUT, J::RETRY);
-        Self { kind, needs, code, timeout, retry, abort_after: None, layers: Layers::default() }
+        let (timeout, retry, version) = (J::TIMEOUT, J::RETRY, J::VERSION);
+        Self { kind, needs, code, timeout, retry, version, abort_after: None, layers: Layers::default() }
     }
 
     /// When a failed attempt is tried again, instead of the payload type's `RETRY`.
@@ -127,7 +128,14 @@ impl Handling {
                 Run::Service(outer.wrap(self.layers.wrap(innermost)))
             }
         };
-        Registered { run, nature, timeout: self.timeout, retry: self.retry, abort_after }
+        Registered {
+            run,
+            nature,
+            timeout: self.timeout,
+            retry: self.retry,
+            version: self.version,
+            abort_after,
+        }
     }
 }
 

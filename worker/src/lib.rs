@@ -17,6 +17,7 @@ mod maintenance;
 pub mod middleware;
 mod notes;
 mod run;
+mod schedule;
 mod session;
 mod span;
 #[cfg(feature = "testing")]

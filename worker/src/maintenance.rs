@@ -16,6 +16,9 @@ const HOUSEKEEPING: Duration = Duration::from_secs(60);
 /// Jobs promoted in one statement.
 const BATCH: usize = 1000;
 
+/// Schedules fired in one transaction.
+const SCHEDULES: usize = 20;
+
 /// Ends and pauses of jobs followed up in one transaction.
 const FOLLOW_UPS: usize = 200;
 
@@ -42,7 +45,7 @@ async fn follow_up_all(session: &Session) -> Result<(), StoreError> {
     }
 }
 
-/// The duties of which a fleet needs one at a time: promoting what is due, rescuing from dead workers, housekeeping.
+/// The duties of which a fleet needs one at a time: promoting what is due, firing schedules, expiring, rescuing from dead workers, housekeeping.
 /// Every worker offers to lead; two leaders at once would do no harm.
 pub(crate) async fn run(session: Arc<Session>, crash_limit: u32) {
     let mut duties = Duties { session, crash_limit, led: None, kept_house: None, failing: false };
@@ -89,11 +92,27 @@ impl Duties {
                 break;
             }
         }
+        self.fire_and_expire().await?;
         follow_up_all(&self.session).await?;
         if self.kept_house.is_none_or(|at| now - at >= HOUSEKEEPING) {
             self.kept_house = Some(now);
             store.maintain().await?;
         }
+        Ok(())
+    }
+
+    async fn fire_and_expire(&self) -> Result<(), StoreError> {
+        let timetable = self.session.client.store().timetable();
+        loop {
+            let fired = timetable.fire_schedules(SCHEDULES).await?;
+            if fired > 0 {
+                self.session.client.nudge_relay();
+            }
+            if fired < SCHEDULES {
+                break;
+            }
+        }
+        while timetable.expire(BATCH).await? == BATCH {}
         Ok(())
     }
 

@@ -19,6 +19,8 @@ pub(crate) struct Registered {
     pub(crate) nature: Nature,
     pub(crate) timeout: Option<Duration>,
     pub(crate) retry: RetryPolicy,
+    /// The newest form of the payload that it can read.
+    pub(crate) version: u16,
     /// How long it may take to stop once it is told to, before it is dropped.
     pub(crate) abort_after: Duration,
 }

@@ -1,12 +1,16 @@
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use windlass_client::Client;
 use windlass_core::{ClaimId, ClaimedJob, Finish, JobId, Kind, Outcome, WorkerId};
@@ -18,6 +22,9 @@ use crate::{
     notes::Notes,
     run::{Nature, Registered},
 };
+
+/// How long a job of a newer version is left to newer workers before one that cannot read it may meet it again.
+const NEWER: Duration = Duration::from_secs(5);
 
 /// One registration of the worker with the store: it lasts until shutdown, or until the lease is lost, and then the
 /// worker goes on with a new one.
@@ -46,6 +53,8 @@ pub(crate) struct Session {
     pub(crate) notes: Arc<Notes>,
     /// The tokens of the claimed jobs, for cancellation requests. Locked for single operations only.
     tokens: Mutex<HashMap<JobId, CancellationToken>>,
+    /// Kinds of which jobs of a newer version have been met.
+    newer: Mutex<HashSet<Kind>>,
     /// A blocking handler outlives the session, so its job must stay under the lease.
     left_behind: AtomicBool,
 }
@@ -77,6 +86,7 @@ impl Session {
             follow_up: Arc::default(),
             notes: Arc::default(),
             tokens: Mutex::default(),
+            newer: Mutex::default(),
             left_behind: AtomicBool::new(false),
         }
     }
@@ -104,19 +114,37 @@ impl Session {
     async fn attempt(&self, job: ClaimedJob, token: CancellationToken) -> Ending {
         // Intake only claims kinds with a handler.
         let Some(handler) = self.handlers.get(&job.kind) else { return Ending::Outcome(Outcome::Released) };
+        // From the claim's answer on, so a moment late at most; the store starts nothing beyond it anyway.
+        let deadline = job.time_left.and_then(|left| Instant::now().checked_add(left));
+        if job.version > handler.version {
+            self.note_newer(&job);
+            return Ending::Outcome(Outcome::Snoozed { after: NEWER });
+        }
         if handler.nature == Nature::Batch {
-            return executor::execute(self, handler, job, &token, None).await;
+            return executor::execute(self, handler, job, deadline, &token, None).await;
         }
         let permit = tokio::select! {
             biased;
             () = self.lost.cancelled() => return Ending::Abandoned,
             () = self.stop.cancelled() => return Ending::Outcome(Outcome::Released),
             () = token.cancelled() => return Ending::Outcome(Outcome::Cancelled),
+            // The store sees to its end.
+            () = executor::at(deadline) => return Ending::Outcome(Outcome::Released),
             permit = self.running.clone().acquire_owned() => permit,
         };
         // Nobody closes the semaphore.
         let Ok(permit) = permit else { return Ending::Outcome(Outcome::Released) };
-        executor::execute(self, handler, job, &token, Some(permit)).await
+        executor::execute(self, handler, job, deadline, &token, Some(permit)).await
+    }
+
+    fn note_newer(&self, job: &ClaimedJob) {
+        let mut newer = self.newer.lock().unwrap_or_else(PoisonError::into_inner);
+        if newer.insert(job.kind.clone()) {
+            tracing::warn!(
+                kind = %job.kind, version = job.version,
+                "jobs of this kind are of a newer version than this worker knows; they are left to newer workers"
+            );
+        }
     }
 
     /// Passes a cancellation request on to the handler. Repeats, and jobs that have just ended, do nothing.

@@ -13,12 +13,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use windlass_client::{Client, Settings};
-use windlass_core::{BrokerError, Kind, KindInfo, Lane, NewWorker, QueueName, StoreError};
+use windlass_core::{
+    BrokerError, Job, Kind, KindInfo, Lane, NewWorker, QueueName, Schedule, ScheduleDefinition, StoreError,
+};
 
 use crate::{
     BatchHandler, BatchOptions, BlockingHandler, Handler, HandlerLayer, Handling, WorkerError,
     completer::Completer, context::States, heartbeat, intake, maintenance, middleware::Layers,
-    run::Registered, session::Session,
+    run::Registered, schedule, session::Session,
 };
 
 /// How long the end of a worker may wait for what its handlers have said last to be written.
@@ -47,6 +49,7 @@ pub struct Worker {
     layers: Layers,
     kinds: Vec<KindInfo>,
     needs: Vec<(Kind, TypeId, &'static str)>,
+    schedules: Vec<ScheduleDefinition>,
     /// The first thing wrong with the handlers, told when the worker is run.
     problem: Option<WorkerError>,
 }
@@ -121,6 +124,7 @@ impl Worker {
             layers: Layers::default(),
             kinds: Vec::new(),
             needs: Vec::new(),
+            schedules: Vec::new(),
             problem: None,
         }
     }
@@ -142,6 +146,24 @@ impl Worker {
     #[must_use]
     pub fn handle_blocking<A, H: BlockingHandler<A>>(self, handler: H) -> Self {
         self.handle_with(Handling::blocking(handler))
+    }
+
+    /// Has this job made again and again: the schedule is kept in the store when the worker starts, and fires once per tick
+    /// for the whole fleet. The newest definition of a name wins; one that an operator has switched off stays off, and one that
+    /// is no longer in the code goes on until an operator deletes it.
+    #[must_use]
+    pub fn schedule<J: Job>(mut self, schedule: Schedule, job: J) -> Self {
+        let problem = match schedule::definition(schedule, &job) {
+            Ok(definition) => {
+                let twice = self.schedules.iter().any(|other| other.name == definition.name);
+                let name = definition.name.clone();
+                self.schedules.push(definition);
+                twice.then_some(WorkerError::TwoSchedules(name))
+            }
+            Err(problem) => Some(problem),
+        };
+        self.problem = self.problem.or(problem);
+        self
     }
 
     /// Adds the handler of a kind that takes many jobs at once.
@@ -199,7 +221,8 @@ impl Worker {
     /// # Errors
     /// What keeps the worker from starting, or from ever going on.
     pub async fn run_until(self, stop: CancellationToken) -> Result<(), WorkerError> {
-        let worker = self.checked()?;
+        let mut worker = self.checked()?;
+        schedule::put(&worker.client, std::mem::take(&mut worker.schedules), &stop).await?;
         while !stop.is_cancelled() {
             worker.session(&stop).await?;
         }
@@ -235,6 +258,7 @@ impl Worker {
             options: self.options,
             states: Arc::new(self.states),
             kinds: self.kinds,
+            schedules: self.schedules,
         })
     }
 }
@@ -255,6 +279,7 @@ struct Running {
     states: Arc<States>,
     handlers: Arc<HashMap<Kind, Registered>>,
     kinds: Vec<KindInfo>,
+    schedules: Vec<ScheduleDefinition>,
     running: Arc<Semaphore>,
     /// How many jobs may be claimed: those running, in the buffer, and gathering.
     places: usize,

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use windlass_core::{
     Broker, BrokerError, CancelOutcome, Capabilities, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted,
     JobId, JobNotes, JobRecord, KindInfo, Lane, Message, NewJob, NewWorker, Operations, OutboxGroup,
-    OutboxId, Rescued, Store, StoreError, Subscription, WorkerId,
+    OutboxId, Rescued, Store, StoreError, Subscription, Timetable, WorkerId,
 };
 use windlass_store::SqliteStore;
 
@@ -156,6 +156,10 @@ impl Store for FaultyStore {
 
     fn operations(&self) -> &dyn Operations {
         self.store.operations()
+    }
+
+    fn timetable(&self) -> &dyn Timetable {
+        self.store.timetable()
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -11,6 +11,8 @@ mod faults;
 mod idempotency;
 mod notes;
 mod poll;
+mod schedules;
 mod support;
 mod trouble;
+mod unique;
 mod wrong_input;

@@ -106,7 +106,7 @@ impl Api {
     /// How many rows the store has that an enqueue would write.
     pub(crate) async fn stored(&self) -> i64 {
         let mut all = 0;
-        for table in ["jobs", "due", "outbox", "idempotency_keys"] {
+        for table in ["jobs", "due", "outbox", "idempotency_keys", "timers", "unique_keys", "schedules"] {
             let count = AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
             all += sqlx::query(count).fetch_one(&self.rows).await.unwrap().get::<i64, _>(0);
         }

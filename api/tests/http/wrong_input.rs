@@ -60,7 +60,7 @@ async fn each_wrong_field_is_named() {
         ("labels", json!({"a": "nul\0"}), "/labels/a"),
         ("labels", json!({"k".repeat(63): 1}), &format!("/labels/{}", "k".repeat(63))),
         ("run-at", json!("2030-01-31T12:00:00Z"), "/run-at"),
-        ("expires_at", json!(null), "/expires_at"),
+        ("tags", json!(null), "/tags"),
         ("a/b", json!(1), "/a~1b"),
     ];
     for (field, value, pointer) in cases {

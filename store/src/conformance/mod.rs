@@ -21,9 +21,11 @@ mod notes;
 mod outbox;
 mod queues;
 mod schedule;
+mod schedules;
 mod support;
 mod table;
 mod time;
+mod unique;
 mod workers;
 
 use std::sync::Arc;
@@ -47,9 +49,11 @@ pub use notes::*;
 pub use outbox::*;
 pub use queues::*;
 pub use schedule::*;
+pub use schedules::*;
 pub use support::{Case, Timed};
 pub use table::*;
 pub use time::*;
+pub use unique::*;
 pub use workers::*;
 
 /// How the suite gets at the store under test. Each value stands for a database or schema of its own, empty at first.
@@ -162,6 +166,17 @@ macro_rules! store_conformance {
             notes_go_with_their_job
             retried_jobs_begin_anew
             retries_race_everything
+            a_conflict_may_be_refused
+            a_group_with_a_key_twice
+            a_key_is_held_while_unfinished
+            a_unique_insert_given_up_is_all_or_nothing
+            a_unique_insert_may_be_repeated
+            concurrent_definitions
+            concurrent_unique_inserts_make_one_job
+            crossing_unique_groups_do_not_deadlock
+            fields_make_a_key
+            replacements_race_claims
+            unique_and_idempotency_keys_together
         }
         $crate::store_conformance! { @timed $fixture;
             dead_jobs_are_listed_newest_first
@@ -170,6 +185,22 @@ macro_rules! store_conformance {
             progress_is_shown_and_stays
             what_has_expired_can_be_retried
             scheduled_jobs_are_due_in_time
+            a_key_is_held_for_a_period
+            a_replacement_may_move_the_time
+            a_tick_makes_its_job
+            concurrent_schedulers_share_the_ticks
+            deadlines_end_jobs
+            debounced_jobs_start_after_the_last
+            definitions_are_replaced
+            each_tick_fires_once
+            expiry_goes_in_batches
+            expiry_races_claims
+            housekeeping_leaves_keys_in_use
+            jitter_delays_the_start
+            jobs_expire_in_every_state
+            missed_ticks_follow_the_policy
+            schedules_follow_the_clocks_of_their_zone
+            unique_templates_do_not_overlap
         }
     };
     (@timed $fixture:expr; $($name:ident)*) => {

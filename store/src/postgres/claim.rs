@@ -14,7 +14,8 @@ WITH claimed AS (
     UPDATE {schema}.jobs j
     SET state = {to:claim}, attempt = j.attempt + 1, worker_id = $1, started_at = {now}
     WHERE j.id = ANY($3::uuid[]) AND j.id >= $4 AND j.id <= $5 AND j.state IN ({from:claim})
-    AND (j.expires_at IS NULL OR j.expires_at > {now})
+    AND (j.expires_at IS NULL OR j.expires_at > {now} OR j.attempt > j.uncounted)
+    AND (j.deadline IS NULL OR j.deadline > {now})
     AND NOT EXISTS (SELECT FROM {schema}.queues q WHERE q.name = j.queue AND q.paused)
     RETURNING j.id, j.attempt, j.uncounted, j.max_attempts, j.kind, j.queue, j.priority, j.payload, j.timeout_ms,
               j.created_at, j.labels::text, j.trace, j.version, extract(epoch FROM j.deadline - {now})::float8, j.followed

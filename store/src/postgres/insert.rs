@@ -31,10 +31,15 @@ WITH input AS (
            expires_at, deadline, coalesce(version, 1), coalesce(gated, false), coalesce(followed, false)
     FROM input
     ON CONFLICT (id) DO NOTHING
-    RETURNING j.id, j.state, j.run_at
+    RETURNING j.id, j.state, j.run_at, j.expires_at, j.deadline
 ), waiting AS (
     INSERT INTO {schema}.due (job_id, run_at)
     SELECT id, run_at FROM created WHERE state = {scheduled}
+), timed AS (
+    INSERT INTO {schema}.timers (job_id, deadline, at)
+    SELECT id, t.deadline, t.at
+    FROM created c CROSS JOIN LATERAL (VALUES (false, c.expires_at), (true, c.deadline)) AS t (deadline, at)
+    WHERE t.at IS NOT NULL
 ), ledger AS (
     INSERT INTO {schema}.outbox (job_ids, created_at, due_at)
     SELECT array_agg(id), {now}, {now} + make_interval(secs => $11)
@@ -65,14 +70,14 @@ struct Holder {
 
 impl PostgresStore {
     pub(super) async fn insert_group(&self, jobs: &[NewJob]) -> Result<Inserted, Error> {
-        let keyed = jobs.iter().any(|job| job.idempotency.is_some());
+        let keyed = jobs.iter().any(|job| job.idempotency.is_some() || job.unique.is_some());
         let mut session = if keyed { self.transaction().await? } else { self.statement().await? };
         let inserted = self.insert_on(&mut session, jobs, GRACE).await?;
         session.commit().await?;
         Ok(inserted)
     }
 
-    /// Accepts on this connection; a group with idempotency keys needs a transaction around it.
+    /// Accepts on this connection; a group with keys of any sort needs a transaction around it.
     pub(super) async fn insert_on(
         &self,
         connection: &mut PgConnection,
@@ -91,7 +96,9 @@ impl PostgresStore {
                 Some(InsertOutcome::KeyReused)
             }
         };
-        let answers: Vec<_> = jobs.iter().map(held_by_another).collect();
+        let mut answers: Vec<_> = jobs.iter().map(held_by_another).collect();
+        let adapted = self.resolve_unique(connection, jobs, &mut answers).await?;
+        let jobs = adapted.as_deref().unwrap_or(jobs);
         let new = || jobs.iter().zip(&answers).filter(|(_, answer)| answer.is_none()).map(|(job, _)| job);
         let (at, outbox) = self.insert_rows(connection, new(), grace).await?;
         let outcomes = jobs

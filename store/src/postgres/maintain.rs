@@ -58,6 +58,7 @@ impl PostgresStore {
     pub(super) async fn keep_house(&self) -> Result<(), Error> {
         let mut session = self.statement().await?;
         self.rare(EXPIRE_KEYS).execute(&mut *session).await?;
+        self.clean_unique_keys(&mut session).await?;
         let missing = self.rare(MISSING).bind(partitioned()).fetch_optional(&mut *session).await?;
         session.commit().await?;
         if missing.is_none() {

@@ -8,6 +8,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/postgres/0001_jobs.sql"),
     include_str!("../../../migrations/postgres/0002_semantics.sql"),
     include_str!("../../../migrations/postgres/0003_records.sql"),
+    include_str!("../../../migrations/postgres/0004_time.sql"),
 ];
 
 const VERSIONS: &str = "

@@ -14,10 +14,13 @@ mod outbox;
 mod plans;
 mod queues;
 mod read;
+mod schedules;
 mod session;
 #[cfg(test)]
 #[path = "../../tests/support/postgres.rs"]
 mod support;
+mod timers;
+mod unique;
 mod worker;
 
 use std::{any::Any, fmt, future::Future, time::Duration};
@@ -33,7 +36,8 @@ use uuid::Uuid;
 use windlass_core::{
     CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Finish, HeartbeatReply, Inserted,
     JobId, JobNotes, JobRecord, KindInfo, LogCursor, LogRecord, NewJob, NewWorker, Note, Operations,
-    OutboxGroup, OutboxId, Priority, QueueName, QueueRecord, Rescued, State, Store, StoreError, WorkerId,
+    OutboxGroup, OutboxId, Priority, QueueName, QueueRecord, Rescued, State, Store, StoreError, Timetable,
+    WorkerId,
 };
 
 use self::error::{classify, unexpected};
@@ -341,6 +345,10 @@ impl Store for PostgresStore {
     }
 
     fn operations(&self) -> &dyn Operations {
+        self
+    }
+
+    fn timetable(&self) -> &dyn Timetable {
         self
     }
 

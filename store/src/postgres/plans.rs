@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Row, raw_sql};
 use uuid::Uuid;
 use windlass_core::Store;
 
-use super::{PostgresStore, dead, notes, support::Scratch};
+use super::{PostgresStore, dead, notes, support::Scratch, timers, unique};
 use crate::StoreOptions;
 
 #[tokio::test]
@@ -35,6 +35,11 @@ async fn check(store: &PostgresStore, connection: &mut PgConnection, when: &str)
     let ids = format!("ARRAY[{id}, {id}]");
     let nulls = |kind: &str| format!("ARRAY[NULL, NULL]::{kind}[]");
     let sql = &store.sql;
+    let texts = |text: &str| format!("ARRAY['{text}', '{text}']");
+    let (expire, keep) = (store.fill(timers::EXPIRE), store.fill(timers::KEEP));
+    let (holders, replace) =
+        (store.fill(&unique::HOLDERS.replace("{lock}", "FOR UPDATE")), store.fill(unique::REPLACE));
+    let clean = store.fill(unique::CLEAN);
     let cases = [
         ("claim", &sql.claim, vec![id.clone(), id.clone(), ids.clone(), id.clone(), id.clone()]),
         ("claimed_before", &sql.claimed_before, vec![id.clone(), id.clone()]),
@@ -59,6 +64,22 @@ async fn check(store: &PostgresStore, connection: &mut PgConnection, when: &str)
         ("cancel", &sql.cancel, vec![id.clone()]),
         ("outbox_take", &sql.outbox_take, vec!["10".into()]),
         ("promote_due", &sql.promote_due, vec!["10".into()]),
+        ("expire", &expire, vec![ids.clone(), id.clone(), id.clone(), "'a'".into(), "'b'".into()]),
+        ("keep", &keep, vec![ids.clone(), id.clone(), id.clone()]),
+        ("holders", &holders, vec![ids.clone(), id.clone(), id.clone()]),
+        (
+            "replace",
+            &replace,
+            vec![
+                ids.clone(),
+                texts("1"),
+                "ARRAY[1, 1]::int2[]".into(),
+                nulls("timestamptz"),
+                id.clone(),
+                id.clone(),
+            ],
+        ),
+        ("clean", &clean, vec![]),
         ("rescue", &sql.rescue, vec![ids.clone(), ids.clone(), id.clone(), id.clone(), "3".into()]),
     ];
     let (retry, fitting) = (store.fill(dead::RETRY), store.fill(dead::FITTING));
@@ -106,8 +127,9 @@ async fn check(store: &PostgresStore, connection: &mut PgConnection, when: &str)
     ];
     for (name, statement, arguments) in cases.into_iter().chain(rare) {
         let prepare = format!("PREPARE {name} AS {}", statement.as_str());
-        let explain =
-            format!("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) EXECUTE {name}({})", arguments.join(", "));
+        let arguments =
+            if arguments.is_empty() { String::new() } else { format!("({})", arguments.join(", ")) };
+        let explain = format!("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) EXECUTE {name}{arguments}");
         for statement in [prepare, "BEGIN".into()] {
             raw_sql(AssertSqlSafe(statement)).execute(&mut *connection).await.unwrap();
         }
@@ -155,6 +177,9 @@ async fn load(scratch: &Scratch, connection: &mut PgConnection, rows: u32) {
         FROM generate_series(1, {rows}) AS n;
         INSERT INTO {schema}.outbox (due_at, job_ids)
         SELECT now(), array_agg(id) FROM (SELECT id, row_number() OVER () / 100 AS g FROM {schema}.jobs) AS j GROUP BY g;
-        INSERT INTO {schema}.due (job_id, run_at) SELECT id, now() FROM {schema}.jobs";
+        INSERT INTO {schema}.due (job_id, run_at) SELECT id, now() FROM {schema}.jobs;
+        INSERT INTO {schema}.timers (job_id, deadline, at) SELECT id, false, now() FROM {schema}.jobs;
+        INSERT INTO {schema}.unique_keys (key, job_id, check_at)
+        SELECT uuid_send(id), id, now() FROM {schema}.jobs";
     scratch.run(connection, &load.replace("{rows}", &rows.to_string())).await;
 }

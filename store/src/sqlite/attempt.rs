@@ -19,7 +19,8 @@ statement!(
     &format!(
         "UPDATE jobs SET state = {{to:claim}}, attempt = attempt + 1, worker_id = ?2, started_at = ?3
          WHERE id IN (SELECT value FROM json_each(?1)) AND state IN ({{from:claim}})
-           AND (expires_at IS NULL OR expires_at > ?3)
+           AND (expires_at IS NULL OR expires_at > ?3 OR attempt > uncounted)
+           AND (deadline IS NULL OR deadline > ?3)
            AND NOT EXISTS (SELECT 1 FROM queues q WHERE q.name = jobs.queue AND q.paused)
          RETURNING {CLAIMED}"
     )

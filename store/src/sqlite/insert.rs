@@ -3,7 +3,10 @@ use std::collections::HashMap;
 use sqlx::{Error, Row, SqliteConnection};
 use windlass_core::{InsertOutcome, Inserted, NewJob, OutboxId, State};
 
-use super::{Commit, SqliteStore, ids, micros, read, statement, timestamp, unexpected};
+use super::{
+    Commit, SqliteStore, ids, micros, read, statement, timers::INSERT_TIMERS, timestamp, unexpected,
+    unique::resolve_unique,
+};
 
 /// How long the process that accepted a group has to publish it, before a relay does.
 const GRACE_MICROS: i64 = 5_000_000;
@@ -38,25 +41,36 @@ statement!(SELECT_KEY, "SELECT fingerprint, job_id FROM idempotency_keys WHERE k
 impl SqliteStore {
     pub(super) async fn insert_group(&self, jobs: &[NewJob]) -> Result<Inserted, Error> {
         let mut transaction = self.write(Commit::Durable).await?;
-        let now = self.now();
-        let at = timestamp(now)?;
-        let mut answers = Vec::with_capacity(jobs.len());
-        // Who has each key; of several jobs with one key in this group, the first.
-        let mut holders: HashMap<&str, (Vec<u8>, String)> = HashMap::new();
-        for job in jobs {
-            answers.push(taken(&mut transaction, &mut holders, job, now).await?);
-        }
-        let new: Vec<&NewJob> =
-            jobs.iter().zip(&answers).filter(|(_, answer)| answer.is_none()).map(|(job, _)| job).collect();
-        let outbox = insert_rows(&mut transaction, &new, now).await?;
+        let inserted = insert_jobs(&mut transaction, jobs, self.now(), GRACE_MICROS).await?;
         transaction.commit().await?;
-
-        let outcomes = jobs
-            .iter()
-            .zip(answers)
-            .map(|(job, answer)| answer.unwrap_or_else(|| InsertOutcome::Created(job.first_state(at))));
-        Ok(Inserted { at, outcomes: outcomes.collect(), outbox })
+        Ok(inserted)
     }
+}
+
+/// Accepts a group in this transaction.
+pub(super) async fn insert_jobs(
+    connection: &mut SqliteConnection,
+    jobs: &[NewJob],
+    now: i64,
+    grace: i64,
+) -> Result<Inserted, Error> {
+    let at = timestamp(now)?;
+    let mut answers = Vec::with_capacity(jobs.len());
+    // Who has each key; of several jobs with one key in this group, the first.
+    let mut holders: HashMap<&str, (Vec<u8>, String)> = HashMap::new();
+    for job in jobs {
+        answers.push(taken(connection, &mut holders, job, now).await?);
+    }
+    let adapted = resolve_unique(connection, jobs, &mut answers, now).await?;
+    let jobs = adapted.as_deref().unwrap_or(jobs);
+    let new: Vec<&NewJob> =
+        jobs.iter().zip(&answers).filter(|(_, answer)| answer.is_none()).map(|(job, _)| job).collect();
+    let outbox = insert_rows(connection, &new, now, grace).await?;
+    let outcomes = jobs
+        .iter()
+        .zip(answers)
+        .map(|(job, answer)| answer.unwrap_or_else(|| InsertOutcome::Created(job.first_state(at))));
+    Ok(Inserted { at, outcomes: outcomes.collect(), outbox })
 }
 
 /// Takes the job's key if it has one and it is free. `Some`: another job has it.
@@ -93,6 +107,7 @@ async fn insert_rows(
     connection: &mut SqliteConnection,
     jobs: &[&NewJob],
     now: i64,
+    grace: i64,
 ) -> Result<Option<OutboxId>, Error> {
     let rows: Vec<_> = jobs
         .iter()
@@ -129,7 +144,11 @@ async fn insert_rows(
         }
     }
     insert_due(connection, scheduled).await?;
-    insert_outbox(connection, queued, now, now + GRACE_MICROS).await
+    if jobs.iter().any(|job| job.expires_at.is_some() || job.deadline.is_some()) {
+        let created = created.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
+        sqlx::query(INSERT_TIMERS.clone()).bind(ids(created)).execute(&mut *connection).await?;
+    }
+    insert_outbox(connection, queued, now, now + grace).await
 }
 
 /// Notes when these jobs, which are scheduled or retrying, are due.

@@ -1,13 +1,14 @@
 use sqlx::{AssertSqlSafe, Error, Row, SqliteConnection};
 use windlass_core::StoreError;
 
-use super::{Commit, SqliteStore};
+use super::{Commit, SqliteStore, unique};
 
 /// Every migration, oldest first. A released one is never changed.
 const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0001_jobs.sql"),
     include_str!("../../../migrations/sqlite/0002_semantics.sql"),
     include_str!("../../../migrations/sqlite/0003_records.sql"),
+    include_str!("../../../migrations/sqlite/0004_time.sql"),
 ];
 
 impl SqliteStore {
@@ -34,6 +35,7 @@ impl SqliteStore {
             .bind(self.now())
             .execute(&mut *transaction)
             .await?;
+        unique::clean(&mut transaction, self.now()).await?;
         transaction.commit().await
     }
 }

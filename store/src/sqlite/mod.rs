@@ -10,9 +10,12 @@ mod notes;
 mod outbox;
 mod queues;
 mod read;
+mod schedules;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "these are tests")]
 mod tests;
+mod timers;
+mod unique;
 mod worker;
 
 use std::{any::Any, fmt, future::Future, path::Path, time::Duration};
@@ -27,7 +30,7 @@ use windlass_core::{
     CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Finish, HeartbeatReply, Inserted,
     JobId, JobNotes, JobRecord, KindInfo, LogCursor, LogRecord, NewJob, NewWorker, Note, Operations,
     OutboxGroup, OutboxId, QueueName, QueueRecord, Rescued, Source, State, Store, StoreError, Timestamp,
-    WorkerId,
+    Timetable, WorkerId,
 };
 
 use self::error::{classify, is_locked};
@@ -271,6 +274,10 @@ impl Store for SqliteStore {
     }
 
     fn operations(&self) -> &dyn Operations {
+        self
+    }
+
+    fn timetable(&self) -> &dyn Timetable {
         self
     }
 

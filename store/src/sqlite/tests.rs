@@ -27,6 +27,13 @@ async fn no_statement_scans_the_jobs() {
         &read::CANCEL,
         &read::GET,
         &read::GET_ERRORS,
+        &timers::EXPIRE,
+        &timers::INSERT_TIMERS,
+        &timers::KEEP,
+        &timers::NOTE,
+        &unique::CLEAN,
+        &unique::HOLDERS,
+        &unique::REPLACE,
         &worker::RESCUE,
     ];
     for statement in statements {

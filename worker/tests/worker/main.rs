@@ -16,5 +16,6 @@ mod outcomes;
 mod setup;
 mod shutdown;
 mod support;
+mod time;
 #[cfg(feature = "postgres")]
 mod transaction;

@@ -12,7 +12,8 @@ use std::{
 use async_trait::async_trait;
 use windlass_core::{
     CancelOutcome, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted, JobId, JobNotes, JobRecord,
-    KindInfo, NewJob, NewWorker, Operations, OutboxGroup, OutboxId, Rescued, Store, StoreError, WorkerId,
+    KindInfo, NewJob, NewWorker, Operations, OutboxGroup, OutboxId, Rescued, Store, StoreError, Timetable,
+    WorkerId,
 };
 
 /// Passes everything on to a real store, and fails as told.
@@ -182,6 +183,10 @@ impl Store for Faulty {
 
     fn operations(&self) -> &dyn Operations {
         self.store.operations()
+    }
+
+    fn timetable(&self) -> &dyn Timetable {
+        self.store.timetable()
     }
 
     fn as_any(&self) -> &dyn Any {
