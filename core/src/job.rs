@@ -39,6 +39,10 @@ pub struct NewJob {
     pub trace: Option<TraceParent>,
     /// Makes the enqueue repeatable (P3).
     pub idempotency: Option<Idempotency>,
+    /// Whether it waits for parents in its workflow; see [`NewWorkflow`](crate::NewWorkflow).
+    pub has_parents: bool,
+    /// Whether other jobs of its workflow wait for it.
+    pub has_children: bool,
 }
 
 impl NewJob {
@@ -60,20 +64,22 @@ impl NewJob {
             labels: BTreeMap::new(),
             trace: None,
             idempotency: None,
+            has_parents: false,
+            has_children: false,
         }
     }
 
     /// Whether it has to wait for other jobs when it is due.
     #[must_use]
     pub const fn is_gated(&self) -> bool {
-        false
+        self.has_parents
     }
 
     /// Whether its end, or a pause between attempts, is the business of other jobs: then the store notes a
     /// [follow-up](crate::Store::follow_up).
     #[must_use]
     pub const fn is_followed(&self) -> bool {
-        self.is_gated()
+        self.has_children
     }
 
     /// What it is right after the store has accepted it at `now`.

@@ -15,15 +15,16 @@ mod payload;
 mod retry;
 mod state;
 mod store;
+mod workflow;
 
 pub use broker::{Broker, BrokerError, Capabilities, Delivery, DeliveryTag, Subscription};
-pub use id::{ClaimId, InvalidId, JobId, WorkerId};
+pub use id::{ClaimId, InvalidId, JobId, WorkerId, WorkflowId};
 pub use job::{
     ClaimedJob, ErrorRecord, Idempotency, InvalidTraceParent, JobRecord, KindInfo, NewJob, TraceParent,
 };
 pub use lane::{InvalidPriority, Lane, Priority};
 pub use message::{Message, MessageError};
-pub use name::{InvalidName, Kind, QueueName};
+pub use name::{InvalidName, JobName, Kind, QueueName, WorkflowName};
 pub use operations::{Operations, QueueRecord};
 pub use outcome::{Finish, Outcome};
 pub use payload::Job;
@@ -32,6 +33,10 @@ pub use state::{Event, State, TRANSITIONS, Transition, UnknownState};
 pub use store::{
     CancelOutcome, HeartbeatReply, InsertOutcome, Inserted, NewWorker, OutboxGroup, OutboxId, Rescued, Store,
     StoreError,
+};
+pub use workflow::{
+    After, GraphError, Needs, NewWorkflow, Step, WorkflowJob, WorkflowLimits, WorkflowOutcome,
+    WorkflowRecord, WorkflowStatus, Workflows,
 };
 
 /// An instant in UTC, as the store records it (microsecond precision).

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use windlass_core::{
     Broker, BrokerError, CancelOutcome, Capabilities, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted,
     JobId, JobRecord, KindInfo, Lane, Message, NewJob, NewWorker, Operations, OutboxGroup, OutboxId, Rescued,
-    Store, StoreError, Subscription, WorkerId,
+    Store, StoreError, Subscription, WorkerId, Workflows,
 };
 use windlass_store::SqliteStore;
 
@@ -152,6 +152,10 @@ impl Store for FaultyStore {
 
     fn operations(&self) -> &dyn Operations {
         self.store.operations()
+    }
+
+    fn workflows(&self) -> &dyn Workflows {
+        self.store.workflows()
     }
 
     fn as_any(&self) -> &dyn Any {

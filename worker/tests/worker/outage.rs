@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use windlass_core::{
     CancelOutcome, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted, JobId, JobRecord, KindInfo, NewJob,
-    NewWorker, Operations, OutboxGroup, OutboxId, Rescued, Store, StoreError, WorkerId,
+    NewWorker, Operations, OutboxGroup, OutboxId, Rescued, Store, StoreError, WorkerId, Workflows,
 };
 
 /// Passes everything on to a real store, and fails as told.
@@ -178,6 +178,10 @@ impl Store for Faulty {
 
     fn operations(&self) -> &dyn Operations {
         self.store.operations()
+    }
+
+    fn workflows(&self) -> &dyn Workflows {
+        self.store.workflows()
     }
 
     fn as_any(&self) -> &dyn Any {
