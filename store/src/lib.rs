@@ -10,6 +10,8 @@ mod postgres;
 mod sqlite;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod template;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod workflow;
 
 use std::{sync::Arc, time::Duration};
 

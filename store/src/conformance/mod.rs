@@ -23,6 +23,7 @@ mod support;
 mod table;
 mod time;
 mod workers;
+mod workflows;
 
 use std::sync::Arc;
 
@@ -47,6 +48,7 @@ pub use support::{Case, Timed};
 pub use table::*;
 pub use time::*;
 pub use workers::*;
+pub use workflows::*;
 
 /// How the suite gets at the store under test. Each value stands for a database or schema of its own, empty at first.
 #[async_trait]
@@ -152,7 +154,29 @@ macro_rules! store_conformance {
             what_was_called_off_is_not_promoted
             workers_are_known_while_they_live
         }
+        $crate::store_conformance! { @each $fixture;
+            a_chain_runs_in_order
+            a_diamond
+            a_follow_up_given_up_may_be_repeated
+            a_parent_may_take_several_attempts
+            a_retry_may_overtake_the_follow_up
+            a_workflow_given_up_is_all_or_nothing
+            any_workflow_ends_right
+            cancellations_go_through_the_graph
+            cancellations_race_completions
+            failures_go_through_the_graph
+            fan_out_and_fan_in
+            follow_ups_race_each_other
+            jobs_of_workflows_are_listed
+            large_batches_end
+            needs_finished_takes_any_end
+            quarantined_parents_count_as_dead
+            workflows_are_called_off
+            workflows_are_retried_from_the_failed_part
+            workflows_have_keys
+        }
         $crate::store_conformance! { @timed $fixture;
+            children_keep_to_their_times
             jobs_that_expired_are_not_claimed
             scheduled_jobs_are_due_in_time
         }

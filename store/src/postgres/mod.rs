@@ -17,6 +17,7 @@ mod session;
 #[path = "../../tests/support/postgres.rs"]
 mod support;
 mod worker;
+mod workflows;
 
 use std::{any::Any, fmt, future::Future, time::Duration};
 
@@ -30,7 +31,7 @@ use uuid::Uuid;
 use windlass_core::{
     CancelOutcome, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted, JobId, JobRecord, KindInfo, NewJob,
     NewWorker, Operations, OutboxGroup, OutboxId, Priority, QueueName, QueueRecord, Rescued, Store,
-    StoreError, WorkerId,
+    StoreError, WorkerId, Workflows,
 };
 
 use self::error::{classify, unexpected};
@@ -334,6 +335,10 @@ impl Store for PostgresStore {
     }
 
     fn operations(&self) -> &dyn Operations {
+        self
+    }
+
+    fn workflows(&self) -> &dyn Workflows {
         self
     }
 

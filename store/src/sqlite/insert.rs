@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 
 use sqlx::{Error, Row, SqliteConnection};
-use windlass_core::{InsertOutcome, Inserted, NewJob, OutboxId, State};
+use windlass_core::{Idempotency, InsertOutcome, Inserted, NewJob, OutboxId, State};
 
 use super::{Commit, SqliteStore, ids, micros, read, statement, timestamp, unexpected};
 
@@ -48,7 +48,7 @@ impl SqliteStore {
         }
         let new: Vec<&NewJob> =
             jobs.iter().zip(&answers).filter(|(_, answer)| answer.is_none()).map(|(job, _)| job).collect();
-        let outbox = insert_rows(&mut transaction, &new, now).await?;
+        let outbox = insert_rows(&mut transaction, &new, now, now + GRACE_MICROS).await?;
         transaction.commit().await?;
 
         let outcomes = jobs
@@ -68,16 +68,8 @@ async fn taken<'a>(
 ) -> Result<Option<InsertOutcome>, Error> {
     let Some(idempotency) = &job.idempotency else { return Ok(None) };
     if !holders.contains_key(idempotency.key.as_str()) {
-        sqlx::query(TAKE_KEY.clone())
-            .bind(&idempotency.key)
-            .bind(idempotency.fingerprint.as_slice())
-            .bind(job.id.to_string())
-            .bind(now + micros(idempotency.ttl))
-            .bind(now)
-            .execute(&mut *connection)
-            .await?;
-        let row = sqlx::query(SELECT_KEY.clone()).bind(&idempotency.key).fetch_one(connection).await?;
-        holders.insert(&idempotency.key, (row.try_get(0)?, row.try_get(1)?));
+        let holder = take_key(connection, idempotency, &job.id.to_string(), now).await?;
+        holders.insert(&idempotency.key, holder);
     }
     let Some((fingerprint, holder)) = holders.get(idempotency.key.as_str()) else { return Ok(None) };
     Ok(if *holder == job.id.to_string() {
@@ -89,10 +81,31 @@ async fn taken<'a>(
     })
 }
 
-async fn insert_rows(
+/// Takes a key for this id if it is free. Who has it in the end: the fingerprint and the id.
+pub(super) async fn take_key(
+    connection: &mut SqliteConnection,
+    idempotency: &Idempotency,
+    id: &str,
+    now: i64,
+) -> Result<(Vec<u8>, String), Error> {
+    sqlx::query(TAKE_KEY.clone())
+        .bind(&idempotency.key)
+        .bind(idempotency.fingerprint.as_slice())
+        .bind(id)
+        .bind(now + micros(idempotency.ttl))
+        .bind(now)
+        .execute(&mut *connection)
+        .await?;
+    let row = sqlx::query(SELECT_KEY.clone()).bind(&idempotency.key).fetch_one(connection).await?;
+    Ok((row.try_get(0)?, row.try_get(1)?))
+}
+
+/// Inserts jobs, with an outbox group that is due at `due_at`.
+pub(super) async fn insert_rows(
     connection: &mut SqliteConnection,
     jobs: &[&NewJob],
     now: i64,
+    due_at: i64,
 ) -> Result<Option<OutboxId>, Error> {
     let rows: Vec<_> = jobs
         .iter()
@@ -129,7 +142,7 @@ async fn insert_rows(
         }
     }
     insert_due(connection, scheduled).await?;
-    insert_outbox(connection, queued, now, now + GRACE_MICROS).await
+    insert_outbox(connection, queued, now, due_at).await
 }
 
 /// Notes when these jobs, which are scheduled or retrying, are due.

@@ -12,6 +12,7 @@ mod read;
 #[allow(clippy::unwrap_used, reason = "these are tests")]
 mod tests;
 mod worker;
+mod workflows;
 
 use std::{any::Any, fmt, future::Future, path::Path, time::Duration};
 
@@ -23,7 +24,7 @@ use sqlx::{
 use windlass_core::{
     CancelOutcome, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted, JobId, JobRecord, KindInfo, NewJob,
     NewWorker, Operations, OutboxGroup, OutboxId, QueueName, QueueRecord, Rescued, Source, Store, StoreError,
-    Timestamp, WorkerId,
+    Timestamp, WorkerId, Workflows,
 };
 
 use self::error::{classify, is_locked};
@@ -263,6 +264,10 @@ impl Store for SqliteStore {
     }
 
     fn operations(&self) -> &dyn Operations {
+        self
+    }
+
+    fn workflows(&self) -> &dyn Workflows {
         self
     }
 
