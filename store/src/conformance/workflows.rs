@@ -326,7 +326,10 @@ pub async fn a_follow_up_given_up_may_be_repeated(case: Case) {
         run.run("a", succeeded()).await;
         run.run("x", dead()).await;
         let done = give_up(case.store.follow_up(10), waits).await;
-        follow_up_all(&case.other).await;
+        // Of the first call the store may still be at work, and nobody else has its notes until that is decided.
+        while run.state("b").await == State::Waiting || run.state("z").await == State::Waiting {
+            follow_up_all(&case.other).await;
+        }
         assert_eq!(run.announced().await, BTreeMap::from([(run.job("b"), 1)]), "after {waits}");
         assert_eq!(run.names(State::Cancelled).await, ["y", "z"]);
         assert_eq!(case.get(run.job("y")).await.errors.len(), 1);
@@ -343,12 +346,8 @@ pub async fn a_workflow_given_up_is_all_or_nothing(case: Case) {
         let workflow = graph(vec![step("a", ""), step("b", "a"), step("c", "a b")]);
         let ids: Vec<JobId> = workflow.jobs().iter().map(|job| job.id).collect();
         let done = give_up(case.store.workflows().insert_workflow(&workflow), waits).await;
-        let (there, jobs) = (
-            case.other.workflows().workflow(workflow.id).await.unwrap(),
-            case.other.get(&ids).await.unwrap(),
-        );
-        assert_eq!(jobs.len(), if there.is_some() { 3 } else { 0 }, "after {waits}");
-        assert!(there.is_some() || !done);
+        let jobs = case.other.get(&ids).await.unwrap().len();
+        assert!(jobs == 3 || (jobs == 0 && !done), "{jobs} of 3 after {waits} waits");
         for _ in 0..2 {
             let again = case.store.workflows().insert_workflow(&workflow).await.unwrap();
             assert!(matches!(again, WorkflowOutcome::Created { .. }), "{again:?}");
@@ -532,9 +531,11 @@ pub async fn any_workflow_ends_right(case: Case) {
         loop {
             give_up(case.store.follow_up(3), rng.usize(1..12)).await;
             let (one, two) = futures::join!(case.store.follow_up(2), case.other.follow_up(2));
-            let busy = one.unwrap() + two.unwrap() + case.store.promote_due(10).await.unwrap();
+            for called in [one, two, case.store.promote_due(10).await] {
+                called.unwrap();
+            }
             let queued: Vec<JobId> = run.announced().await.into_keys().collect();
-            if busy == 0 && queued.is_empty() {
+            if queued.is_empty() && run.status().await != WorkflowStatus::Running {
                 break;
             }
             for job in case.run_jobs(run.worker, &queued).await {

@@ -309,7 +309,7 @@ impl PostgresStore {
             reopen.execute(&mut *session).await?;
             self.rare(RECOUNT).bind(ids.clone()).execute(&mut *session).await?;
             let retry = self.rare(RETRY_ALL).bind(ids.clone()).bind(least).bind(greatest);
-            again = retry.fetch_one(&mut *session).await?.try_get(0)?;
+            again = retry.fetch_one(&mut *session).await?.try_get::<i64, _>(0)?;
         }
         session.commit().await?;
         jobs.map(|_| usize::try_from(again).map_err(unexpected)).transpose()
