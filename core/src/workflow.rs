@@ -242,6 +242,12 @@ impl NewWorkflow {
         self.edges.iter().map(|(parent, child, needs)| (self.jobs[*parent].id, self.jobs[*child].id, *needs))
     }
 
+    /// As [`edges`](Self::edges), by the places of the jobs.
+    #[must_use]
+    pub fn edge_places(&self) -> &[(usize, usize, Needs)] {
+        &self.edges
+    }
+
     /// How many parents each job has, in order.
     #[must_use]
     pub fn parent_counts(&self) -> Vec<u32> {

@@ -37,17 +37,19 @@ mod logging;
 pub use logging::{LoggingError, init_logging};
 pub use windlass_client::{
     Accepted, Client, ClientError, ClientOptions, Enqueue, LogFormat, SecretUrl, Settings, SettingsError,
-    UnknownKinds,
+    UnknownKinds, Workflow,
 };
 pub use windlass_core::{
-    CancelOutcome, ErrorRecord, InsertOutcome, Job, JobId, JobRecord, Kind, KindInfo, NewJob, Priority,
-    QueueName, RetryPolicy, State as JobState, Timestamp, TraceParent,
+    CancelOutcome, ErrorRecord, GraphError, InsertOutcome, Job, JobId, JobName, JobRecord, Kind, KindInfo,
+    NewJob, Priority, QueueName, RetryPolicy, State as JobState, Timestamp, TraceParent, WorkflowId,
+    WorkflowJob, WorkflowLimits, WorkflowName, WorkflowRecord, WorkflowStatus,
 };
 pub use windlass_derive::Job;
 #[cfg(feature = "postgres")]
 pub use windlass_worker::JobTransaction;
 pub use windlass_worker::{
-    BlockingHandler, Context, FromContext, Handler, JobError, State, Worker, WorkerError, WorkerOptions,
+    BlockingHandler, Context, FromContext, Handler, JobError, Parent, State, Worker, WorkerError,
+    WorkerOptions,
 };
 
 /// What [`Worker::run`] returns; also of use for a `main` that does nothing else.

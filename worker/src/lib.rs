@@ -10,6 +10,7 @@ mod handler;
 mod heartbeat;
 mod intake;
 mod maintenance;
+mod parents;
 mod session;
 #[cfg(feature = "postgres")]
 mod transaction;
@@ -18,6 +19,7 @@ mod worker;
 pub use context::{Context, FromContext, State};
 pub use error::{JobError, WorkerError};
 pub use handler::{BlockingHandler, Handler};
+pub use parents::Parent;
 #[cfg(feature = "postgres")]
 pub use transaction::JobTransaction;
 pub use worker::{Worker, WorkerOptions};
