@@ -19,7 +19,7 @@ use crate::{
     view::{self, JobView},
 };
 
-const KNOWN: &str = "kind, payload, queue, priority, run_at, delay, max_attempts, timeout, labels";
+pub(crate) const KNOWN: &str = "kind, payload, queue, priority, run_at, delay, max_attempts, timeout, labels";
 const MAX_ATTEMPTS: u32 = 1000;
 /// What stores can hold.
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
@@ -40,7 +40,7 @@ pub(crate) async fn enqueue(
     let text = body::text(&bytes)?;
     let mut draft = Draft::parse(text, options.max_depth)?;
     let info = kind_info(&service, &draft.kind).await?;
-    draft.idempotency = idempotency(&parts.headers, text, options.idempotency_ttl)?;
+    draft.idempotency = idempotency(&parts.headers, "POST /v1/jobs", text, options.idempotency_ttl)?;
     let trace = parts.headers.get("traceparent").and_then(|value| value.to_str().ok());
     let mut job = draft.into_job(info);
     job.trace = trace.and_then(|trace| trace.parse().ok());
@@ -72,7 +72,7 @@ fn answer(view: &JobView<'_>, id: &str, replayed: bool) -> Result<Response, Prob
     Ok(response.into_response())
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+pub(crate) fn is_json(headers: &HeaderMap) -> bool {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = value.split(';').next().unwrap_or_default().trim();
     // Compressed, it would be something else until unpacked, which nobody here does.
@@ -80,7 +80,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 /// What workers say of the kind; refuses it if they say nothing and the settings want that.
-async fn kind_info(service: &Service, kind: &Kind) -> Result<KindInfo, Problem> {
+pub(crate) async fn kind_info(service: &Service, kind: &Kind) -> Result<KindInfo, Problem> {
     match service.client.kind(kind).await? {
         Some(info) => Ok(info),
         None if service.options.unknown_kinds == UnknownKinds::Accept => Ok(KindInfo {
@@ -94,7 +94,12 @@ async fn kind_info(service: &Service, kind: &Kind) -> Result<KindInfo, Problem> 
 
 /// The key with a fingerprint of the route and of the body without insignificant white space. The order of its
 /// fields counts: a client that repeats a request repeats its bytes.
-fn idempotency(headers: &HeaderMap, text: &str, ttl: Duration) -> Result<Option<Idempotency>, Problem> {
+pub(crate) fn idempotency(
+    headers: &HeaderMap,
+    route: &str,
+    text: &str,
+    ttl: Duration,
+) -> Result<Option<Idempotency>, Problem> {
     let mut values = headers.get_all("idempotency-key").iter();
     let Some(value) = values.next() else { return Ok(None) };
     let visible =
@@ -106,14 +111,15 @@ fn idempotency(headers: &HeaderMap, text: &str, ttl: Duration) -> Result<Option<
         }]));
     };
     let mut hash = Sha256::new();
-    hash.update("POST /v1/jobs\n");
+    hash.update(route);
+    hash.update("\n");
     body::compact(text, |part| hash.update(part));
     Ok(Some(Idempotency { key: key.to_owned(), fingerprint: hash.finalize().into(), ttl }))
 }
 
 /// A request's job, before the kind's defaults are known.
-struct Draft {
-    kind: Kind,
+pub(crate) struct Draft {
+    pub(crate) kind: Kind,
     payload: Box<RawValue>,
     queue: Option<QueueName>,
     priority: Priority,
@@ -127,8 +133,13 @@ struct Draft {
 impl Draft {
     /// Reads every field before it refuses any, so that a client hears of all its mistakes at once.
     fn parse(text: &str, max_depth: usize) -> Result<Self, Problem> {
-        let mut fields = Fields::parse(text)?;
+        let fields = Fields::parse(text)?;
         fields.check_depth(max_depth)?;
+        Self::read(fields, KNOWN).map_err(Problem::invalid)
+    }
+
+    /// As [`parse`](Self::parse), from fields of which only those of a job are left.
+    pub(crate) fn read(mut fields: Fields<'_>, known: &str) -> Result<Self, Vec<FieldError>> {
         let mut errors = Vec::new();
         let e = &mut errors;
         let kind = fields.take("kind", e, |text: String| text.parse::<Kind>().map_err(|e| e.to_string()));
@@ -161,10 +172,10 @@ impl Draft {
         let labels = fields.take("labels", e, Ok::<Fields<'_>, String>).unwrap_or_default();
         let labels = read_labels(labels, e);
         for (name, _) in fields.rest("", e) {
-            e.push(FieldError::new(&name, format!("unknown field; known are {KNOWN}")));
+            e.push(FieldError::new(&name, format!("unknown field; known are {known}")));
         }
         let (Some(kind), Some(payload), true) = (kind, payload, errors.is_empty()) else {
-            return Err(Problem::invalid(errors));
+            return Err(errors);
         };
         let delayed = delay.and_then(|delay| {
             chrono::Utc::now().checked_add_signed(chrono::TimeDelta::from_std(delay).ok()?)
@@ -182,7 +193,7 @@ impl Draft {
         })
     }
 
-    fn into_job(self, info: KindInfo) -> NewJob {
+    pub(crate) fn into_job(self, info: KindInfo) -> NewJob {
         let mut job = NewJob::new(self.kind, self.payload);
         job.queue = self.queue.unwrap_or(info.queue);
         job.priority = self.priority;

@@ -5,6 +5,10 @@
 //! | `POST /v1/jobs` | accept a job: 202 once it is committed |
 //! | `GET /v1/jobs/{id}` | the job as it is now, with an `ETag` |
 //! | `POST /v1/jobs/{id}/cancel` | call it off |
+//! | `POST /v1/workflows` | accept jobs that wait for each other, all or none |
+//! | `GET /v1/workflows/{id}` | where it stands, and its jobs page by page (`limit`, `cursor`) |
+//! | `POST /v1/workflows/{id}/cancel` | call off all that is not over |
+//! | `POST /v1/workflows/{id}/retry` | run what failed again, and what waits for it |
 //! | `GET /healthz` | the process lives |
 //! | `GET /readyz` | the store answers, so jobs are accepted |
 //!
@@ -19,6 +23,7 @@ mod job;
 mod problem;
 mod serve;
 mod view;
+mod workflows;
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,6 +32,7 @@ use axum::{
     routing::{get, post},
 };
 use windlass_client::{Client, UnknownKinds};
+use windlass_core::WorkflowLimits;
 
 use crate::problem::Problem;
 pub use crate::serve::serve;
@@ -40,6 +46,8 @@ pub struct ApiOptions {
     pub max_depth: usize,
     /// What becomes of kinds that no worker has made known.
     pub unknown_kinds: UnknownKinds,
+    /// How large a workflow may be, apart from [`max_body`](Self::max_body).
+    pub workflow_limits: WorkflowLimits,
     /// How long an idempotency key is remembered.
     pub idempotency_ttl: Duration,
     /// How long a request may take.
@@ -57,6 +65,7 @@ impl Default for ApiOptions {
             max_body: 1024 * 1024,
             max_depth: 64,
             unknown_kinds: UnknownKinds::Refuse,
+            workflow_limits: WorkflowLimits::default(),
             idempotency_ttl: Duration::from_secs(24 * 3600),
             request_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),
@@ -78,6 +87,10 @@ pub fn router(client: Client, options: ApiOptions) -> Router {
         .route("/v1/jobs", post(enqueue::enqueue))
         .route("/v1/jobs/{id}", get(job::get))
         .route("/v1/jobs/{id}/cancel", post(job::cancel))
+        .route("/v1/workflows", post(workflows::enqueue))
+        .route("/v1/workflows/{id}", get(workflows::get))
+        .route("/v1/workflows/{id}/cancel", post(workflows::cancel))
+        .route("/v1/workflows/{id}/retry", post(workflows::retry))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .fallback(|| async { Problem::not_found("there is no such route") })

@@ -87,6 +87,14 @@ impl Problem {
         Self { errors, ..problem }
     }
 
+    /// The same problem, of an object at `parent` within the request.
+    pub(crate) fn within(mut self, parent: &str) -> Self {
+        for error in &mut self.errors {
+            error.pointer.insert_str(0, parent);
+        }
+        self
+    }
+
     pub(crate) fn unknown_kind(kind: &str) -> Self {
         let detail =
             format!("no worker has ever handled the kind {kind}; start one that does, or correct the name");

@@ -91,7 +91,7 @@ impl<'a> From<&'a ErrorRecord> for ErrorView<'a> {
 }
 
 /// RFC 3339 in UTC with microseconds, always of the same length.
-fn time<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn time<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Micros, true))
 }
 

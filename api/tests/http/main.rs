@@ -11,4 +11,5 @@ mod idempotency;
 mod poll;
 mod support;
 mod trouble;
+mod workflows;
 mod wrong_input;
