@@ -1,6 +1,6 @@
 use clap::Args;
 use tokio::net::TcpListener;
-use windlass::{Client, Settings, driver::BrokerError};
+use windlass::{Client, Settings, WorkflowLimits, driver::BrokerError};
 use windlass_api::ApiOptions;
 
 use crate::{Failure, signals};
@@ -53,6 +53,11 @@ pub(crate) fn options(settings: &Settings) -> ApiOptions {
         max_body: settings.api_max_body,
         max_depth: settings.api_max_depth,
         unknown_kinds: settings.api_unknown_kinds,
+        workflow_limits: WorkflowLimits {
+            jobs: settings.api_workflow_jobs,
+            parents: settings.api_workflow_parents,
+            ..WorkflowLimits::default()
+        },
         idempotency_ttl: settings.api_idempotency_ttl,
         request_timeout: settings.api_timeout,
         ..ApiOptions::default()

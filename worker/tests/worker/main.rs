@@ -14,3 +14,4 @@ mod shutdown;
 mod support;
 #[cfg(feature = "postgres")]
 mod transaction;
+mod workflows;
