@@ -64,8 +64,10 @@ async fn a_workflow_is_accepted_shown_and_ends() {
     end(&api, id(&view, "a"), Outcome::Dead { error: "no".into() }).await;
     let after = api.get(&path).await.json();
     assert_eq!(after["counts"], json!({"queued": 1, "dead": 1, "cancelled": 2}));
-    end(&api, id(&view, "all"), Outcome::Succeeded { result: None }).await;
-    assert_eq!(api.get(&path).await.json()["status"], "failed");
+    let result = serde_json::value::to_raw_value(&[1, 2]).unwrap();
+    end(&api, id(&view, "all"), Outcome::Succeeded { result: Some(result) }).await;
+    let after = api.get(&path).await.json();
+    assert_eq!((&after["status"], &after["jobs"][3]["result"]), (&json!("failed"), &json!([1, 2])));
 
     let answer = api.post(&format!("{path}/retry")).await;
     assert_eq!(answer.status, 202, "{answer:?}");

@@ -161,6 +161,7 @@ macro_rules! store_conformance {
             a_parent_may_take_several_attempts
             a_retry_may_overtake_the_follow_up
             a_workflow_given_up_is_all_or_nothing
+            an_end_counts_once
             any_workflow_ends_right
             cancellations_go_through_the_graph
             cancellations_race_completions

@@ -314,6 +314,20 @@ pub async fn follow_ups_race_each_other(case: Case) {
     assert_eq!(run.announced().await, BTreeMap::from([(run.job("all"), 1)]));
 }
 
+/// A parent that is noted twice, as one that paused before its end, is counted once.
+pub async fn an_end_counts_once(case: Case) {
+    let run = Run::of(&case, vec![step("a", ""), step("b", ""), step("c", "a b")]).await;
+    run.run("a", retry()).await;
+    assert_eq!(case.store.promote_due(10).await.unwrap(), 1);
+    run.run("a", succeeded()).await;
+    for _ in 0..2 {
+        assert_eq!(case.store.follow_up(1).await.unwrap(), 1);
+        assert_eq!(run.state("c").await, State::Waiting);
+    }
+    run.end("b", succeeded()).await;
+    assert_eq!(run.state("c").await, State::Queued);
+}
+
 /// A follow-up that was given up anywhere is done by the next, once.
 pub async fn a_follow_up_given_up_may_be_repeated(case: Case) {
     for waits in 1..200 {

@@ -35,6 +35,10 @@ async fn check(store: &PostgresStore, connection: &mut PgConnection, when: &str)
     let ids = format!("ARRAY[{id}, {id}]");
     let nulls = |kind: &str| format!("ARRAY[NULL, NULL]::{kind}[]");
     let sql = &store.sql;
+    let settle = store.fill(super::workflows::SETTLE);
+    let cancel_all = store.fill(super::workflows::CANCEL_ALL);
+    let reopen = store.fill(super::workflows::REOPEN);
+    let retry_all = store.fill(super::workflows::RETRY_ALL);
     let cases = [
         ("claim", &sql.claim, vec![id.clone(), id.clone(), ids.clone(), id.clone(), id.clone()]),
         ("claimed_before", &sql.claimed_before, vec![id.clone(), id.clone()]),
@@ -59,6 +63,10 @@ async fn check(store: &PostgresStore, connection: &mut PgConnection, when: &str)
         ("cancel", &sql.cancel, vec![id.clone()]),
         ("outbox_take", &sql.outbox_take, vec!["10".into()]),
         ("promote_due", &sql.promote_due, vec!["10".into()]),
+        ("settle", &settle, vec![ids.clone(), nulls("text"), id.clone(), id.clone()]),
+        ("cancel_all", &cancel_all, vec![ids.clone(), id.clone(), id.clone()]),
+        ("reopen", &reopen, vec![ids.clone(), id.clone(), id.clone()]),
+        ("retry_all", &retry_all, vec![ids.clone(), id.clone(), id.clone()]),
         ("rescue", &sql.rescue, vec![ids.clone(), ids.clone(), id.clone(), id.clone(), "3".into()]),
     ];
     for (name, statement, arguments) in cases {

@@ -43,7 +43,7 @@ WITH input AS (
 SELECT count(*) FROM changed WHERE followed AND state = {cancelled}";
 
 /// As the cancellation of one job. Its times are gone already.
-const CANCEL_ALL: &str = "
+pub(super) const CANCEL_ALL: &str = "
 WITH called AS (
     UPDATE {schema}.jobs
     SET state = CASE WHEN state = {running} THEN {running} ELSE {to:cancel} END,
@@ -60,7 +60,7 @@ WITH called AS (
 INSERT INTO {schema}.followups (job_id) SELECT id FROM called WHERE followed AND state <> {running}";
 
 /// Parents that have not succeeded count as open again. Those that have and are not counted yet have a follow-up.
-const REOPEN: &str = "
+pub(super) const REOPEN: &str = "
 UPDATE {schema}.dependencies d SET resolved = false
 FROM {schema}.jobs p
 WHERE d.parent_id = ANY($1::uuid[]) AND p.id = ANY($1::uuid[]) AND p.id >= $2 AND p.id <= $3
@@ -72,7 +72,7 @@ FROM (SELECT child_id, count(*) FILTER (WHERE NOT resolved)::int4 AS open
       FROM {schema}.dependencies WHERE child_id = ANY($1::uuid[]) GROUP BY child_id) o
 WHERE w.job_id = ANY($1::uuid[]) AND w.job_id = o.child_id AND w.open_parents <> o.open";
 
-const RETRY_ALL: &str = "
+pub(super) const RETRY_ALL: &str = "
 WITH again AS (
     UPDATE {schema}.jobs j
     SET state = CASE WHEN w.open_parents > 0 THEN {to:hold} ELSE {to:retry} END,
@@ -172,6 +172,7 @@ impl PostgresStore {
         for row in &rows {
             let id: Uuid = row.try_get(0)?;
             match state(row, 1)? {
+                // Its own pause: a job that an operator has retried by itself may come here after all its parents.
                 State::Waiting => held.push(id),
                 state if state.is_terminal() => drop(ended.insert(JobId::from(id), state)),
                 _ => {}

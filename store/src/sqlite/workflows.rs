@@ -260,6 +260,7 @@ pub(super) async fn resolve(
     for row in &rows {
         let id = read::id(row.try_get(0)?)?;
         match read::state(row.try_get(1)?)? {
+            // Its own pause: a job that an operator has retried by itself may come here after all its parents.
             State::Waiting => held.push(id),
             state if state.is_terminal() => drop(ended.insert(id, state)),
             _ => {}
