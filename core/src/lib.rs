@@ -4,6 +4,7 @@
 //! This crate does no I/O. Stores live in `windlass-store`, brokers in `windlass-brokers`; users depend on `windlass`.
 
 mod broker;
+mod graph;
 mod id;
 mod job;
 mod lane;
@@ -18,6 +19,7 @@ mod store;
 mod workflow;
 
 pub use broker::{Broker, BrokerError, Capabilities, Delivery, DeliveryTag, Subscription};
+pub use graph::{After, GraphError, Needs, NewWorkflow, Step, WorkflowLimits};
 pub use id::{ClaimId, InvalidId, JobId, WorkerId, WorkflowId};
 pub use job::{
     ClaimedJob, ErrorRecord, Idempotency, InvalidTraceParent, JobRecord, KindInfo, NewJob, TraceParent,
@@ -34,10 +36,7 @@ pub use store::{
     CancelOutcome, HeartbeatReply, InsertOutcome, Inserted, NewWorker, OutboxGroup, OutboxId, Rescued, Store,
     StoreError,
 };
-pub use workflow::{
-    After, GraphError, Needs, NewWorkflow, Step, WorkflowJob, WorkflowLimits, WorkflowOutcome,
-    WorkflowRecord, WorkflowStatus, Workflows,
-};
+pub use workflow::{WorkflowJob, WorkflowOutcome, WorkflowRecord, WorkflowStatus, Workflows};
 
 /// An instant in UTC, as the store records it (microsecond precision).
 pub type Timestamp = chrono::DateTime<chrono::Utc>;
