@@ -36,7 +36,7 @@ pub use store::{
     CancelOutcome, HeartbeatReply, InsertOutcome, Inserted, NewWorker, OutboxGroup, OutboxId, Rescued, Store,
     StoreError,
 };
-pub use workflow::{WorkflowJob, WorkflowOutcome, WorkflowRecord, WorkflowStatus, Workflows};
+pub use workflow::{Added, WorkflowJob, WorkflowOutcome, WorkflowRecord, WorkflowStatus, Workflows};
 
 /// An instant in UTC, as the store records it (microsecond precision).
 pub type Timestamp = chrono::DateTime<chrono::Utc>;

@@ -2,7 +2,8 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    JobId, JobName, JobRecord, NewWorkflow, OutboxId, State, StoreError, Timestamp, WorkflowId, WorkflowName,
+    JobId, JobName, JobRecord, NewJob, NewWorkflow, OutboxId, State, StoreError, Timestamp, WorkflowId,
+    WorkflowLimits, WorkflowName,
 };
 
 /// Keeps workflows. Every method is one transaction, and may be repeated after a
@@ -32,6 +33,17 @@ pub trait Workflows: Send + Sync {
     /// What has succeeded stays. Answers how many jobs that are; `None`: there is no such workflow.
     async fn retry_workflow(&self, id: WorkflowId) -> Result<Option<usize>, StoreError>;
 
+    /// Adds jobs to the workflow of `parent`, which runs under `fence`. They start when it has succeeded, and whatever
+    /// waits for it waits for them as well, with the same needs. A name that an earlier attempt of the same parent has
+    /// used keeps the job that it got then, so the call may be repeated.
+    async fn add_to_workflow(
+        &self,
+        parent: JobId,
+        fence: u32,
+        jobs: &[(JobName, NewJob)],
+        limits: WorkflowLimits,
+    ) -> Result<Added, StoreError>;
+
     /// The parents of a job, or only the one called `name`, with their results.
     async fn parents(&self, job: JobId, name: Option<&JobName>) -> Result<Vec<WorkflowJob>, StoreError>;
 }
@@ -50,6 +62,21 @@ pub enum WorkflowOutcome {
     Existing(WorkflowId),
     /// Its idempotency key was used before by another request. Nothing was stored.
     KeyReused,
+}
+
+/// What became of jobs that a handler wanted to add to its workflow. Only with [`Jobs`](Self::Jobs) was anything stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Added {
+    /// So many are new.
+    Jobs(usize),
+    /// The parent is not part of a workflow.
+    NoWorkflow,
+    /// The parent's attempt is not the newest one, or is over.
+    LeaseLost,
+    /// Another job of the workflow has this name.
+    NameTaken(JobName),
+    /// The workflow would become larger than it may be.
+    TooMany,
 }
 
 /// A job, and what it is called in its workflow.

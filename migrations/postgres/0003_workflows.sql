@@ -11,6 +11,8 @@ CREATE TABLE {schema}.workflow_jobs (
     name         text    NOT NULL,
     -- How many parents it still waits for. Not a column of jobs, whose index-free updates it would crowd.
     open_parents integer NOT NULL,
+    -- The job whose handler added it.
+    added_by     uuid,
     UNIQUE (workflow_id, name)
 ) WITH (fillfactor = 70);
 

@@ -9,6 +9,7 @@ CREATE TABLE workflow_jobs (
     workflow_id  TEXT    NOT NULL,
     name         TEXT    NOT NULL,
     open_parents INTEGER NOT NULL,
+    added_by     TEXT,
     UNIQUE (workflow_id, name)
 ) STRICT, WITHOUT ROWID;
 

@@ -1,8 +1,8 @@
 //! What both stores do with workflows alike.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use windlass_core::{JobId, JobName, JobRecord, Needs, State, WorkflowJob};
+use windlass_core::{JobId, JobName, JobRecord, Needs, NewJob, State, WorkflowJob};
 
 /// An edge whose parent is over, counted for the first time.
 #[derive(Debug)]
@@ -39,6 +39,19 @@ pub(crate) fn tally(edges: &[Resolved], ended: &HashMap<JobId, State>) -> BTreeM
 /// Why a job is cancelled whose parent has not succeeded.
 pub(crate) fn reason(name: &str, parent: JobId, state: State) -> String {
     format!("the parent {name} ({parent}) is {state}, and this job needs it to succeed")
+}
+
+/// The jobs to add, as children of one that runs: without those whose names are known already.
+pub(crate) fn as_children(
+    jobs: &[(JobName, NewJob)],
+    known: &[JobName],
+    has_children: bool,
+) -> Vec<(JobName, NewJob)> {
+    let mut seen: HashSet<&JobName> = known.iter().collect();
+    let new = jobs.iter().filter(|(name, _)| seen.insert(name)).map(|(name, job)| {
+        (name.clone(), NewJob { idempotency: None, has_parents: true, has_children, ..job.clone() })
+    });
+    new.collect()
 }
 
 /// Jobs with their names, in the order of the names given. Jobs that have been removed are left out.

@@ -168,8 +168,10 @@ macro_rules! store_conformance {
             failures_go_through_the_graph
             fan_out_and_fan_in
             follow_ups_race_each_other
+            jobs_add_to_their_workflow
             jobs_of_workflows_are_listed
             large_batches_end
+            the_last_job_adds_more
             needs_finished_takes_any_end
             quarantined_parents_count_as_dead
             workflows_are_called_off

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use windlass_core::{
-    After, CancelOutcome, Idempotency, JobId, Needs, NewJob, NewWorkflow, Outcome, State, Step, Store,
+    Added, After, CancelOutcome, Idempotency, JobId, Needs, NewJob, NewWorkflow, Outcome, State, Step, Store,
     WorkerId, WorkflowId, WorkflowLimits, WorkflowOutcome, WorkflowStatus,
 };
 
@@ -370,4 +370,67 @@ pub async fn jobs_of_workflows_are_listed(case: Case) {
     assert_eq!(names, ["z", "a", "m", "b"]);
     assert!(workflows.workflow_jobs(WorkflowId::new(), None, 3).await.unwrap().is_empty());
     assert_eq!(workflows.workflow(WorkflowId::new()).await.unwrap(), None);
+}
+
+/// A job that runs may add others: they start when it has succeeded, and its children wait for them as well. Another
+/// attempt adds what is new, and keeps the rest.
+pub async fn jobs_add_to_their_workflow(case: Case) {
+    let run = Run::of(&case, vec![step("split", ""), step("join", "split"), step("over", "split?")]).await;
+    let limits = WorkflowLimits { jobs: 6, ..WorkflowLimits::default() };
+    let workflows = case.store.workflows();
+    let parts = |names: &[&str]| names.iter().map(|name| (name.parse().unwrap(), job())).collect::<Vec<_>>();
+    let split = case.run_jobs(run.worker, &[run.job("split")]).await[0];
+    let add = async |fence, names: &[&str]| {
+        workflows.add_to_workflow(split.id, fence, &parts(names), limits).await.unwrap()
+    };
+    assert_eq!(add(split.fence, &["p0", "p1"]).await, Added::Jobs(2));
+    assert_eq!(add(split.fence, &["p0", "join"]).await, Added::NameTaken("join".parse().unwrap()));
+    assert_eq!(add(split.fence + 1, &["p2"]).await, Added::LeaseLost);
+    assert!(case.finish(split, retry()).await);
+    assert_eq!(add(split.fence, &["p2"]).await, Added::LeaseLost);
+    assert_eq!(case.store.promote_due(10).await.unwrap(), 1);
+    follow_up_all(&case.store).await;
+
+    let split = case.run_jobs(run.worker, &[run.job("split")]).await[0];
+    assert_eq!(add(split.fence, &["p0", "p1", "p2", "p2"]).await, Added::Jobs(1));
+    assert_eq!(add(split.fence, &["p3"]).await, Added::TooMany);
+    let alone = case.running(1).await[0];
+    let refused = workflows.add_to_workflow(alone.id, alone.fence, &parts(&["p"]), limits).await.unwrap();
+    assert_eq!(refused, Added::NoWorkflow);
+    assert!(case.finish(split, succeeded()).await);
+    follow_up_all(&case.store).await;
+
+    let listed = workflows.workflow_jobs(run.id, None, 10).await.unwrap();
+    let jobs: BTreeMap<String, JobId> = listed.iter().map(|job| (job.name.to_string(), job.job.id)).collect();
+    let run = Run { jobs, ..run };
+    assert_eq!(run.names(State::Queued).await, ["p0", "p1", "p2"]);
+    assert_eq!(run.names(State::Waiting).await, ["join", "over"]);
+    run.end("p0", succeeded()).await;
+    run.end("p1", dead()).await;
+    assert_eq!(run.names(State::Cancelled).await, ["join"]);
+    assert_eq!(run.state("over").await, State::Waiting);
+    run.end("p2", succeeded()).await;
+    assert_eq!(run.state("over").await, State::Queued);
+    assert_eq!(workflows.parents(run.job("over"), None).await.unwrap().len(), 4);
+
+    // And back from the failed part.
+    assert_eq!(workflows.retry_workflow(run.id).await.unwrap(), Some(2));
+    run.end("p1", succeeded()).await;
+    assert_eq!(run.state("join").await, State::Queued);
+}
+
+/// A job without children may add some, too; they are called off if it fails.
+pub async fn the_last_job_adds_more(case: Case) {
+    for (outcome, wanted) in [(succeeded(), State::Queued), (dead(), State::Cancelled)] {
+        let run = Run::of(&case, vec![step("a", "")]).await;
+        let a = case.run_jobs(run.worker, &[run.job("a")]).await[0];
+        let more = [("b".parse().unwrap(), job())];
+        let limits = WorkflowLimits::default();
+        let added = case.store.workflows().add_to_workflow(a.id, a.fence, &more, limits).await.unwrap();
+        assert_eq!(added, Added::Jobs(1));
+        assert_eq!(case.state(more[0].1.id).await, State::Waiting);
+        assert!(case.finish(a, outcome).await);
+        follow_up_all(&case.store).await;
+        assert_eq!(case.state(more[0].1.id).await, wanted);
+    }
 }

@@ -17,6 +17,7 @@ mod session;
 #[path = "../../tests/support/postgres.rs"]
 mod support;
 mod worker;
+mod workflow_add;
 mod workflows;
 
 use std::{any::Any, fmt, future::Future, time::Duration};

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use sqlx::{Error, PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 use windlass_core::{
-    JobId, JobName, NewWorkflow, State, StoreError, UnknownState, WorkflowId, WorkflowJob, WorkflowOutcome,
-    WorkflowRecord, Workflows,
+    Added, JobId, JobName, NewJob, NewWorkflow, State, StoreError, UnknownState, WorkflowId, WorkflowJob,
+    WorkflowLimits, WorkflowOutcome, WorkflowRecord, Workflows,
 };
 
 use super::{PostgresStore, range, unexpected};
@@ -427,6 +427,16 @@ impl Workflows for PostgresStore {
 
     async fn retry_workflow(&self, id: WorkflowId) -> Result<Option<usize>, StoreError> {
         self.within(self.retry_graph(id)).await
+    }
+
+    async fn add_to_workflow(
+        &self,
+        parent: JobId,
+        fence: u32,
+        jobs: &[(JobName, NewJob)],
+        limits: WorkflowLimits,
+    ) -> Result<Added, StoreError> {
+        self.within(self.extend_graph(parent, fence, jobs, limits)).await
     }
 
     async fn parents(&self, job: JobId, name: Option<&JobName>) -> Result<Vec<WorkflowJob>, StoreError> {

@@ -12,6 +12,7 @@ mod read;
 #[allow(clippy::unwrap_used, reason = "these are tests")]
 mod tests;
 mod worker;
+mod workflow_add;
 mod workflows;
 
 use std::{any::Any, fmt, future::Future, path::Path, time::Duration};

@@ -3,8 +3,8 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use sqlx::{Error, Row, SqliteConnection, sqlite::SqliteRow};
 use windlass_core::{
-    JobId, JobName, NewJob, NewWorkflow, State, StoreError, WorkflowId, WorkflowJob, WorkflowOutcome,
-    WorkflowRecord, Workflows,
+    Added, JobId, JobName, NewJob, NewWorkflow, State, StoreError, WorkflowId, WorkflowJob, WorkflowLimits,
+    WorkflowOutcome, WorkflowRecord, Workflows,
 };
 
 use super::{
@@ -402,6 +402,16 @@ impl Workflows for SqliteStore {
 
     async fn retry_workflow(&self, id: WorkflowId) -> Result<Option<usize>, StoreError> {
         self.within(self.retry_graph(id)).await
+    }
+
+    async fn add_to_workflow(
+        &self,
+        parent: JobId,
+        fence: u32,
+        jobs: &[(JobName, NewJob)],
+        limits: WorkflowLimits,
+    ) -> Result<Added, StoreError> {
+        self.within(self.extend_graph(parent, fence, jobs, limits)).await
     }
 
     async fn parents(&self, job: JobId, name: Option<&JobName>) -> Result<Vec<WorkflowJob>, StoreError> {
