@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use windlass_core::{
-    After, Idempotency, Job, JobId, Needs, NewWorkflow, Step, StoreError, WorkflowId, WorkflowJob,
-    WorkflowLimits, WorkflowOutcome, WorkflowRecord,
+    Added, After, Idempotency, Job, JobId, JobName, Needs, NewWorkflow, Step, StoreError, WorkflowId,
+    WorkflowJob, WorkflowLimits, WorkflowOutcome, WorkflowRecord,
 };
 
 use crate::{
@@ -182,6 +182,22 @@ impl Client {
         };
         self.nudge_relay();
         Ok(outcome)
+    }
+
+    /// Adds jobs to the workflow of a job that runs under `fence`: what handlers do by `ctx.add_jobs(…)`.
+    ///
+    /// # Errors
+    /// What the store says; a payload or name of the type that is not valid.
+    pub async fn add_to_workflow<J: Job>(
+        &self,
+        parent: JobId,
+        fence: u32,
+        jobs: Vec<(JobName, Enqueue<J>)>,
+    ) -> Result<Added, ClientError> {
+        let jobs = jobs.into_iter().map(|(name, job)| Ok((name, job.into_new_job()?)));
+        let jobs = jobs.collect::<Result<Vec<_>, ClientError>>()?;
+        let limits = WorkflowLimits::default();
+        Ok(self.store().workflows().add_to_workflow(parent, fence, &jobs, limits).await?)
     }
 
     /// The workflow with this id.

@@ -10,16 +10,16 @@ mod handler;
 mod heartbeat;
 mod intake;
 mod maintenance;
-mod parents;
 mod session;
 #[cfg(feature = "postgres")]
 mod transaction;
 mod worker;
+mod workflow;
 
 pub use context::{Context, FromContext, State};
 pub use error::{JobError, WorkerError};
 pub use handler::{BlockingHandler, Handler};
-pub use parents::Parent;
 #[cfg(feature = "postgres")]
 pub use transaction::JobTransaction;
 pub use worker::{Worker, WorkerOptions};
+pub use workflow::Parent;

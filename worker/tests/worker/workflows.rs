@@ -107,6 +107,37 @@ async fn a_failed_part_is_retried() {
     assert!(matches!(other.idempotency_key("once").await, Err(ClientError::KeyReused)));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_adds_jobs_that_its_children_wait_for() {
+    let bench = Bench::new().await;
+    // The first task adds others, and fails once after that.
+    let handler = |task: Task, ctx: Context| async move {
+        if task.number == 0 {
+            ctx.add_jobs((1..=ctx.attempt() * 5).map(|number| (format!("n{number}"), Task { number })))
+                .await?;
+            if ctx.attempt() == 1 {
+                return Err(JobError::retry("once more"));
+            }
+        }
+        Ok(task.number)
+    };
+    let worker = run(bench.worker().handle(handler).handle(sum));
+    let id =
+        bench.client.workflow("wide").job("split", Task { number: 0 }).then("sum", Other {}).await.unwrap();
+    ends(&bench, id, WorkflowStatus::Succeeded).await;
+    let jobs = bench.client.workflow_jobs(id, None, 100).await.unwrap();
+    assert_eq!(jobs.len(), 12);
+    let sum = jobs.iter().find(|job| job.name.as_str() == "sum").unwrap();
+    assert_eq!(sum.job.result.as_ref().unwrap().get(), "55");
+    assert!(jobs.iter().all(|job| job.job.attempt == if job.name.as_str() == "split" { 2 } else { 1 }));
+
+    let alone = bench.task(0).await;
+    let alone = bench.reaches(alone, JobState::Dead).await;
+    assert!(alone.errors[0].message.contains("not part of a workflow"), "{alone:?}");
+    worker.stop().await;
+    bench.nothing_is_left().await;
+}
+
 #[tokio::test]
 async fn unsound_graphs_are_refused() {
     let bench = Bench::new().await;

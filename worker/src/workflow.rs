@@ -1,7 +1,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use windlass_client::ClientError;
-use windlass_core::{JobId, JobName, State, WorkflowJob};
+use windlass_core::{Added, Job, JobId, JobName, State, WorkflowJob};
 
 use crate::{Context, JobError};
 
@@ -57,6 +57,38 @@ impl Context {
         match parents.map_err(ClientError::from)?.pop() {
             Some(parent) => Ok(Parent::from(parent).result()?),
             None => Err(JobError::discard(format!("this job has no parent called {known}"))),
+        }
+    }
+
+    /// Adds jobs to this job's workflow, each under a name of its own: fan-out of a width known only now. They start when
+    /// this job has succeeded, and whatever waits for this job waits for them as well. If this job fails for good, they
+    /// are cancelled. Another attempt may add more; a name that an earlier one has used keeps the job that it got then.
+    ///
+    /// # Errors
+    /// The store failed, or the lease is lost: with `?`, the attempt is retried. The job is not part of a workflow, a
+    /// name is not valid or taken by a job that others have added, or the workflow would become too large: with `?`, the
+    /// job is dead at once.
+    pub async fn add_jobs<N: AsRef<str>, J: Job>(
+        &self,
+        jobs: impl IntoIterator<Item = (N, J)>,
+    ) -> Result<(), JobError> {
+        let mut named = Vec::new();
+        for (name, job) in jobs {
+            let name: JobName = name.as_ref().parse().map_err(JobError::discard)?;
+            named.push((name, self.client().enqueue(job)));
+        }
+        match self.client().add_to_workflow(self.job_id(), self.job().fence, named).await? {
+            Added::Jobs(_) => Ok(()),
+            Added::LeaseLost => {
+                Err(JobError::retry("the lease is lost, so nothing was added to the workflow"))
+            }
+            Added::NoWorkflow => {
+                Err(JobError::discard("this job is not part of a workflow that jobs could be added to"))
+            }
+            Added::NameTaken(name) => {
+                Err(JobError::discard(format!("the workflow has another job called {name}")))
+            }
+            Added::TooMany => Err(JobError::discard("the workflow would have too many jobs")),
         }
     }
 }
