@@ -23,7 +23,7 @@ use crate::{
     view::{self, JobView},
 };
 
-const KNOWN: &str = "kind, payload, queue, priority, run_at, delay, expires_at, expires_in, deadline, max_attempts, \
+pub(crate) const KNOWN: &str = "kind, payload, queue, priority, run_at, delay, expires_at, expires_in, deadline, max_attempts, \
                      timeout, version, unique, debounce, throttle, labels";
 const MAX_ATTEMPTS: u32 = 1000;
 /// What stores can hold.
@@ -45,7 +45,7 @@ pub(crate) async fn enqueue(
     let text = body::text(&bytes)?;
     let mut draft = Draft::parse(text, options.max_depth)?;
     let info = kind_info(&service, &draft.kind).await?;
-    draft.idempotency = idempotency(&parts.headers, text, options.idempotency_ttl)?;
+    draft.idempotency = idempotency(&parts.headers, "POST /v1/jobs", text, options.idempotency_ttl)?;
     let trace = parts.headers.get("traceparent").and_then(|value| value.to_str().ok());
     let mut job = draft.into_job(info);
     job.trace = trace.and_then(|trace| trace.parse().ok());
@@ -117,7 +117,12 @@ pub(crate) async fn kind_info(service: &Service, kind: &Kind) -> Result<KindInfo
 
 /// The key with a fingerprint of the route and of the body without insignificant white space. The order of its
 /// fields counts: a client that repeats a request repeats its bytes.
-fn idempotency(headers: &HeaderMap, text: &str, ttl: Duration) -> Result<Option<Idempotency>, Problem> {
+pub(crate) fn idempotency(
+    headers: &HeaderMap,
+    route: &str,
+    text: &str,
+    ttl: Duration,
+) -> Result<Option<Idempotency>, Problem> {
     let mut values = headers.get_all("idempotency-key").iter();
     let Some(value) = values.next() else { return Ok(None) };
     let visible =
@@ -129,7 +134,8 @@ fn idempotency(headers: &HeaderMap, text: &str, ttl: Duration) -> Result<Option<
         }]));
     };
     let mut hash = Sha256::new();
-    hash.update("POST /v1/jobs\n");
+    hash.update(route);
+    hash.update("\n");
     body::compact(text, |part| hash.update(part));
     Ok(Some(Idempotency { key: key.to_owned(), fingerprint: hash.finalize().into(), ttl }))
 }
@@ -158,14 +164,14 @@ impl Draft {
         let fields = Fields::parse(text)?;
         fields.check_depth(max_depth)?;
         let mut errors = Vec::new();
-        match Self::read(fields, &mut errors) {
+        match Self::read(fields, KNOWN, &mut errors) {
             Some(draft) if errors.is_empty() => Ok(draft),
             _ => Err(Problem::invalid(errors)),
         }
     }
 
-    /// Reads the fields of a job, each error into `e`.
-    pub(crate) fn read(mut fields: Fields<'_>, e: &mut Vec<FieldError>) -> Option<Self> {
+    /// Reads the fields of a job, each error into `e`; `known` names the fields for those who write another.
+    pub(crate) fn read(mut fields: Fields<'_>, known: &str, e: &mut Vec<FieldError>) -> Option<Self> {
         let kind = fields.take("kind", e, |text: String| text.parse::<Kind>().map_err(|e| e.to_string()));
         if kind.is_none() && e.is_empty() {
             e.push(FieldError::new("kind", "required: what the job is, such as \"email.send\""));
@@ -213,7 +219,7 @@ impl Draft {
         let labels = fields.take("labels", e, Ok::<Fields<'_>, String>).unwrap_or_default();
         let labels = read_labels(labels, e);
         for (name, _) in fields.rest("", e) {
-            e.push(FieldError::new(&name, format!("unknown field; known are {KNOWN}")));
+            e.push(FieldError::new(&name, format!("unknown field; known are {known}")));
         }
         Some(Self {
             kind: kind?,
@@ -233,7 +239,7 @@ impl Draft {
         })
     }
 
-    fn into_job(self, info: KindInfo) -> NewJob {
+    pub(crate) fn into_job(self, info: KindInfo) -> NewJob {
         let mut job = NewJob::new(self.kind, self.payload);
         job.queue = self.queue.unwrap_or(info.queue);
         job.priority = self.priority;

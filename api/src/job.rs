@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{str::FromStr, sync::Arc};
 
 use axum::{
     extract::{FromRequestParts, Path, State},
@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use sha2::{Digest, Sha256};
-use windlass_core::{CancelOutcome, JobId, State as JobState};
+use windlass_core::{CancelOutcome, InvalidId, JobId, State as JobState};
 
 use crate::{Service, problem::Problem, view::JobView};
 
@@ -74,19 +74,17 @@ fn matches(headers: &HeaderMap, etag: &HeaderValue) -> bool {
         .any(|candidate| candidate == "*" || candidate.strip_prefix("W/").unwrap_or(candidate) == etag)
 }
 
-/// The job id in the path.
-pub(crate) struct Id(pub(crate) JobId);
+/// The id in the path.
+pub(crate) struct Id<T = JobId>(pub(crate) T);
 
-impl<S: Send + Sync> FromRequestParts<S> for Id {
+impl<S: Send + Sync, T: FromStr<Err = InvalidId>> FromRequestParts<S> for Id<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         // What is no UTF-8 is no id either.
         let text =
             Path::<String>::from_request_parts(parts, state).await.map(|Path(text)| text).unwrap_or_default();
-        text.parse()
-            .map(Self)
-            .map_err(|error: windlass_core::InvalidId| Problem::malformed(error.to_string()))
+        text.parse().map(Self).map_err(|error: InvalidId| Problem::malformed(error.to_string()))
     }
 }
 

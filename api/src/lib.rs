@@ -13,6 +13,10 @@
 //! | `GET /v1/schedules` | the schedules, with their next runs |
 //! | `GET`, `PUT`, `DELETE /v1/schedules/{name}` | one of them |
 //! | `POST /v1/schedules/{name}/enable`, `/disable` | lets it fire, or not |
+//! | `POST /v1/workflows` | accept jobs that wait for each other, all or none |
+//! | `GET /v1/workflows/{id}` | where it stands, and its jobs page by page (`limit`, `cursor`) |
+//! | `POST /v1/workflows/{id}/cancel` | call off all that is not over |
+//! | `POST /v1/workflows/{id}/retry` | run what failed again, and what waits for it |
 //! | `GET /healthz` | the process lives |
 //! | `GET /readyz` | the store answers, so jobs are accepted |
 //!
@@ -31,6 +35,7 @@ mod schedules;
 mod serve;
 mod unique;
 mod view;
+mod workflows;
 
 use std::{sync::Arc, time::Duration};
 
@@ -40,6 +45,7 @@ use axum::{
 };
 use windlass_client::{Client, UnknownKinds};
 use windlass_core::Timetable;
+use windlass_core::WorkflowLimits;
 
 use crate::problem::Problem;
 pub use crate::serve::serve;
@@ -53,6 +59,8 @@ pub struct ApiOptions {
     pub max_depth: usize,
     /// What becomes of kinds that no worker has made known.
     pub unknown_kinds: UnknownKinds,
+    /// How large a workflow may be, apart from [`max_body`](Self::max_body).
+    pub workflow_limits: WorkflowLimits,
     /// How long an idempotency key is remembered.
     pub idempotency_ttl: Duration,
     /// How long a request may take.
@@ -70,6 +78,7 @@ impl Default for ApiOptions {
             max_body: 1024 * 1024,
             max_depth: 64,
             unknown_kinds: UnknownKinds::Refuse,
+            workflow_limits: WorkflowLimits::default(),
             idempotency_ttl: Duration::from_secs(24 * 3600),
             request_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),
@@ -106,6 +115,10 @@ pub fn router(client: Client, options: ApiOptions) -> Router {
         .route("/v1/schedules/{name}", get(schedules::get).put(schedules::put).delete(schedules::delete))
         .route("/v1/schedules/{name}/enable", post(schedules::enable))
         .route("/v1/schedules/{name}/disable", post(schedules::disable))
+        .route("/v1/workflows", post(workflows::enqueue))
+        .route("/v1/workflows/{id}", get(workflows::get))
+        .route("/v1/workflows/{id}/cancel", post(workflows::cancel))
+        .route("/v1/workflows/{id}/retry", post(workflows::retry))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .fallback(|| async { Problem::not_found("there is no such route") })

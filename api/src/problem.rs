@@ -92,6 +92,14 @@ impl Problem {
         Self { errors, ..problem }
     }
 
+    /// The same problem, of an object at `parent` within the request.
+    pub(crate) fn within(mut self, parent: &str) -> Self {
+        for error in &mut self.errors {
+            error.pointer.insert_str(0, parent);
+        }
+        self
+    }
+
     pub(crate) fn unknown_kind(kind: &str) -> Self {
         let detail =
             format!("no worker has ever handled the kind {kind}; start one that does, or correct the name");
@@ -112,14 +120,6 @@ impl Problem {
     pub(crate) fn not_unique(holder: JobId) -> Self {
         let detail = format!("job {holder} has the same unique key; nothing was stored");
         Self::new(StatusCode::CONFLICT, "not-unique", "Another job has the unique key", detail)
-    }
-
-    /// With its fields in the object at `parent`.
-    pub(crate) fn within(mut self, parent: &str) -> Self {
-        for error in &mut self.errors {
-            error.pointer.insert_str(0, parent);
-        }
-        self
     }
 
     pub(crate) fn too_large(limit: usize) -> Self {

@@ -15,7 +15,7 @@ use windlass_core::{
 use crate::{
     Service, body,
     body::Fields,
-    enqueue::{Draft, is_json, kind_info, limited_duration, nested},
+    enqueue::{self, Draft, is_json, kind_info, limited_duration, nested},
     problem::{FieldError, Problem},
     view,
 };
@@ -103,7 +103,7 @@ fn parse(text: &str, max_depth: usize) -> Result<(Schedule, Option<bool>, Draft)
     let schedule = read_schedule(&mut fields, e);
     let enabled = fields.take("enabled", e, Ok::<bool, String>);
     let draft = nested(&mut fields, "job", e, |fields, e| {
-        let draft = Draft::read(fields, e)?;
+        let draft = Draft::read(fields, enqueue::KNOWN, e)?;
         for (field, given) in draft.absolute_times() {
             if given {
                 e.push(FieldError::new(field, "not for a schedule, whose ticks say when"));

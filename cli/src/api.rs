@@ -1,7 +1,7 @@
 use clap::Args;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use windlass::{Client, Settings, driver::BrokerError, stop_by_signal};
+use windlass::{Client, Settings, WorkflowLimits, driver::BrokerError, stop_by_signal};
 use windlass_api::ApiOptions;
 
 use crate::Failure;
@@ -55,6 +55,11 @@ pub(crate) fn options(settings: &Settings) -> ApiOptions {
         max_body: settings.api_max_body,
         max_depth: settings.api_max_depth,
         unknown_kinds: settings.api_unknown_kinds,
+        workflow_limits: WorkflowLimits {
+            jobs: settings.api_workflow_jobs,
+            parents: settings.api_workflow_parents,
+            ..WorkflowLimits::default()
+        },
         idempotency_ttl: settings.api_idempotency_ttl,
         request_timeout: settings.api_timeout,
         ..ApiOptions::default()

@@ -13,7 +13,7 @@ use windlass_core::{
 use crate::{Client, ClientError};
 
 /// How long an idempotency key is remembered unless said otherwise.
-const KEY_TTL: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const KEY_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// A job about to be enqueued: set what differs from its type's defaults, then `.await` it.
 #[must_use = "nothing is enqueued before this is awaited"]
@@ -185,7 +185,7 @@ impl<J: Job> Enqueue<J> {
         inserted.outcomes.first().map_or(Ok(job.id), |outcome| answer(job.id, *outcome))
     }
 
-    fn into_new_job(self) -> Result<NewJob, ClientError> {
+    pub(crate) fn into_new_job(self) -> Result<NewJob, ClientError> {
         let payload = to_raw_value(&self.job).map_err(ClientError::Payload)?;
         let mut job = NewJob::new(J::KIND.parse()?, payload);
         job.queue = match self.queue {
@@ -230,7 +230,8 @@ fn answer(id: JobId, outcome: InsertOutcome) -> Result<JobId, ClientError> {
     }
 }
 
-fn fingerprint(job: &NewJob) -> [u8; 32] {
+/// A hash of everything that decides what the job is.
+pub(crate) fn fingerprint(job: &NewJob) -> [u8; 32] {
     let mut hash = Sha256::new();
     let max_attempts = job.max_attempts.to_string();
     let priority = (job.priority as u8).to_string();

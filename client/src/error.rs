@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use windlass_core::{BrokerError, InvalidName, JobId, StoreError};
+use windlass_core::{BrokerError, GraphError, InvalidName, JobId, StoreError};
 
 /// Why an operation of the client failed.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,9 @@ pub enum ClientError {
     /// The payload type names a kind or queue that breaks the naming rule.
     #[error(transparent)]
     Name(#[from] InvalidName),
+    /// The jobs of a workflow do not make a sound graph. Nothing was stored.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
     /// The operation needs another store.
     #[error("{what} needs the Postgres store; set store_url to a postgres:// URL")]
     NeedsPostgres {
@@ -50,6 +53,7 @@ impl ClientError {
             | Self::NotUnique(_)
             | Self::Payload(_)
             | Self::Name(_)
+            | Self::Graph(_)
             | Self::NeedsPostgres { .. } => false,
         }
     }

@@ -12,8 +12,10 @@ mod operate;
 mod publish;
 mod relay;
 mod settings;
+mod workflow;
 
 pub use client::{Accepted, Client, ClientOptions};
 pub use enqueue::Enqueue;
 pub use error::ClientError;
 pub use settings::{LogFormat, SecretUrl, Settings, SettingsError, UnknownKinds};
+pub use workflow::Workflow;

@@ -9,7 +9,7 @@ use figment::{
     providers::{Env, Format, Serialized, Toml},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-use windlass_core::QueueName;
+use windlass_core::{QueueName, WorkflowLimits};
 use windlass_store::StoreOptions;
 
 use crate::ClientOptions;
@@ -51,6 +51,10 @@ pub struct Settings {
     pub api_max_depth: usize,
     /// What becomes of a job whose kind no worker has made known: `refuse` or `accept`.
     pub api_unknown_kinds: UnknownKinds,
+    /// The most jobs in one workflow.
+    pub api_workflow_jobs: usize,
+    /// The most parents that one job of a workflow may name.
+    pub api_workflow_parents: usize,
     /// How long a request may take.
     #[serde(with = "duration")]
     pub api_timeout: Duration,
@@ -133,6 +137,7 @@ impl Default for Settings {
     fn default() -> Self {
         let client = ClientOptions::default();
         let store = StoreOptions::default();
+        let workflow = WorkflowLimits::default();
         Self {
             store_url: SecretUrl("sqlite:windlass-data/windlass.db".into()),
             broker_url: SecretUrl(STORE_BROKER.into()),
@@ -146,6 +151,8 @@ impl Default for Settings {
             api_max_body: 1024 * 1024,
             api_max_depth: 64,
             api_unknown_kinds: UnknownKinds::Refuse,
+            api_workflow_jobs: workflow.jobs,
+            api_workflow_parents: workflow.parents,
             api_timeout: Duration::from_secs(30),
             api_idempotency_ttl: Duration::from_secs(24 * 3600),
             worker_concurrency: 100,

@@ -75,3 +75,8 @@ id!(
     ClaimId,
     "claim id"
 );
+id!(
+    /// Names one workflow for ever.
+    WorkflowId,
+    "workflow id"
+);

@@ -42,6 +42,10 @@ pub struct NewJob {
     pub idempotency: Option<Idempotency>,
     /// Makes it the only one of its key.
     pub unique: Option<Unique>,
+    /// Whether it waits for parents in its workflow; see [`NewWorkflow`](crate::NewWorkflow).
+    pub has_parents: bool,
+    /// Whether other jobs of its workflow wait for it.
+    pub has_children: bool,
 }
 
 impl NewJob {
@@ -64,20 +68,22 @@ impl NewJob {
             trace: None,
             idempotency: None,
             unique: None,
+            has_parents: false,
+            has_children: false,
         }
     }
 
     /// Whether it has to wait for other jobs when it is due.
     #[must_use]
     pub const fn is_gated(&self) -> bool {
-        false
+        self.has_parents
     }
 
     /// Whether its end, or a pause between attempts, is the business of other jobs: then the store notes a
     /// [follow-up](crate::Store::follow_up).
     #[must_use]
     pub const fn is_followed(&self) -> bool {
-        self.is_gated()
+        self.has_children
     }
 
     /// What it is right after the store has accepted it at `now`.

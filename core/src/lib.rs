@@ -4,6 +4,7 @@
 //! This crate does no I/O. Stores live in `windlass-store`, brokers in `windlass-brokers`; users depend on `windlass`.
 
 mod broker;
+mod graph;
 mod id;
 mod job;
 mod lane;
@@ -19,15 +20,17 @@ mod state;
 mod store;
 mod timetable;
 mod unique;
+mod workflow;
 
 pub use broker::{Broker, BrokerError, Capabilities, Delivery, DeliveryTag, Subscription};
-pub use id::{ClaimId, InvalidId, JobId, WorkerId};
+pub use graph::{After, GraphError, Needs, NewWorkflow, Step, WorkflowLimits};
+pub use id::{ClaimId, InvalidId, JobId, WorkerId, WorkflowId};
 pub use job::{
     ClaimedJob, ErrorRecord, Idempotency, InvalidTraceParent, JobRecord, KindInfo, NewJob, TraceParent,
 };
 pub use lane::{InvalidPriority, Lane, Priority};
 pub use message::{Message, MessageError};
-pub use name::{InvalidName, Kind, QueueName, ScheduleName};
+pub use name::{InvalidName, JobName, Kind, QueueName, ScheduleName, WorkflowName};
 pub use notes::{
     JobNotes, LogCursor, LogLevel, LogRecord, NewLine, NewProgress, Note, Progress, UnknownLevel,
 };
@@ -43,6 +46,7 @@ pub use store::{
 };
 pub use timetable::{JobTemplate, ScheduleDefinition, ScheduleRecord, Timetable};
 pub use unique::{InvalidUnique, KeyHolder, KeyVerdict, OnConflict, Unique};
+pub use workflow::{Added, WorkflowJob, WorkflowOutcome, WorkflowRecord, WorkflowStatus, Workflows};
 
 /// An instant in UTC, as the store records it (microsecond precision).
 pub type Timestamp = chrono::DateTime<chrono::Utc>;

@@ -88,6 +88,18 @@ name!(
     "schedule name",
     128
 );
+name!(
+    /// What a job is called within its workflow.
+    JobName,
+    "job name",
+    128
+);
+name!(
+    /// What a workflow is called; any number may have the same name.
+    WorkflowName,
+    "workflow name",
+    128
+);
 
 impl Default for QueueName {
     /// The queue of jobs that name none.

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use crate::{
     ClaimId, ClaimedJob, Finish, JobId, JobNotes, JobRecord, KindInfo, Message, NewJob, Operations, Source,
-    State, Timestamp, Timetable, WorkerId,
+    State, Timestamp, Timetable, WorkerId, Workflows,
 };
 
 /// Keeps the truth. Every method is one transaction, most are one statement, and all time is the store's clock.
@@ -123,6 +123,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// What is done by the clock.
     fn timetable(&self) -> &dyn Timetable;
+
+    /// Jobs that wait for others.
+    fn workflows(&self) -> &dyn Workflows;
 
     /// The concrete store, for what only one kind can do (`enqueue_in`, `ctx.transaction()`).
     fn as_any(&self) -> &dyn Any;

@@ -18,6 +18,8 @@ mod template;
 mod timers;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod unique;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod workflow;
 
 use std::{sync::Arc, time::Duration};
 

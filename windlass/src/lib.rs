@@ -40,12 +40,14 @@ pub use logging::{LoggingError, init_logging};
 pub use serde_json::Value as JsonValue;
 pub use windlass_client::{
     Accepted, Client, ClientError, ClientOptions, Enqueue, LogFormat, SecretUrl, Settings, SettingsError,
-    UnknownKinds,
+    UnknownKinds, Workflow,
 };
 pub use windlass_core::{
-    CancelOutcome, DeadCursor, DeadFilter, DeadPage, ErrorRecord, InsertOutcome, Job, JobId, JobRecord, Kind,
-    KindInfo, LogCursor, LogRecord, Missed, NewJob, OnConflict, Priority, Progress, QueueName, RetryFn,
-    RetryPolicy, Schedule, Source as UpgradeError, State as JobState, Timestamp, TraceParent, Unique,
+    CancelOutcome, DeadCursor, DeadFilter, DeadPage, ErrorRecord, GraphError, InsertOutcome, Job, JobId,
+    JobName, JobRecord, Kind, KindInfo, LogCursor, LogRecord, Missed, NewJob, OnConflict, Priority, Progress,
+    QueueName, RetryFn, RetryPolicy, Schedule, Source as UpgradeError, State as JobState, Timestamp,
+    TraceParent, Unique, WorkflowId, WorkflowJob, WorkflowLimits, WorkflowName, WorkflowRecord,
+    WorkflowStatus,
 };
 pub use windlass_derive::Job;
 #[cfg(feature = "postgres")]
@@ -54,8 +56,8 @@ pub use windlass_worker::JobTransaction;
 pub use windlass_worker::testing;
 pub use windlass_worker::{
     Batch, BatchHandler, BatchJob, BatchOptions, BlockingHandler, Context, Decision, FromContext, Handler,
-    HandlerLayer, Handling, JobError, LogLevel, State, Worker, WorkerError, WorkerOptions, middleware,
-    stop_by_signal,
+    HandlerLayer, Handling, JobError, LogLevel, Parent, State, Worker, WorkerError, WorkerOptions,
+    middleware, stop_by_signal,
 };
 
 /// What [`Worker::run`] returns; also of use for a `main` that does nothing else.

@@ -25,6 +25,7 @@ pub mod testing;
 #[cfg(feature = "postgres")]
 mod transaction;
 mod worker;
+mod workflow;
 
 pub use batch::{Batch, BatchHandler, BatchJob, BatchOptions};
 pub use context::{Context, FromContext, State};
@@ -36,3 +37,4 @@ pub use middleware::HandlerLayer;
 pub use transaction::JobTransaction;
 pub use windlass_core::LogLevel;
 pub use worker::{Worker, WorkerOptions, stop_by_signal};
+pub use workflow::Parent;

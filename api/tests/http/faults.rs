@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use windlass_core::{
     Broker, BrokerError, CancelOutcome, Capabilities, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted,
     JobId, JobNotes, JobRecord, KindInfo, Lane, Message, NewJob, NewWorker, Operations, OutboxGroup,
-    OutboxId, Rescued, Store, StoreError, Subscription, Timetable, WorkerId,
+    OutboxId, Rescued, Store, StoreError, Subscription, Timetable, WorkerId, Workflows,
 };
 use windlass_store::SqliteStore;
 
@@ -160,6 +160,10 @@ impl Store for FaultyStore {
 
     fn timetable(&self) -> &dyn Timetable {
         self.store.timetable()
+    }
+
+    fn workflows(&self) -> &dyn Workflows {
+        self.store.workflows()
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -15,4 +15,5 @@ mod schedules;
 mod support;
 mod trouble;
 mod unique;
+mod workflows;
 mod wrong_input;

@@ -9,4 +9,5 @@ mod p5_effects_with_the_outcome;
 mod p6_p7_the_broker_is_disposable;
 mod support;
 mod unknown_kinds;
+mod workflows;
 mod wrong_broker;

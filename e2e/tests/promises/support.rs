@@ -193,7 +193,7 @@ impl Cluster {
         sqlx::query(self.sql(statement)).execute(&self.pool).await.unwrap();
     }
 
-    fn sql(&self, statement: &str) -> AssertSqlSafe<String> {
+    pub(crate) fn sql(&self, statement: &str) -> AssertSqlSafe<String> {
         AssertSqlSafe(statement.replace("{schema}", &self.schema))
     }
 

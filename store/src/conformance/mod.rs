@@ -27,6 +27,7 @@ mod table;
 mod time;
 mod unique;
 mod workers;
+mod workflows;
 
 use std::sync::Arc;
 
@@ -55,6 +56,7 @@ pub use table::*;
 pub use time::*;
 pub use unique::*;
 pub use workers::*;
+pub use workflows::*;
 
 /// How the suite gets at the store under test. Each value stands for a database or schema of its own, empty at first.
 #[async_trait]
@@ -178,8 +180,32 @@ macro_rules! store_conformance {
             replacements_race_claims
             unique_and_idempotency_keys_together
         }
+        $crate::store_conformance! { @each $fixture;
+            a_chain_runs_in_order
+            a_diamond
+            a_follow_up_given_up_may_be_repeated
+            a_parent_may_take_several_attempts
+            a_retry_may_overtake_the_follow_up
+            a_workflow_given_up_is_all_or_nothing
+            an_end_counts_once
+            any_workflow_ends_right
+            cancellations_go_through_the_graph
+            cancellations_race_completions
+            failures_go_through_the_graph
+            fan_out_and_fan_in
+            follow_ups_race_each_other
+            jobs_add_to_their_workflow
+            jobs_of_workflows_are_listed
+            large_batches_end
+            the_last_job_adds_more
+            needs_finished_takes_any_end
+            quarantined_parents_count_as_dead
+            workflows_are_called_off
+            workflows_are_retried_from_the_failed_part
+            workflows_have_keys
+        }
         $crate::store_conformance! { @timed $fixture;
-            dead_jobs_are_listed_newest_first
+    children_keep_to_their_times, dead_jobs_are_listed_newest_first,
             jobs_that_expired_are_not_claimed
             log_lines_are_read_in_order
             progress_is_shown_and_stays

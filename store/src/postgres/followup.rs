@@ -11,15 +11,17 @@ impl PostgresStore {
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
             .fetch_all(&mut *session)
             .await?;
+        let mut more = false;
         if !noted.is_empty() {
             let notes: Vec<i64> = noted.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-            let _jobs: Vec<Uuid> = noted.iter().map(|row| row.try_get(1)).collect::<Result<_, _>>()?;
+            let jobs: Vec<Uuid> = noted.iter().map(|row| row.try_get(1)).collect::<Result<_, _>>()?;
             self.rare("DELETE FROM {schema}.followups WHERE id = ANY($1)")
                 .bind(notes)
                 .execute(&mut *session)
                 .await?;
+            more = self.resolve(&mut session, &jobs).await?;
         }
         session.commit().await?;
-        Ok(noted.len())
+        Ok(if more { noted.len().max(limit) } else { noted.len() })
     }
 }

@@ -5,7 +5,7 @@ use std::{
 
 use sqlx::{Error, PgConnection, Row};
 use uuid::Uuid;
-use windlass_core::{InsertOutcome, Inserted, NewJob, OutboxId, Timestamp};
+use windlass_core::{Idempotency, InsertOutcome, Inserted, NewJob, OutboxId, Timestamp};
 
 use super::{PostgresStore, finish::seconds, unexpected};
 
@@ -62,10 +62,10 @@ ON CONFLICT (key) DO UPDATE
 pub(super) const SELECT_KEYS: &str =
     "SELECT key, fingerprint, job_id FROM {schema}.idempotency_keys WHERE key = ANY($1)";
 
-/// The holder of an idempotency key.
-struct Holder {
-    fingerprint: Vec<u8>,
-    job_id: Uuid,
+/// The holder of an idempotency key: a job, or a workflow.
+pub(super) struct Holder {
+    pub(super) fingerprint: Vec<u8>,
+    pub(super) id: Uuid,
 }
 
 impl PostgresStore {
@@ -84,14 +84,15 @@ impl PostgresStore {
         jobs: &[NewJob],
         grace: Duration,
     ) -> Result<Inserted, Error> {
-        let holders = self.take_keys(connection, jobs).await?;
+        let keyed = jobs.iter().filter_map(|job| Some((job.idempotency.as_ref()?, job.id.as_uuid())));
+        let holders = self.take_keys(connection, keyed.collect()).await?;
         let held_by_another = |job: &NewJob| -> Option<InsertOutcome> {
             let idempotency = job.idempotency.as_ref()?;
             let holder = holders.get(idempotency.key.as_bytes())?;
-            if holder.job_id == job.id.as_uuid() {
+            if holder.id == job.id.as_uuid() {
                 None
             } else if holder.fingerprint == idempotency.fingerprint {
-                Some(InsertOutcome::Existing(holder.job_id.into()))
+                Some(InsertOutcome::Existing(holder.id.into()))
             } else {
                 Some(InsertOutcome::KeyReused)
             }
@@ -108,7 +109,7 @@ impl PostgresStore {
         Ok(Inserted { at, outcomes: outcomes.collect(), outbox })
     }
 
-    async fn insert_rows<'a>(
+    pub(super) async fn insert_rows<'a>(
         &self,
         connection: &mut PgConnection,
         jobs: impl Iterator<Item = &'a NewJob> + Clone,
@@ -159,14 +160,12 @@ impl PostgresStore {
         Ok((row.try_get(0)?, row.try_get::<Option<i64>, _>(1)?.map(OutboxId)))
     }
 
-    /// Takes the keys of these jobs where they are free, and answers who holds each in the end.
-    async fn take_keys(
+    /// Takes these keys for these ids where they are free, and answers who holds each in the end.
+    pub(super) async fn take_keys(
         &self,
         connection: &mut PgConnection,
-        jobs: &[NewJob],
+        mut keyed: Vec<(&Idempotency, Uuid)>,
     ) -> Result<HashMap<Vec<u8>, Holder>, Error> {
-        let mut keyed: Vec<_> =
-            jobs.iter().filter_map(|job| Some((job.idempotency.as_ref()?, job.id.as_uuid()))).collect();
         if keyed.is_empty() {
             return Ok(HashMap::new());
         }
@@ -183,9 +182,7 @@ impl PostgresStore {
             .await?;
         let rows = self.query(&self.sql.select_keys).bind(keys).fetch_all(connection).await?;
         rows.iter()
-            .map(|row| {
-                Ok((row.try_get(0)?, Holder { fingerprint: row.try_get(1)?, job_id: row.try_get(2)? }))
-            })
+            .map(|row| Ok((row.try_get(0)?, Holder { fingerprint: row.try_get(1)?, id: row.try_get(2)? })))
             .collect()
     }
 }

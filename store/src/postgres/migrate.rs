@@ -9,6 +9,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/postgres/0002_semantics.sql"),
     include_str!("../../../migrations/postgres/0003_records.sql"),
     include_str!("../../../migrations/postgres/0004_time.sql"),
+    include_str!("../../../migrations/postgres/0005_workflows.sql"),
 ];
 
 const VERSIONS: &str = "

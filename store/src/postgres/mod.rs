@@ -22,6 +22,8 @@ mod support;
 mod timers;
 mod unique;
 mod worker;
+mod workflow_add;
+mod workflows;
 
 use std::{any::Any, fmt, future::Future, time::Duration};
 
@@ -37,7 +39,7 @@ use windlass_core::{
     CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Finish, HeartbeatReply, Inserted,
     JobId, JobNotes, JobRecord, KindInfo, LogCursor, LogRecord, NewJob, NewWorker, Note, Operations,
     OutboxGroup, OutboxId, Priority, QueueName, QueueRecord, Rescued, State, Store, StoreError, Timetable,
-    WorkerId,
+    WorkerId, Workflows,
 };
 
 use self::error::{classify, unexpected};
@@ -349,6 +351,10 @@ impl Store for PostgresStore {
     }
 
     fn timetable(&self) -> &dyn Timetable {
+        self
+    }
+
+    fn workflows(&self) -> &dyn Workflows {
         self
     }
 

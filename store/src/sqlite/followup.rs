@@ -1,6 +1,6 @@
 use sqlx::{Error, Row, SqliteConnection};
 
-use super::{Commit, SqliteStore, ids};
+use super::{Commit, SqliteStore, ids, workflows::resolve};
 
 impl SqliteStore {
     pub(super) async fn follow_up_jobs(&self, limit: usize) -> Result<usize, Error> {
@@ -16,9 +16,10 @@ impl SqliteStore {
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
         .fetch_all(&mut *transaction)
         .await?;
-        let _jobs: Vec<String> = noted.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        let jobs: Vec<String> = noted.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        let more = resolve(&mut transaction, &jobs, self.now()).await?;
         transaction.commit().await?;
-        Ok(noted.len())
+        Ok(if more { noted.len().max(limit) } else { noted.len() })
     }
 }
 

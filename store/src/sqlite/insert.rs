@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 
 use sqlx::{Error, Row, SqliteConnection};
-use windlass_core::{InsertOutcome, Inserted, NewJob, OutboxId, State};
+use windlass_core::{Idempotency, InsertOutcome, Inserted, NewJob, OutboxId, State};
 
 use super::{
     Commit, SqliteStore, ids, micros, read, statement, timers::INSERT_TIMERS, timestamp, unexpected,
@@ -82,16 +82,8 @@ async fn taken<'a>(
 ) -> Result<Option<InsertOutcome>, Error> {
     let Some(idempotency) = &job.idempotency else { return Ok(None) };
     if !holders.contains_key(idempotency.key.as_str()) {
-        sqlx::query(TAKE_KEY.clone())
-            .bind(&idempotency.key)
-            .bind(idempotency.fingerprint.as_slice())
-            .bind(job.id.to_string())
-            .bind(now + micros(idempotency.ttl))
-            .bind(now)
-            .execute(&mut *connection)
-            .await?;
-        let row = sqlx::query(SELECT_KEY.clone()).bind(&idempotency.key).fetch_one(connection).await?;
-        holders.insert(&idempotency.key, (row.try_get(0)?, row.try_get(1)?));
+        let holder = take_key(connection, idempotency, &job.id.to_string(), now).await?;
+        holders.insert(&idempotency.key, holder);
     }
     let Some((fingerprint, holder)) = holders.get(idempotency.key.as_str()) else { return Ok(None) };
     Ok(if *holder == job.id.to_string() {
@@ -103,7 +95,27 @@ async fn taken<'a>(
     })
 }
 
-async fn insert_rows(
+/// Takes a key for this id if it is free. Who has it in the end: the fingerprint and the id.
+pub(super) async fn take_key(
+    connection: &mut SqliteConnection,
+    idempotency: &Idempotency,
+    id: &str,
+    now: i64,
+) -> Result<(Vec<u8>, String), Error> {
+    sqlx::query(TAKE_KEY.clone())
+        .bind(&idempotency.key)
+        .bind(idempotency.fingerprint.as_slice())
+        .bind(id)
+        .bind(now + micros(idempotency.ttl))
+        .bind(now)
+        .execute(&mut *connection)
+        .await?;
+    let row = sqlx::query(SELECT_KEY.clone()).bind(&idempotency.key).fetch_one(connection).await?;
+    Ok((row.try_get(0)?, row.try_get(1)?))
+}
+
+/// Inserts jobs, with an outbox group that is due at `due_at`.
+pub(super) async fn insert_rows(
     connection: &mut SqliteConnection,
     jobs: &[&NewJob],
     now: i64,

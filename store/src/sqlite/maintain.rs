@@ -9,6 +9,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0002_semantics.sql"),
     include_str!("../../../migrations/sqlite/0003_records.sql"),
     include_str!("../../../migrations/sqlite/0004_time.sql"),
+    include_str!("../../../migrations/sqlite/0005_workflows.sql"),
 ];
 
 impl SqliteStore {

@@ -17,6 +17,8 @@ mod tests;
 mod timers;
 mod unique;
 mod worker;
+mod workflow_add;
+mod workflows;
 
 use std::{any::Any, fmt, future::Future, path::Path, time::Duration};
 
@@ -30,7 +32,7 @@ use windlass_core::{
     CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Finish, HeartbeatReply, Inserted,
     JobId, JobNotes, JobRecord, KindInfo, LogCursor, LogRecord, NewJob, NewWorker, Note, Operations,
     OutboxGroup, OutboxId, QueueName, QueueRecord, Rescued, Source, State, Store, StoreError, Timestamp,
-    Timetable, WorkerId,
+    Timetable, WorkerId, Workflows,
 };
 
 use self::error::{classify, is_locked};
@@ -278,6 +280,10 @@ impl Store for SqliteStore {
     }
 
     fn timetable(&self) -> &dyn Timetable {
+        self
+    }
+
+    fn workflows(&self) -> &dyn Workflows {
         self
     }
 

@@ -19,3 +19,4 @@ mod support;
 mod time;
 #[cfg(feature = "postgres")]
 mod transaction;
+mod workflows;

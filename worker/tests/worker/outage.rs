@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use windlass_core::{
     CancelOutcome, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted, JobId, JobNotes, JobRecord,
     KindInfo, NewJob, NewWorker, Operations, OutboxGroup, OutboxId, Rescued, Store, StoreError, Timetable,
-    WorkerId,
+    WorkerId, Workflows,
 };
 
 /// Passes everything on to a real store, and fails as told.
@@ -187,6 +187,10 @@ impl Store for Faulty {
 
     fn timetable(&self) -> &dyn Timetable {
         self.store.timetable()
+    }
+
+    fn workflows(&self) -> &dyn Workflows {
+        self.store.workflows()
     }
 
     fn as_any(&self) -> &dyn Any {
