@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, reason = "tests")]
 
 mod batch;
+mod batch_stops;
 mod cancellation;
 mod delivery;
 mod lease;

@@ -7,7 +7,7 @@ use windlass_brokers::Memory;
 use windlass_client::{Client, ClientOptions};
 use windlass_core::{JobId, JobRecord, State, Store, WorkerId};
 use windlass_store::{PostgresStore, StoreOptions};
-use windlass_worker::{Context, JobError, JobTransaction, Worker};
+use windlass_worker::{Batch, BatchOptions, Context, JobError, JobTransaction, Worker};
 
 use crate::{
     logs::Logs,
@@ -113,6 +113,36 @@ async fn the_writes_and_the_success_are_one() {
     let id = database.enqueue(2).await;
     let record = database.reaches(id, State::Succeeded).await;
     assert_eq!((record.attempt, record.result.unwrap().get(), record.errors.len()), (2, "\"both\"", 1));
+    assert_eq!(database.effects().await, 1);
+    running.stop().await;
+    assert!(database.store.rescue(3).await.unwrap().workers.is_empty());
+    database.clean_up().await;
+}
+
+/// One job of a batch commits its writes with its success, whatever the handler says of it later.
+#[tokio::test]
+async fn a_job_of_a_batch_has_its_own_transaction() {
+    let database = Database::new().await;
+    let effect = database.effect();
+    let handler = move |batch: Batch<Task>| {
+        let effect = effect.clone();
+        async move {
+            for job in &batch {
+                let mut tx = job.context().transaction().await?;
+                effect.write(&mut tx, job.context()).await?;
+                if job.context().max_attempts() == 2 {
+                    tx.complete("both").await?;
+                }
+            }
+            Err::<(), _>(JobError::discard("of those that are left"))
+        }
+    };
+    let options = BatchOptions { max_size: 2, max_wait: Duration::from_secs(3600) };
+    let running = run(database.worker().handle_batch(handler, options));
+    let (committed, left) = (database.enqueue(2).await, database.enqueue(1).await);
+    let record = database.reaches(committed, State::Succeeded).await;
+    assert_eq!((record.result.unwrap().get(), record.errors.len()), ("\"both\"", 0));
+    assert_eq!(database.reaches(left, State::Dead).await.errors[0].message, "of those that are left");
     assert_eq!(database.effects().await, 1);
     running.stop().await;
     assert!(database.store.rescue(3).await.unwrap().workers.is_empty());
