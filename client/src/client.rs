@@ -20,6 +20,8 @@ use crate::{
 
 const ACCEPT: Limits = Limits { waiting: 10_000, group: 500, in_flight: 2 };
 const PUBLISH: Limits = Limits { waiting: 1_000, group: 8, in_flight: 4 };
+/// How many jobs are let through in one transaction.
+const ARRIVALS: usize = 200;
 /// How often an insert is tried before its callers hear of the failure.
 const INSERT_TRIES: u32 = 3;
 
@@ -77,7 +79,7 @@ impl Default for ClientOptions {
 pub struct Accepted {
     /// When, by the store's clock.
     pub at: Timestamp,
-    /// What became of it. [`InsertOutcome::KeyReused`] stored nothing.
+    /// What became of it. Unless it is [`Created`](InsertOutcome::Created), nothing was stored.
     pub outcome: InsertOutcome,
 }
 
@@ -123,6 +125,9 @@ impl Client {
         };
         tasks.spawn(relay.run(stop.clone()));
 
+        let arrived = Arc::new(Notify::new());
+        tasks.spawn(admit(store.clone(), arrived.clone(), nudge.clone(), stop.clone()));
+
         // Ends once the accepting task, which holds the only way in, has ended and all of it is published.
         let publish = Grouper::start(PUBLISH, &tasks, CancellationToken::new(), move |groups| {
             let publisher = publisher.clone();
@@ -132,8 +137,8 @@ impl Client {
 
         let accepting = store.clone();
         let accept = Grouper::start(ACCEPT, &tasks, stop.clone(), move |group| {
-            let (store, publish) = (accepting.clone(), publish.clone());
-            async move { accept_group(&*store, &publish, group).await }
+            let (store, publish, arrived) = (accepting.clone(), publish.clone(), arrived.clone());
+            async move { accept_group(&*store, &publish, &arrived, group).await }
         });
         tasks.close();
         let inner = Inner {
@@ -245,15 +250,46 @@ impl fmt::Debug for Client {
     }
 }
 
-async fn accept_group(store: &dyn Store, publish: &Grouper<Group>, group: Vec<Waiting>) {
+/// Lets jobs that were just accepted through their gates, if those are open. What fails here, or is accepted in a user's
+/// own transaction, is left to the leader among the workers.
+async fn admit(store: Arc<dyn Store>, arrived: Arc<Notify>, nudge: Arc<Notify>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = arrived.notified() => {}
+        }
+        loop {
+            match store.follow_up(ARRIVALS).await {
+                Ok(0) => break,
+                Ok(done) => {
+                    nudge.notify_one();
+                    if done < ARRIVALS {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "waiting jobs are left to the leader");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+async fn accept_group(
+    store: &dyn Store,
+    publish: &Grouper<Group>,
+    arrived: &Notify,
+    group: Vec<Waiting>,
+) {
     let (jobs, answers): (Vec<_>, Vec<_>) = group.into_iter().map(|w| (w.job, w.answer)).unzip();
     match insert(store, &jobs).await {
-        Ok(inserted) => settle(publish, &jobs, answers, &inserted),
+        Ok(inserted) => settle(publish, arrived, &jobs, answers, &inserted),
         // Something in the group is more than the store can take. The others must not suffer for it.
         Err(error) if !error.retryable() && jobs.len() > 1 => {
             for (job, answer) in jobs.iter().zip(answers) {
                 match insert(store, std::slice::from_ref(job)).await {
-                    Ok(inserted) => settle(publish, std::slice::from_ref(job), vec![answer], &inserted),
+                    Ok(inserted) => settle(publish, arrived, std::slice::from_ref(job), vec![answer], &inserted),
                     Err(error) => drop(answer.send(Err(error.into()))),
                 }
             }
@@ -282,6 +318,7 @@ async fn insert(store: &dyn Store, jobs: &[NewJob]) -> Result<Inserted, StoreErr
 /// Answers the callers, and hands on for publishing what is queued now.
 fn settle(
     publish: &Grouper<Group>,
+    arrived: &Notify,
     jobs: &[NewJob],
     answers: Vec<oneshot::Sender<Answer>>,
     inserted: &Inserted,
@@ -295,8 +332,10 @@ fn settle(
             }
             outcome => outcome,
         };
-        if outcome == InsertOutcome::Created(State::Queued) {
-            messages.push(job.message());
+        match outcome {
+            InsertOutcome::Created(State::Queued) => messages.push(job.message()),
+            InsertOutcome::Created(State::Waiting) => arrived.notify_one(),
+            _ => {}
         }
         let _ = answer.send(Ok(Accepted { at: inserted.at, outcome }));
     }

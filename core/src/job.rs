@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{JobId, Kind, Lane, Message, Priority, QueueName, State, Timestamp};
+use crate::{Gating, JobId, Kind, Lane, Message, Priority, QueueName, State, Timestamp};
 
 /// A job to be accepted by the store.
 ///
@@ -33,6 +33,8 @@ pub struct NewJob {
     pub deadline: Option<Timestamp>,
     /// Which form the payload has; the handler's payload type knows how to read older ones.
     pub version: u16,
+    /// What it may have to wait for when it is due.
+    pub gating: Gating,
     /// Free names and values, for the user's filters.
     pub labels: BTreeMap<String, String>,
     /// The trace that the enqueue was part of.
@@ -57,16 +59,17 @@ impl NewJob {
             expires_at: None,
             deadline: None,
             version: 1,
+            gating: Gating::default(),
             labels: BTreeMap::new(),
             trace: None,
             idempotency: None,
         }
     }
 
-    /// Whether it has to wait for other jobs when it is due.
+    /// Whether it has to wait for other jobs when it is due. Its queue may want that as well.
     #[must_use]
     pub const fn is_gated(&self) -> bool {
-        false
+        !self.gating.limits.is_empty() || self.gating.ordering_key.is_some()
     }
 
     /// Whether its end, or a pause between attempts, is the business of other jobs: then the store notes a
@@ -76,7 +79,7 @@ impl NewJob {
         self.is_gated()
     }
 
-    /// What it is right after the store has accepted it at `now`.
+    /// What it is right after the store has accepted it at `now`, unless its queue is limited.
     #[must_use]
     pub fn first_state(&self, now: Timestamp) -> State {
         match self.run_at {
@@ -141,6 +144,8 @@ pub struct JobRecord {
     pub errors: Vec<ErrorRecord>,
     /// The user's labels.
     pub labels: BTreeMap<String, String>,
+    /// What it may have to wait for when it is due.
+    pub gating: Gating,
     /// A cancellation has been asked for and the running handler has been told, or will be at the next heartbeat.
     pub cancel_requested: bool,
 }

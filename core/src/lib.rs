@@ -7,6 +7,7 @@ mod broker;
 mod id;
 mod job;
 mod lane;
+mod limit;
 mod message;
 mod name;
 mod operations;
@@ -22,9 +23,10 @@ pub use job::{
     ClaimedJob, ErrorRecord, Idempotency, InvalidTraceParent, JobRecord, KindInfo, NewJob, TraceParent,
 };
 pub use lane::{InvalidPriority, Lane, Priority};
+pub use limit::{Gating, InvalidKey, Limit, LimitKey, LimitName, OnFailure, OrderingKey, Rate, Tenant};
 pub use message::{Message, MessageError};
 pub use name::{InvalidName, Kind, QueueName};
-pub use operations::{Operations, QueueRecord};
+pub use operations::{LimitRecord, Operations, QueueRecord};
 pub use outcome::{Finish, Outcome};
 pub use payload::Job;
 pub use retry::RetryPolicy;

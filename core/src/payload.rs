@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{KindInfo, RetryPolicy};
+use crate::{Gating, KindInfo, RetryPolicy};
 
 /// A payload type, bound once to its kind and to the defaults of its jobs.
 ///
@@ -23,4 +23,10 @@ pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
     const TIMEOUT: Option<Duration> = None;
     /// When a failed attempt is tried again.
     const RETRY: RetryPolicy = RetryPolicy::DEFAULT;
+
+    /// What this job may have to wait for when it is due: limits, its ordering key, its tenant's turn. The enqueue may add
+    /// to it.
+    fn gating(&self) -> Gating {
+        Gating::default()
+    }
 }

@@ -136,12 +136,16 @@ pub struct Inserted {
 /// What became of one job of an accepted group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InsertOutcome {
-    /// It is new, and `queued` or `scheduled`.
+    /// It is new, and `queued`, `waiting` or `scheduled`.
     Created(State),
     /// Its idempotency key was used before by the same request, which made this job.
     Existing(JobId),
     /// Its idempotency key was used before by another request. Nothing was stored for it.
     KeyReused,
+    /// Nobody has defined its limit with this index. Nothing was stored for it.
+    UnknownLimit(usize),
+    /// Its queue is being drained. Nothing was stored for it.
+    QueueDraining,
 }
 
 /// What became of a cancellation.

@@ -3,7 +3,7 @@
 use proc_macro::TokenStream;
 use proc_macro2::{Span, TokenStream as Tokens};
 use quote::quote;
-use syn::{DeriveInput, Error, LitInt, LitStr, Result, parse_macro_input};
+use syn::{DeriveInput, Error, LitInt, LitStr, Path, Result, parse_macro_input};
 
 /// Binds a payload type to its kind and to the defaults of its jobs.
 ///
@@ -21,6 +21,7 @@ use syn::{DeriveInput, Error, LitInt, LitStr, Result, parse_macro_input};
 /// | `timeout` | how long one attempt may run, such as `"30s"`, `"5m"` | without limit |
 /// | `retry_base` | the longest wait after the first failure; doubles with each | `"5s"` |
 /// | `retry_cap` | the longest wait after any failure | `"1h"` |
+/// | `gating` | a function from `&Self` to the `Gating` of a job: its limits, ordering key, tenant | none |
 #[proc_macro_derive(Job, attributes(job))]
 pub fn derive_job(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
@@ -35,6 +36,7 @@ struct Options {
     timeout: Option<Tokens>,
     retry_base: Option<Tokens>,
     retry_cap: Option<Tokens>,
+    gating: Option<Path>,
 }
 
 fn expand(input: &DeriveInput) -> Result<Tokens> {
@@ -54,6 +56,11 @@ fn expand(input: &DeriveInput) -> Result<Tokens> {
         let cap = options.retry_cap.map(|cap| quote!(.cap(#cap)));
         quote!(const RETRY: ::windlass::RetryPolicy = #base #cap;)
     });
+    let gating = options.gating.map(|function| {
+        quote!(fn gating(&self) -> ::windlass::Gating {
+            #function(self)
+        })
+    });
     let name = &input.ident;
     let (generics, arguments, bounds) = input.generics.split_for_impl();
     Ok(quote! {
@@ -63,6 +70,7 @@ fn expand(input: &DeriveInput) -> Result<Tokens> {
             #max_attempts
             #timeout
             #retry
+            #gating
         }
     })
 }
@@ -85,9 +93,10 @@ fn read(input: &DeriveInput) -> Result<Options> {
                 "timeout" => options.timeout = Some(duration(&meta.value()?.parse()?)?),
                 "retry_base" => options.retry_base = Some(duration(&meta.value()?.parse()?)?),
                 "retry_cap" => options.retry_cap = Some(duration(&meta.value()?.parse()?)?),
+                "gating" => options.gating = Some(meta.value()?.parse()?),
                 _ => {
                     return Err(meta.error(
-                        "unknown key: use kind, queue, max_attempts, timeout, retry_base or retry_cap",
+                        "unknown key: use kind, queue, max_attempts, timeout, retry_base, retry_cap or gating",
                     ));
                 }
             }

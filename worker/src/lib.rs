@@ -10,6 +10,7 @@ mod handler;
 mod heartbeat;
 mod intake;
 mod maintenance;
+mod pauses;
 mod session;
 #[cfg(feature = "postgres")]
 mod transaction;

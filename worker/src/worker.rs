@@ -7,17 +7,19 @@ use std::{
 };
 
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, watch},
     task::{JoinHandle, JoinSet},
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use windlass_client::{Client, Settings};
-use windlass_core::{BrokerError, Job, Kind, KindInfo, Lane, NewWorker, QueueName, StoreError};
+use windlass_core::{
+    BrokerError, Job, Kind, KindInfo, Lane, Limit, LimitName, NewWorker, QueueName, StoreError,
+};
 
 use crate::{
     BlockingHandler, Handler, WorkerError, completer::Completer, context::States, handler::Registered,
-    heartbeat, intake, maintenance, session::Session,
+    heartbeat, intake, maintenance, pauses, session::Session,
 };
 
 /// A worker process: handlers, and the loop that feeds them.
@@ -42,6 +44,7 @@ pub struct Worker {
     handlers: HashMap<Kind, Registered>,
     kinds: Vec<KindInfo>,
     needs: Vec<(Kind, TypeId, &'static str)>,
+    limits: Vec<(LimitName, Limit)>,
     /// The first thing wrong with the handlers, told when the worker is run.
     problem: Option<WorkerError>,
 }
@@ -112,6 +115,7 @@ impl Worker {
             handlers: HashMap::new(),
             kinds: Vec::new(),
             needs: Vec::new(),
+            limits: Vec::new(),
             problem: None,
         }
     }
@@ -133,6 +137,24 @@ impl Worker {
     #[must_use]
     pub fn handle_blocking<A, H: BlockingHandler<A>>(self, handler: H) -> Self {
         self.add::<H::Job>(Registered::blocking(handler), H::needs())
+    }
+
+    /// Defines a limit that jobs may name, for the whole fleet. The word of the worker that started last counts, as would
+    /// an operator's.
+    #[must_use]
+    pub fn limit(mut self, name: &str, limit: Limit) -> Self {
+        let problem = match name.parse::<LimitName>() {
+            Ok(name) => match limit.check() {
+                Ok(()) => {
+                    self.limits.push((name, limit));
+                    None
+                }
+                Err((field, rule)) => Some(WorkerError::Limit { name: name.to_string(), problem: format!("{field} {rule}") }),
+            },
+            Err(error) => Some(WorkerError::Limit { name: name.to_owned(), problem: error.to_string() }),
+        };
+        self.problem = self.problem.or(problem);
+        self
     }
 
     fn add<J: Job>(mut self, handler: Registered, needs: Vec<(TypeId, &'static str)>) -> Self {
@@ -199,6 +221,7 @@ impl Worker {
             states: Arc::new(self.states),
             handlers: Arc::new(self.handlers),
             kinds: self.kinds,
+            limits: self.limits,
         })
     }
 }
@@ -219,6 +242,7 @@ struct Running {
     states: Arc<States>,
     handlers: Arc<HashMap<Kind, Registered>>,
     kinds: Vec<KindInfo>,
+    limits: Vec<(LimitName, Limit)>,
     running: Arc<Semaphore>,
 }
 
@@ -251,7 +275,10 @@ impl Running {
         duties.spawn(maintenance::run(session.clone(), options.crash_limit));
         duties.spawn(maintenance::follow_up(session.clone()));
         let mut completer = tokio::spawn(Completer::new(session.clone(), endings).run(last.clone()));
-        let mut intake = tokio::spawn(intake::run(session.clone(), lanes.clone(), places.max(lanes.len())));
+        let (pauses, paused) = watch::channel(BTreeSet::new());
+        duties.spawn(pauses::run(session.clone(), pauses));
+        let mut intake =
+            tokio::spawn(intake::run(session.clone(), lanes.clone(), places.max(lanes.len()), paused));
 
         // Until it is time to stop, nothing but intake may end. Should something panic, the session is given up: its
         // jobs are rescued, and a new session begins.
@@ -304,7 +331,7 @@ impl Running {
         let mut failing = false;
         loop {
             let sent = Instant::now();
-            match self.client.store().register(&worker).await {
+            match self.introduce(&worker).await {
                 Ok(()) => {
                     let (id, label, queues) = (worker.id, worker.label, &self.options.queues);
                     tracing::info!(worker = %id, label, ?queues, concurrency = self.options.concurrency, "worker started");
@@ -322,6 +349,14 @@ impl Running {
                 () = sleep(Duration::from_millis(500)) => {}
             }
         }
+    }
+
+    async fn introduce(&self, worker: &NewWorker) -> Result<(), StoreError> {
+        let store = self.client.store();
+        for (name, limit) in &self.limits {
+            store.operations().set_limit(name, *limit).await?;
+        }
+        store.register(worker).await
     }
 
     /// Waits for intake and all attempts to end: by themselves within the grace, then by being told to.

@@ -11,6 +11,7 @@ mod accept;
 mod cancel;
 mod claim;
 mod finish;
+mod gates;
 mod hostile;
 mod idempotency;
 mod leader;
@@ -35,6 +36,7 @@ pub use accept::*;
 pub use cancel::*;
 pub use claim::*;
 pub use finish::*;
+pub use gates::*;
 pub use hostile::*;
 pub use idempotency::*;
 pub use leader::*;
@@ -70,19 +72,28 @@ macro_rules! store_conformance {
         $crate::store_conformance! { @each $fixture;
             a_claim_given_up_strands_nothing
             a_claim_takes_but_once
+            a_draining_queue_takes_no_jobs
+            a_fair_queue_gives_each_tenant_its_turn
             a_finish_given_up_may_be_repeated
+            a_flood_of_one_key_delays_no_other
             a_group_is_answered_job_by_job
             a_key_twice_in_a_group
             a_known_history_follows_the_model
+            a_limit_is_for_each_key
+            a_limit_on_a_busy_queue_holds
             a_lost_worker_settles_cancellations
+            a_paused_queue_starts_nothing
+            a_queue_is_limited_as_a_whole
             a_request_ends_with_its_job
             a_rescue_takes_what_is_still_held
-            a_paused_queue_starts_nothing
+            a_turn_is_kept_at_other_gates
             an_expired_key_is_free
             an_id_twice_in_a_group
             an_insert_given_up_is_all_or_nothing
+            an_ordering_key_is_kept
             any_history_follows_the_model
             cancellations_race_claims
+            changed_limits_hold_at_once
             claim_may_be_repeated
             claim_of_nothing
             claim_takes_what_is_queued
@@ -90,20 +101,24 @@ macro_rules! store_conformance {
             claims_are_closed
             claims_race_the_rescue
             clients_see_each_other
+            clients_share_one_order
             concurrent_inserts
             concurrent_promotions
             concurrent_registrations
             concurrent_requests_make_one_job
             concurrent_rescues
             confirmations_may_be_late
+            crossing_gates_do_not_deadlock
             crossing_groups_do_not_deadlock
             due_decides_between_queued_and_scheduled
             each_job_is_claimed_once
             elections_have_one_winner
             errors_are_kept_in_order
             every_outcome
+            every_way_out_makes_room
             extreme_numbers
             extreme_times
+            failures_can_be_passed
             get_answers_what_exists
             goodbye_frees_at_once
             groups_become_due_in_time
@@ -120,6 +135,7 @@ macro_rules! store_conformance {
             large_groups
             large_texts
             leadership_passes_on
+            limits_hold_whatever_happens
             many_unknown_ids
             messages_announce_the_next_attempt
             messages_say_what_a_worker_needs
@@ -146,6 +162,7 @@ macro_rules! store_conformance {
             the_rescued_are_fenced_off
             the_same_call_again
             the_state_table_decides
+            unknown_limits_are_refused
             unknown_workers_claim_nothing
             what_is_over_stays
             what_waits_is_called_off
@@ -153,8 +170,12 @@ macro_rules! store_conformance {
             workers_are_known_while_they_live
         }
         $crate::store_conformance! { @timed $fixture;
+            a_paused_queue_is_not_announced
+            a_rate_that_was_slow_is_forgotten
             jobs_that_expired_are_not_claimed
+            rates_follow_the_clock
             scheduled_jobs_are_due_in_time
+            scheduled_jobs_come_to_their_gates_when_due
         }
     };
     (@timed $fixture:expr; $($name:ident)*) => {

@@ -7,6 +7,7 @@ use super::{PostgresStore, session::SHOW_TIME};
 const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/postgres/0001_jobs.sql"),
     include_str!("../../../migrations/postgres/0002_semantics.sql"),
+    include_str!("../../../migrations/postgres/0003_gates.sql"),
 ];
 
 const VERSIONS: &str = "

@@ -4,6 +4,7 @@ mod claim;
 mod error;
 mod finish;
 mod followup;
+mod gates;
 mod insert;
 mod maintain;
 mod migrate;
@@ -28,9 +29,9 @@ use sqlx::{
 };
 use uuid::Uuid;
 use windlass_core::{
-    CancelOutcome, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted, JobId, JobRecord, KindInfo, NewJob,
-    NewWorker, Operations, OutboxGroup, OutboxId, Priority, QueueName, QueueRecord, Rescued, Store,
-    StoreError, WorkerId,
+    CancelOutcome, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted, JobId, JobRecord, KindInfo, Limit,
+    LimitName, LimitRecord, NewJob, NewWorker, Operations, OutboxGroup, OutboxId, Priority, QueueName,
+    QueueRecord, Rescued, Store, StoreError, WorkerId,
 };
 
 use self::error::{classify, unexpected};
@@ -350,5 +351,34 @@ impl Operations for PostgresStore {
 
     async fn pause_queue(&self, queue: &QueueName, paused: bool) -> Result<(), StoreError> {
         self.within(self.set_paused(queue, paused)).await
+    }
+
+    async fn drain_queue(&self, queue: &QueueName) -> Result<(), StoreError> {
+        self.within(self.set_draining(queue)).await
+    }
+
+    async fn limit_queue(
+        &self,
+        queue: &QueueName,
+        limit: Limit,
+        window: Option<u32>,
+    ) -> Result<(), StoreError> {
+        self.within(self.set_queue_limit(queue, limit, window)).await
+    }
+
+    async fn limits(&self) -> Result<Vec<LimitRecord>, StoreError> {
+        self.within(self.select_limits()).await
+    }
+
+    async fn set_limit(&self, name: &LimitName, limit: Limit) -> Result<(), StoreError> {
+        self.within(self.upsert_limit(name, limit)).await
+    }
+
+    async fn remove_limit(&self, name: &LimitName) -> Result<bool, StoreError> {
+        self.within(self.delete_limit(name)).await
+    }
+
+    async fn next_start(&self) -> Result<Option<Duration>, StoreError> {
+        self.within(self.select_next_start()).await
     }
 }

@@ -2,7 +2,7 @@ use sqlx::{Error, Row, postgres::PgRow};
 use uuid::Uuid;
 use windlass_core::{CancelOutcome, JobId, JobRecord, State, UnknownState};
 
-use super::{PostgresStore, claim::number, priority, range, unexpected};
+use super::{PostgresStore, claim::number, gates::gating, priority, range, unexpected};
 
 /// Plan: primary keys of the partitions in range; errors by theirs.
 pub(super) const GET: &str = "
@@ -10,7 +10,8 @@ SELECT j.id, j.kind, j.queue, j.priority, j.state, j.attempt, j.uncounted, j.max
        j.started_at, j.finished_at, j.result, j.labels::text, j.cancel_requested,
        (SELECT json_agg(json_build_object('attempt', e.attempt, 'at', e.at, 'worker', e.worker, 'message', e.message)
                         ORDER BY e.fence)::text
-        FROM {schema}.job_errors e WHERE e.job_id = j.id)
+        FROM {schema}.job_errors e WHERE e.job_id = j.id),
+       j.gating
 FROM {schema}.jobs j
 WHERE j.id = ANY($1) AND j.id >= $2 AND j.id <= $3";
 
@@ -88,6 +89,7 @@ fn record(row: &PgRow) -> Result<JobRecord, Error> {
         finished_at: row.try_get(11)?,
         result: result.map(serde_json::value::RawValue::from_string).transpose().map_err(unexpected)?,
         labels: serde_json::from_str(row.try_get(13)?).map_err(unexpected)?,
+        gating: gating(row, 16)?,
         cancel_requested: row.try_get(14)?,
         errors: errors.map_or(Ok(Vec::new()), serde_json::from_str).map_err(unexpected)?,
     })

@@ -7,6 +7,7 @@ use super::{Commit, SqliteStore};
 const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0001_jobs.sql"),
     include_str!("../../../migrations/sqlite/0002_semantics.sql"),
+    include_str!("../../../migrations/sqlite/0003_gates.sql"),
 ];
 
 impl SqliteStore {
