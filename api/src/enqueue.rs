@@ -8,18 +8,21 @@ use axum::{
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use windlass_client::UnknownKinds;
-use windlass_core::{Idempotency, InsertOutcome, Kind, KindInfo, NewJob, Priority, QueueName, Timestamp};
+use windlass_core::{
+    Gating, Idempotency, InsertOutcome, Kind, KindInfo, NewJob, Priority, QueueName, Timestamp,
+};
 
 use crate::{
     Service, body,
     body::Fields,
-    duration,
+    duration, gating,
     job::job_response,
     problem::{FieldError, Problem},
     view::{self, JobView},
 };
 
-const KNOWN: &str = "kind, payload, queue, priority, run_at, delay, max_attempts, timeout, labels";
+const KNOWN: &str = "kind, payload, queue, priority, run_at, delay, max_attempts, timeout, limits, ordering_key, on_failure, \
+                     tenant, labels";
 const MAX_ATTEMPTS: u32 = 1000;
 /// What stores can hold.
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
@@ -33,7 +36,7 @@ pub(crate) async fn enqueue(
 ) -> Result<Response, Problem> {
     let options = &service.options;
     let (parts, body) = request.into_parts();
-    if !is_json(&parts.headers) {
+    if !body::is_json(&parts.headers) {
         return Err(Problem::media_type());
     }
     let bytes = body::read(body, &parts.headers, options.max_body, options.request_timeout).await?;
@@ -57,6 +60,8 @@ pub(crate) async fn enqueue(
             ))),
         },
         InsertOutcome::KeyReused => Err(Problem::key_reused()),
+        InsertOutcome::QueueDraining => Err(Problem::draining(&job.queue)),
+        InsertOutcome::UnknownLimit(at) => Err(gating::unknown_limit(&job, at)),
     }
 }
 
@@ -70,13 +75,6 @@ fn answer(view: &JobView<'_>, id: &str, replayed: bool) -> Result<Response, Prob
         headers.insert(HeaderName::from_static("idempotency-replayed"), HeaderValue::from_static("true"));
     }
     Ok(response.into_response())
-}
-
-fn is_json(headers: &HeaderMap) -> bool {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media_type = value.split(';').next().unwrap_or_default().trim();
-    // Compressed, it would be something else until unpacked, which nobody here does.
-    media_type.eq_ignore_ascii_case("application/json") && !headers.contains_key(header::CONTENT_ENCODING)
 }
 
 /// What workers say of the kind; refuses it if they say nothing and the settings want that.
@@ -120,6 +118,7 @@ struct Draft {
     run_at: Option<Timestamp>,
     max_attempts: Option<u32>,
     timeout: Option<Duration>,
+    gating: Gating,
     labels: BTreeMap<String, String>,
     idempotency: Option<Idempotency>,
 }
@@ -160,9 +159,8 @@ impl Draft {
         });
         let labels = fields.take("labels", e, Ok::<Fields<'_>, String>).unwrap_or_default();
         let labels = read_labels(labels, e);
-        for (name, _) in fields.rest("", e) {
-            e.push(FieldError::new(&name, format!("unknown field; known are {KNOWN}")));
-        }
+        let gating = gating::read(&mut fields, e);
+        body::no_more(fields, e, KNOWN);
         let (Some(kind), Some(payload), true) = (kind, payload, errors.is_empty()) else {
             return Err(Problem::invalid(errors));
         };
@@ -177,6 +175,7 @@ impl Draft {
             run_at: run_at.or(delayed),
             max_attempts,
             timeout,
+            gating,
             labels,
             idempotency: None,
         })
@@ -189,6 +188,7 @@ impl Draft {
         job.max_attempts = self.max_attempts.unwrap_or(info.max_attempts);
         job.timeout = self.timeout;
         job.run_at = self.run_at;
+        job.gating = self.gating;
         job.labels = self.labels;
         job.idempotency = self.idempotency;
         job

@@ -5,6 +5,10 @@
 //! | `POST /v1/jobs` | accept a job: 202 once it is committed |
 //! | `GET /v1/jobs/{id}` | the job as it is now, with an `ETag` |
 //! | `POST /v1/jobs/{id}/cancel` | call it off |
+//! | `GET /v1/limits`, `GET`, `PUT`, `DELETE /v1/limits/{name}` | the limits that jobs may name |
+//! | `GET /v1/queues`, `GET /v1/queues/{name}` | what has been said of queues |
+//! | `PUT /v1/queues/{name}/limit` | limit a queue as a whole, or share it fairly |
+//! | `POST /v1/queues/{name}/pause`, `…/resume`, `…/drain` | start none of its jobs, or take no new ones, for a while |
 //! | `GET /healthz` | the process lives |
 //! | `GET /readyz` | the store answers, so jobs are accepted |
 //!
@@ -13,10 +17,14 @@
 mod body;
 mod duration;
 mod enqueue;
+mod gating;
 mod guard;
 mod health;
 mod job;
+mod limits;
+mod name;
 mod problem;
+mod queues;
 mod serve;
 mod view;
 
@@ -24,7 +32,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router, middleware,
-    routing::{get, post},
+    routing::{get, post, put},
 };
 use windlass_client::{Client, UnknownKinds};
 
@@ -78,6 +86,14 @@ pub fn router(client: Client, options: ApiOptions) -> Router {
         .route("/v1/jobs", post(enqueue::enqueue))
         .route("/v1/jobs/{id}", get(job::get))
         .route("/v1/jobs/{id}/cancel", post(job::cancel))
+        .route("/v1/limits", get(limits::list))
+        .route("/v1/limits/{name}", get(limits::get).put(limits::put).delete(limits::delete))
+        .route("/v1/queues", get(queues::list))
+        .route("/v1/queues/{name}", get(queues::get))
+        .route("/v1/queues/{name}/limit", put(queues::limit))
+        .route("/v1/queues/{name}/pause", post(queues::pause))
+        .route("/v1/queues/{name}/resume", post(queues::resume))
+        .route("/v1/queues/{name}/drain", post(queues::drain))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .fallback(|| async { Problem::not_found("there is no such route") })

@@ -2,17 +2,19 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
-    extract::{Path, Request, State},
+    extract::{Request, State},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use windlass_client::ClientError;
 use windlass_core::{Limit, LimitName, Rate};
 
 use crate::{
     Service,
     body::{self, Fields},
     duration,
+    name::Name,
     problem::{FieldError, Problem},
 };
 
@@ -50,7 +52,7 @@ struct NamedLimit {
 
 /// `GET /v1/limits`
 pub(crate) async fn list(State(service): State<Arc<Service>>) -> Result<Response, Problem> {
-    let limits = service.client.store().operations().limits().await.map_err(Problem::store)?;
+    let limits = service.client.store().operations().limits().await.map_err(ClientError::from)?;
     let limits: Vec<_> = limits
         .into_iter()
         .map(|record| NamedLimit { name: record.name, limit: record.limit.into() })
@@ -61,10 +63,9 @@ pub(crate) async fn list(State(service): State<Arc<Service>>) -> Result<Response
 /// `GET /v1/limits/{name}`
 pub(crate) async fn get(
     State(service): State<Arc<Service>>,
-    Path(name): Path<String>,
+    Name(name): Name<LimitName>,
 ) -> Result<Response, Problem> {
-    let name = name_of(&name)?;
-    let limits = service.client.store().operations().limits().await.map_err(Problem::store)?;
+    let limits = service.client.store().operations().limits().await.map_err(ClientError::from)?;
     match limits.into_iter().find(|record| record.name == name) {
         Some(record) => Ok(Json(NamedLimit { name, limit: record.limit.into() }).into_response()),
         None => Err(no_such_limit(&name)),
@@ -74,34 +75,28 @@ pub(crate) async fn get(
 /// `PUT /v1/limits/{name}`
 pub(crate) async fn put(
     State(service): State<Arc<Service>>,
-    Path(name): Path<String>,
+    Name(name): Name<LimitName>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let name = name_of(&name)?;
     let bytes = body::read_json(&service.options, request).await?;
     let mut fields = Fields::parse(body::text(&bytes)?)?;
     let mut errors = Vec::new();
     let limit = read(&mut fields, &mut errors);
     body::no_more(fields, &mut errors, "max_running, rate, per, burst");
     let (Some(limit), true) = (limit, errors.is_empty()) else { return Err(Problem::invalid(errors)) };
-    service.client.store().operations().set_limit(&name, limit).await.map_err(Problem::store)?;
+    service.client.store().operations().set_limit(&name, limit).await.map_err(ClientError::from)?;
     Ok(Json(NamedLimit { name, limit: limit.into() }).into_response())
 }
 
 /// `DELETE /v1/limits/{name}`
 pub(crate) async fn delete(
     State(service): State<Arc<Service>>,
-    Path(name): Path<String>,
+    Name(name): Name<LimitName>,
 ) -> Result<Response, Problem> {
-    let name = name_of(&name)?;
-    match service.client.store().operations().remove_limit(&name).await.map_err(Problem::store)? {
+    match service.client.store().operations().remove_limit(&name).await.map_err(ClientError::from)? {
         true => Ok(StatusCode::NO_CONTENT.into_response()),
         false => Err(no_such_limit(&name)),
     }
-}
-
-fn name_of(text: &str) -> Result<LimitName, Problem> {
-    text.parse().map_err(|error: windlass_core::InvalidKey| Problem::malformed(error.to_string()))
 }
 
 fn no_such_limit(name: &LimitName) -> Problem {
@@ -128,7 +123,8 @@ pub(crate) fn read(fields: &mut Fields<'_>, errors: &mut Vec<FieldError>) -> Opt
         }
         (None, None, None) => None,
         (None, ..) => {
-            errors.push(FieldError::new("rate", "required with per or burst: how many may start in that time"));
+            errors
+                .push(FieldError::new("rate", "required with per or burst: how many may start in that time"));
             return None;
         }
     };

@@ -2,16 +2,18 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Path, Request, State},
+    extract::{Request, State},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use windlass_client::ClientError;
 use windlass_core::{Limit, QueueName, QueueRecord};
 
 use crate::{
     Service,
     body::{self, Fields},
     limits::{self, LimitView},
+    name::Name,
     problem::{FieldError, Problem},
 };
 
@@ -44,7 +46,7 @@ impl From<QueueRecord> for QueueView {
 
 /// `GET /v1/queues`: those that an operator has said something of.
 pub(crate) async fn list(State(service): State<Arc<Service>>) -> Result<Response, Problem> {
-    let queues = service.client.store().operations().queues().await.map_err(Problem::store)?;
+    let queues = service.client.store().operations().queues().await.map_err(ClientError::from)?;
     let queues: Vec<_> = queues.into_iter().map(QueueView::from).collect();
     Ok(Json(serde_json::json!({ "queues": queues })).into_response())
 }
@@ -52,18 +54,17 @@ pub(crate) async fn list(State(service): State<Arc<Service>>) -> Result<Response
 /// `GET /v1/queues/{name}`
 pub(crate) async fn get(
     State(service): State<Arc<Service>>,
-    Path(name): Path<String>,
+    Name(name): Name<QueueName>,
 ) -> Result<Response, Problem> {
-    answer(&service, name_of(&name)?).await
+    answer(&service, name).await
 }
 
 /// `PUT /v1/queues/{name}/limit`: all of it, so what is left out is no longer limited.
 pub(crate) async fn limit(
     State(service): State<Arc<Service>>,
-    Path(name): Path<String>,
+    Name(name): Name<QueueName>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let name = name_of(&name)?;
     let bytes = body::read_json(&service.options, request).await?;
     let mut fields = Fields::parse(body::text(&bytes)?)?;
     let mut errors = Vec::new();
@@ -80,27 +81,25 @@ pub(crate) async fn limit(
     let (Some(limit), true) = (limit, errors.is_empty()) else { return Err(Problem::invalid(errors)) };
     let window = (fair == Some(true)).then(|| window.unwrap_or(WINDOW));
     let operations = service.client.store().operations();
-    operations.limit_queue(&name, limit, window).await.map_err(Problem::store)?;
+    operations.limit_queue(&name, limit, window).await.map_err(ClientError::from)?;
     answer(&service, name).await
 }
 
 /// `POST /v1/queues/{name}/pause`
 pub(crate) async fn pause(
     State(service): State<Arc<Service>>,
-    Path(name): Path<String>,
+    Name(name): Name<QueueName>,
 ) -> Result<Response, Problem> {
-    let name = name_of(&name)?;
-    service.client.store().operations().pause_queue(&name, true).await.map_err(Problem::store)?;
+    service.client.store().operations().pause_queue(&name, true).await.map_err(ClientError::from)?;
     answer(&service, name).await
 }
 
 /// `POST /v1/queues/{name}/resume`: ends a pause and a drain.
 pub(crate) async fn resume(
     State(service): State<Arc<Service>>,
-    Path(name): Path<String>,
+    Name(name): Name<QueueName>,
 ) -> Result<Response, Problem> {
-    let name = name_of(&name)?;
-    service.client.store().operations().pause_queue(&name, false).await.map_err(Problem::store)?;
+    service.client.store().operations().pause_queue(&name, false).await.map_err(ClientError::from)?;
     service.client.nudge_relay();
     answer(&service, name).await
 }
@@ -108,16 +107,15 @@ pub(crate) async fn resume(
 /// `POST /v1/queues/{name}/drain`
 pub(crate) async fn drain(
     State(service): State<Arc<Service>>,
-    Path(name): Path<String>,
+    Name(name): Name<QueueName>,
 ) -> Result<Response, Problem> {
-    let name = name_of(&name)?;
-    service.client.store().operations().drain_queue(&name).await.map_err(Problem::store)?;
+    service.client.store().operations().drain_queue(&name).await.map_err(ClientError::from)?;
     answer(&service, name).await
 }
 
 /// The queue as it is now. One that nobody has said anything of is an ordinary one.
 async fn answer(service: &Service, name: QueueName) -> Result<Response, Problem> {
-    let queues = service.client.store().operations().queues().await.map_err(Problem::store)?;
+    let queues = service.client.store().operations().queues().await.map_err(ClientError::from)?;
     let queue = queues.into_iter().find(|queue| queue.name == name).unwrap_or(QueueRecord {
         name,
         paused: false,
@@ -126,8 +124,4 @@ async fn answer(service: &Service, name: QueueName) -> Result<Response, Problem>
         window: None,
     });
     Ok(Json(QueueView::from(queue)).into_response())
-}
-
-fn name_of(text: &str) -> Result<QueueName, Problem> {
-    text.parse().map_err(|error: windlass_core::InvalidName| Problem::malformed(error.to_string()))
 }

@@ -276,12 +276,7 @@ async fn admit(store: Arc<dyn Store>, arrived: Arc<Notify>, nudge: Arc<Notify>, 
     }
 }
 
-async fn accept_group(
-    store: &dyn Store,
-    publish: &Grouper<Group>,
-    arrived: &Notify,
-    group: Vec<Waiting>,
-) {
+async fn accept_group(store: &dyn Store, publish: &Grouper<Group>, arrived: &Notify, group: Vec<Waiting>) {
     let (jobs, answers): (Vec<_>, Vec<_>) = group.into_iter().map(|w| (w.job, w.answer)).unzip();
     match insert(store, &jobs).await {
         Ok(inserted) => settle(publish, arrived, &jobs, answers, &inserted),
@@ -289,7 +284,9 @@ async fn accept_group(
         Err(error) if !error.retryable() && jobs.len() > 1 => {
             for (job, answer) in jobs.iter().zip(answers) {
                 match insert(store, std::slice::from_ref(job)).await {
-                    Ok(inserted) => settle(publish, arrived, std::slice::from_ref(job), vec![answer], &inserted),
+                    Ok(inserted) => {
+                        settle(publish, arrived, std::slice::from_ref(job), vec![answer], &inserted)
+                    }
                     Err(error) => drop(answer.send(Err(error.into()))),
                 }
             }

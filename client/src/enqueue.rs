@@ -8,8 +8,8 @@ use std::{
 use serde_json::value::{RawValue, to_raw_value};
 use sha2::{Digest, Sha256};
 use windlass_core::{
-    Gating, Idempotency, InsertOutcome, InvalidKey, Job, JobId, NewJob, OnFailure, Priority, QueueName, Timestamp,
-    TraceParent,
+    Gating, Idempotency, InsertOutcome, InvalidKey, Job, JobId, NewJob, OnFailure, Priority, QueueName,
+    Timestamp, TraceParent,
 };
 
 use crate::{Client, ClientError};

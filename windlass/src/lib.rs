@@ -40,9 +40,9 @@ pub use windlass_client::{
     UnknownKinds,
 };
 pub use windlass_core::{
-    CancelOutcome, ErrorRecord, Gating, InsertOutcome, InvalidKey, Job, JobId, JobRecord, Kind, KindInfo, Limit,
-    LimitKey, LimitName, LimitRecord, NewJob, OnFailure, Operations, OrderingKey, Priority, QueueName,
-    QueueRecord, Rate, RetryPolicy, Tenant, State as JobState, Timestamp, TraceParent,
+    CancelOutcome, ErrorRecord, Gating, InsertOutcome, InvalidKey, Job, JobId, JobRecord, Kind, KindInfo,
+    Limit, LimitKey, LimitName, LimitRecord, NewJob, OnFailure, Operations, OrderingKey, Priority, QueueName,
+    QueueRecord, Rate, RetryPolicy, State as JobState, Tenant, Timestamp, TraceParent,
 };
 pub use windlass_derive::Job;
 #[cfg(feature = "postgres")]

@@ -149,7 +149,9 @@ impl Worker {
                     self.limits.push((name, limit));
                     None
                 }
-                Err((field, rule)) => Some(WorkerError::Limit { name: name.to_string(), problem: format!("{field} {rule}") }),
+                Err((field, rule)) => {
+                    Some(WorkerError::Limit { name: name.to_string(), problem: format!("{field} {rule}") })
+                }
             },
             Err(error) => Some(WorkerError::Limit { name: name.to_owned(), problem: error.to_string() }),
         };

@@ -8,6 +8,7 @@ mod connections;
 mod enqueue;
 mod faults;
 mod idempotency;
+mod limits;
 mod poll;
 mod support;
 mod trouble;

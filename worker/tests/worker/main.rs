@@ -5,6 +5,7 @@
 
 mod cancellation;
 mod delivery;
+mod gates;
 mod lease;
 mod logs;
 mod outage;
