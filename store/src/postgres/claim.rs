@@ -29,12 +29,18 @@ WITH claimed AS (
 )
 SELECT * FROM claimed";
 
-/// Jobs that were queued before their queue was limited, and not claimed for that reason: they are to be held.
+/// Sees to jobs that are queued and were not claimed all the same. Those whose queue has been limited since are to be held.
+/// Those whose queue is paused have lost their message, so they are published again when it is resumed.
 const REFUSED: &str = "
-INSERT INTO {schema}.followups (job_id)
-SELECT id FROM {schema}.jobs
-WHERE id = ANY($1) AND id >= $2 AND id <= $3 AND state = {queued} AND NOT gated
-AND queue = ANY(ARRAY(SELECT name FROM {schema}.queues WHERE limited))";
+WITH refused AS (
+    SELECT j.id, q.limited AND NOT j.gated AS early, q.paused
+    FROM {schema}.jobs j JOIN {schema}.queues q ON q.name = j.queue
+    WHERE j.id = ANY($1) AND j.id >= $2 AND j.id <= $3 AND j.state = {queued}
+), held AS (
+    INSERT INTO {schema}.followups (job_id) SELECT id FROM refused WHERE early
+)
+INSERT INTO {schema}.outbox (job_ids, due_at)
+SELECT array_agg(id), {now} + interval '1 minute' FROM refused WHERE paused HAVING count(*) > 0";
 
 /// What this very claim took when its answer was lost: a row of nulls for nothing, no row for an unknown worker.
 pub(super) const CLAIMED_BEFORE: &str = "

@@ -34,6 +34,14 @@ statement!(
      WHERE q.limited AND iif(j.state = {running}, j.followed AND q.fair_window IS NOT NULL, j.state = {queued} AND NOT j.gated)"
 );
 statement!(
+    // Jobs of paused queues that have lost their message: they are published again when the queue is resumed.
+    NOTE_PAUSED,
+    "INSERT INTO outbox (created_at, due_at, job_ids)
+     SELECT ?2, ?2 + 60000000, json_group_array(j.id)
+     FROM json_each(?1) i CROSS JOIN jobs j ON j.id = i.value JOIN queues q ON q.name = j.queue
+     WHERE q.paused AND j.state = {queued} HAVING count(*) > 0"
+);
+statement!(
     CLAIMED_BEFORE,
     &format!(
         "SELECT {CLAIMED} FROM jobs
@@ -104,6 +112,13 @@ impl SqliteStore {
         let jobs: Vec<ClaimedJob> = rows.iter().map(claimed_job).collect::<Result<_, _>>()?;
         if jobs.len() < wanted.len() || jobs.iter().any(|job| job.followed) {
             sqlx::query(NOTE_CLAIM.clone()).bind(ids(wanted)).execute(&mut *transaction).await?;
+        }
+        if jobs.len() < wanted.len() {
+            sqlx::query(NOTE_PAUSED.clone())
+                .bind(ids(wanted))
+                .bind(self.now())
+                .execute(&mut *transaction)
+                .await?;
         }
         if !jobs.is_empty() {
             sqlx::query("INSERT INTO claims (id, worker_id, job_ids) VALUES (?, ?, ?)")

@@ -34,6 +34,16 @@ impl SqliteStore {
             .bind(self.now())
             .execute(&mut *transaction)
             .await?;
+        // Gates whose buckets are full again, and tenants whose turn is as anybody's.
+        sqlx::query("DELETE FROM gates WHERE taken = 0 AND next_at IS NULL AND rank = 0 AND full_at <= ?")
+            .bind(self.now())
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query(
+            "DELETE FROM shares AS s WHERE rank <= (SELECT rank FROM gates g WHERE g.key = 'queue:' || s.queue)",
+        )
+        .execute(&mut *transaction)
+        .await?;
         transaction.commit().await
     }
 }

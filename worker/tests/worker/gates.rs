@@ -59,17 +59,17 @@ async fn a_rate_holds_and_nobody_waits_longer_than_it_wants() {
     });
     let limit = Limit::per(20, Duration::from_secs(1)).burst(1);
     bench.store.operations().set_limit(&"mails".parse().unwrap(), limit).await.unwrap();
+    let before = Instant::now();
     let mut ids = Vec::new();
     for number in 0..10 {
         ids.push(bench.client.enqueue(Task { number }).limit("mails").await.unwrap());
     }
-    let before = Instant::now();
     let running = run(worker);
     bench.all_succeed(&ids).await;
     let took = before.elapsed();
-    // The first needs no token; of the other nine, each has waited for one since the first was let through.
-    let spread = *started.lock().unwrap().last().unwrap() - before;
-    assert!(spread >= Duration::from_millis(9 * 50 - 60), "{spread:?}");
+    // All but the first have waited for a token since that one was let through. The store's clock may be slewed a little.
+    let last = *started.lock().unwrap().last().unwrap() - before;
+    assert!(last >= Duration::from_millis(9 * 50 - 10), "{last:?}");
     assert!(took < Duration::from_secs(5), "a start every 50 ms, not every tick: {took:?}");
     running.stop().await;
 }
