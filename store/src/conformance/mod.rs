@@ -12,6 +12,7 @@ mod cancel;
 mod claim;
 mod finish;
 mod gates;
+mod gates_model;
 mod hostile;
 mod idempotency;
 mod leader;
@@ -37,6 +38,7 @@ pub use cancel::*;
 pub use claim::*;
 pub use finish::*;
 pub use gates::*;
+pub use gates_model::*;
 pub use hostile::*;
 pub use idempotency::*;
 pub use leader::*;
@@ -79,6 +81,7 @@ macro_rules! store_conformance {
             a_group_is_answered_job_by_job
             a_key_twice_in_a_group
             a_known_history_follows_the_model
+            a_known_history_keeps_the_gates
             a_limit_is_for_each_key
             a_limit_on_a_busy_queue_holds
             a_lost_worker_settles_cancellations
@@ -92,6 +95,7 @@ macro_rules! store_conformance {
             an_insert_given_up_is_all_or_nothing
             an_ordering_key_is_kept
             any_history_follows_the_model
+            any_history_keeps_the_gates
             cancellations_race_claims
             changed_limits_hold_at_once
             claim_may_be_repeated
