@@ -128,7 +128,7 @@ pub async fn limits_hold_whatever_happens(case: Case) {
         let (case, all, jobs, most) = (&case, &all, &jobs, &most);
         async move {
             let mut rng = Rng::with_seed(seed);
-            let store = if seed % 2 == 0 { &case.store } else { &case.other };
+            let store = if seed.is_multiple_of(2) { &case.store } else { &case.other };
             for part in jobs[seed as usize * 15..][..15].chunks(4) {
                 store.insert(part).await.unwrap();
                 follow_up(&**store).await;

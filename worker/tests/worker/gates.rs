@@ -83,7 +83,7 @@ async fn an_ordering_key_is_kept_across_retries() {
         noted.lock().unwrap().push((task.number, ctx.attempt()));
         async move {
             tokio::time::sleep(Duration::from_millis(2)).await;
-            if task.number % 3 == 0 && ctx.attempt() < 3 {
+            if task.number.is_multiple_of(3) && ctx.attempt() < 3 {
                 return Err(JobError::from(std::io::Error::other("again")));
             }
             Ok(())
