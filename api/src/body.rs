@@ -2,6 +2,7 @@ use std::{fmt, time::Duration};
 
 use axum::{
     body::{Body, HttpBody as _},
+    extract::Request,
     http::{HeaderMap, header},
 };
 use bytes::Bytes;
@@ -12,7 +13,10 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use crate::problem::{FieldError, Problem};
+use crate::{
+    ApiOptions,
+    problem::{FieldError, Problem},
+};
 
 /// How much of a body that is too large is still read, and for how long.
 const DISCARD: usize = 16 * 1024 * 1024;
@@ -40,6 +44,29 @@ pub(crate) async fn read(
         }
         Ok(Err(_)) => Err(Problem::malformed("the body broke off")),
         Err(_) => Err(Problem::slow_body()),
+    }
+}
+
+/// Reads a request's body, which must be JSON.
+pub(crate) async fn read_json(options: &ApiOptions, request: Request) -> Result<Bytes, Problem> {
+    let (parts, body) = request.into_parts();
+    if !is_json(&parts.headers) {
+        return Err(Problem::media_type());
+    }
+    read(body, &parts.headers, options.max_body, options.request_timeout).await
+}
+
+pub(crate) fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media_type = value.split(';').next().unwrap_or_default().trim();
+    // Compressed, it would be something else until unpacked, which nobody here does.
+    media_type.eq_ignore_ascii_case("application/json") && !headers.contains_key(header::CONTENT_ENCODING)
+}
+
+/// Refuses the fields that are left.
+pub(crate) fn no_more(fields: Fields<'_>, errors: &mut Vec<FieldError>, known: &str) {
+    for (name, _) in fields.rest("", errors) {
+        errors.push(FieldError::new(&name, format!("unknown field; known are {known}")));
     }
 }
 

@@ -13,7 +13,6 @@ use windlass_core::{DeadCursor, DeadFilter, JobId, State as JobState, Timestamp}
 use crate::{
     Service,
     body::{self, Fields},
-    enqueue::is_json,
     job::{Id, job_response, no_such_job},
     problem::{FieldError, Problem},
     view::{self, JobView},
@@ -103,7 +102,7 @@ pub(crate) async fn delete_many(
 async fn select(service: &Service, request: Request) -> Result<(Vec<JobId>, Option<DeadCursor>), Problem> {
     let options = &service.options;
     let (parts, body) = request.into_parts();
-    if !is_json(&parts.headers) {
+    if !body::is_json(&parts.headers) {
         return Err(Problem::media_type());
     }
     let bytes = body::read(body, &parts.headers, options.max_body, options.request_timeout).await?;

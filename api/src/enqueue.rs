@@ -9,14 +9,14 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use windlass_client::UnknownKinds;
 use windlass_core::{
-    Idempotency, InsertOutcome, JobId, JobTemplate, Kind, KindInfo, NewJob, Priority, QueueName, Timestamp,
-    Unique,
+    Gating, Idempotency, InsertOutcome, JobId, JobTemplate, Kind, KindInfo, NewJob, Priority, QueueName,
+    Timestamp, Unique,
 };
 
 use crate::{
     Service, body,
     body::Fields,
-    duration,
+    duration, gating,
     job::job_response,
     problem::{FieldError, Problem},
     unique,
@@ -24,7 +24,7 @@ use crate::{
 };
 
 pub(crate) const KNOWN: &str = "kind, payload, queue, priority, run_at, delay, expires_at, expires_in, deadline, max_attempts, \
-                     timeout, version, unique, debounce, throttle, labels";
+                     timeout, limits, ordering_key, on_failure, tenant, version, unique, debounce, throttle, labels";
 const MAX_ATTEMPTS: u32 = 1000;
 /// What stores can hold.
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
@@ -38,7 +38,7 @@ pub(crate) async fn enqueue(
 ) -> Result<Response, Problem> {
     let options = &service.options;
     let (parts, body) = request.into_parts();
-    if !is_json(&parts.headers) {
+    if !body::is_json(&parts.headers) {
         return Err(Problem::media_type());
     }
     let bytes = body::read(body, &parts.headers, options.max_body, options.request_timeout).await?;
@@ -68,6 +68,8 @@ pub(crate) async fn enqueue(
         }
         InsertOutcome::Refused(holder) => Err(Problem::not_unique(holder)),
         InsertOutcome::KeyReused => Err(Problem::key_reused()),
+        InsertOutcome::QueueDraining => Err(Problem::draining(&job.queue)),
+        InsertOutcome::UnknownLimit(at) => Err(gating::unknown_limit(&job, at)),
     }
 }
 
@@ -93,13 +95,6 @@ fn answer(view: &JobView<'_>, id: &str, instead: Instead) -> Result<Response, Pr
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     Ok(response.into_response())
-}
-
-pub(crate) fn is_json(headers: &HeaderMap) -> bool {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media_type = value.split(';').next().unwrap_or_default().trim();
-    // Compressed, it would be something else until unpacked, which nobody here does.
-    media_type.eq_ignore_ascii_case("application/json") && !headers.contains_key(header::CONTENT_ENCODING)
 }
 
 /// What workers say of the kind; refuses it if they say nothing and the settings want that.
@@ -154,6 +149,7 @@ pub(crate) struct Draft {
     unique: Option<Unique>,
     max_attempts: Option<u32>,
     timeout: Option<Duration>,
+    gating: Gating,
     labels: BTreeMap<String, String>,
     idempotency: Option<Idempotency>,
 }
@@ -218,9 +214,8 @@ impl Draft {
         });
         let labels = fields.take("labels", e, Ok::<Fields<'_>, String>).unwrap_or_default();
         let labels = read_labels(labels, e);
-        for (name, _) in fields.rest("", e) {
-            e.push(FieldError::new(&name, format!("unknown field; known are {known}")));
-        }
+        let gating = gating::read(&mut fields, e);
+        body::no_more(fields, e, known);
         Some(Self {
             kind: kind?,
             payload: payload?,
@@ -234,6 +229,7 @@ impl Draft {
             unique,
             max_attempts,
             timeout,
+            gating,
             labels,
             idempotency: None,
         })
@@ -250,6 +246,7 @@ impl Draft {
         job.deadline = self.deadline;
         job.version = self.version;
         job.unique = self.unique;
+        job.gating = self.gating;
         job.labels = self.labels;
         job.idempotency = self.idempotency;
         job

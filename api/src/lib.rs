@@ -17,6 +17,10 @@
 //! | `GET /v1/workflows/{id}` | where it stands, and its jobs page by page (`limit`, `cursor`) |
 //! | `POST /v1/workflows/{id}/cancel` | call off all that is not over |
 //! | `POST /v1/workflows/{id}/retry` | run what failed again, and what waits for it |
+//! | `GET /v1/limits`, `GET`, `PUT`, `DELETE /v1/limits/{name}` | the limits that jobs may name |
+//! | `GET /v1/queues`, `GET /v1/queues/{name}` | what has been said of queues |
+//! | `PUT /v1/queues/{name}/limit` | limit a queue as a whole, or share it fairly |
+//! | `POST /v1/queues/{name}/pause`, `…/resume`, `…/drain` | start none of its jobs, or take no new ones, for a while |
 //! | `GET /healthz` | the process lives |
 //! | `GET /readyz` | the store answers, so jobs are accepted |
 //!
@@ -26,11 +30,15 @@ mod body;
 mod dead;
 mod duration;
 mod enqueue;
+mod gating;
 mod guard;
 mod health;
 mod job;
+mod limits;
 mod logs;
+mod name;
 mod problem;
+mod queues;
 mod schedules;
 mod serve;
 mod unique;
@@ -41,7 +49,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router, middleware,
-    routing::{get, post},
+    routing::{get, post, put},
 };
 use windlass_client::{Client, UnknownKinds};
 use windlass_core::Timetable;
@@ -119,6 +127,14 @@ pub fn router(client: Client, options: ApiOptions) -> Router {
         .route("/v1/workflows/{id}", get(workflows::get))
         .route("/v1/workflows/{id}/cancel", post(workflows::cancel))
         .route("/v1/workflows/{id}/retry", post(workflows::retry))
+        .route("/v1/limits", get(limits::list))
+        .route("/v1/limits/{name}", get(limits::get).put(limits::put).delete(limits::delete))
+        .route("/v1/queues", get(queues::list))
+        .route("/v1/queues/{name}", get(queues::get))
+        .route("/v1/queues/{name}/limit", put(queues::limit))
+        .route("/v1/queues/{name}/pause", post(queues::pause))
+        .route("/v1/queues/{name}/resume", post(queues::resume))
+        .route("/v1/queues/{name}/drain", post(queues::drain))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .fallback(|| async { Problem::not_found("there is no such route") })

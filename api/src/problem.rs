@@ -170,6 +170,11 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "job-unfinished", "The job is not over", detail)
     }
 
+    pub(crate) fn draining(queue: &windlass_core::QueueName) -> Self {
+        let detail = format!("the queue {queue} takes no new jobs until it is resumed; nothing was stored");
+        Self::new(StatusCode::CONFLICT, "queue-draining", "The queue is being drained", detail)
+    }
+
     pub(crate) fn slow_body() -> Self {
         let detail = "the body did not arrive in time; nothing was stored";
         Self::new(StatusCode::REQUEST_TIMEOUT, "slow-body", "The request took too long to arrive", detail)

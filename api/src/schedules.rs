@@ -15,7 +15,7 @@ use windlass_core::{
 use crate::{
     Service, body,
     body::Fields,
-    enqueue::{self, Draft, is_json, kind_info, limited_duration, nested},
+    enqueue::{self, Draft, kind_info, limited_duration, nested},
     problem::{FieldError, Problem},
     view,
 };
@@ -44,7 +44,7 @@ pub(crate) async fn put(
 ) -> Result<Response, Problem> {
     let options = &service.options;
     let (parts, body) = request.into_parts();
-    if !is_json(&parts.headers) {
+    if !body::is_json(&parts.headers) {
         return Err(Problem::media_type());
     }
     let bytes = body::read(body, &parts.headers, options.max_body, options.request_timeout).await?;

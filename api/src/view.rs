@@ -4,7 +4,7 @@ use chrono::{DateTime, Datelike as _, SecondsFormat};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use windlass_core::{
-    ErrorRecord, JobId, JobRecord, Kind, NewJob, Priority, Progress, QueueName, State, Timestamp,
+    ErrorRecord, Gating, JobId, JobRecord, Kind, NewJob, Priority, Progress, QueueName, State, Timestamp,
 };
 
 /// A job as clients see it.
@@ -29,6 +29,9 @@ pub(crate) struct JobView<'a> {
     result: Option<&'a RawValue>,
     errors: Vec<ErrorView<'a>>,
     labels: &'a BTreeMap<String, String>,
+    /// What it waits for while it is `waiting`; what it does not have is not shown.
+    #[serde(flatten)]
+    gating: &'a Gating,
 }
 
 #[derive(Debug, Serialize)]
@@ -67,6 +70,7 @@ impl<'a> JobView<'a> {
             result: None,
             errors: Vec::new(),
             labels: &job.labels,
+            gating: &job.gating,
         }
     }
 }
@@ -89,6 +93,7 @@ impl<'a> From<&'a JobRecord> for JobView<'a> {
             result: job.result.as_deref(),
             errors: job.errors.iter().map(ErrorView::from).collect(),
             labels: &job.labels,
+            gating: &job.gating,
         }
     }
 }

@@ -9,14 +9,15 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use windlass_core::{
-    After, GraphError, JobId, JobName, Kind, KindInfo, Needs, NewWorkflow, State as JobState, Step,
-    Timestamp, WorkflowId, WorkflowJob, WorkflowName, WorkflowOutcome, WorkflowRecord, WorkflowStatus,
+    After, GraphError, InsertOutcome, JobId, JobName, Kind, KindInfo, Needs, NewWorkflow, State as JobState,
+    Step, Timestamp, WorkflowId, WorkflowJob, WorkflowName, WorkflowOutcome, WorkflowRecord, WorkflowStatus,
 };
 
 use crate::{
     Service, body,
     body::Fields,
     enqueue::{self, Draft},
+    gating,
     job::Id,
     problem::{FieldError, Problem},
     view::{self, JobView},
@@ -35,7 +36,7 @@ pub(crate) async fn enqueue(
 ) -> Result<Response, Problem> {
     let options = &service.options;
     let (parts, body) = request.into_parts();
-    if !enqueue::is_json(&parts.headers) {
+    if !body::is_json(&parts.headers) {
         return Err(Problem::media_type());
     }
     let bytes = body::read(body, &parts.headers, options.max_body, options.request_timeout).await?;
@@ -65,6 +66,14 @@ pub(crate) async fn enqueue(
         WorkflowOutcome::Created { .. } => (workflow.id, false),
         WorkflowOutcome::Existing(id) => (id, true),
         WorkflowOutcome::KeyReused => return Err(Problem::key_reused()),
+        WorkflowOutcome::Refused { at, why } => {
+            let problem = match (workflow.jobs().get(at), why) {
+                (Some(job), InsertOutcome::UnknownLimit(limit)) => gating::unknown_limit(job, limit),
+                (Some(job), _) => Problem::draining(&job.queue),
+                (None, _) => Problem::internal(),
+            };
+            return Err(problem.within(&format!("/jobs/{at}")));
+        }
     };
     let mut response = show(&service, id, StatusCode::ACCEPTED, Page::default()).await?;
     let headers = response.headers_mut();

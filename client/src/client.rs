@@ -24,6 +24,8 @@ const NOTE: Limits = Limits { waiting: 1_000, group: 500, in_flight: 1 };
 /// How long the note that a group is confirmed waits for others. Nobody waits for it, while the store is needed just
 /// then to claim the group's jobs. Far below the time after which a relay publishes what was not noted.
 const NOTE_AFTER: Duration = Duration::from_millis(20);
+/// How many jobs are let through in one transaction.
+const ARRIVALS: usize = 200;
 /// How often an insert is tried before its callers hear of the failure.
 const INSERT_TRIES: u32 = 3;
 
@@ -81,7 +83,7 @@ impl Default for ClientOptions {
 pub struct Accepted {
     /// When, by the store's clock.
     pub at: Timestamp,
-    /// What became of it. [`InsertOutcome::KeyReused`], `Held` and `Refused` stored nothing.
+    /// What became of it. Unless it is [`Created`](InsertOutcome::Created), nothing was stored.
     pub outcome: InsertOutcome,
 }
 
@@ -162,6 +164,9 @@ impl Client {
         });
         let note = Arc::new(note);
 
+        let arrived = Arc::new(Notify::new());
+        tasks.spawn(admit(store.clone(), arrived.clone(), nudge.clone(), stop.clone()));
+
         let publish = Grouper::start(PUBLISH, &tasks, CancellationToken::new(), move |groups| {
             let (publisher, note) = (publisher.clone(), note.clone());
             async move {
@@ -175,8 +180,9 @@ impl Client {
 
         let accepting = store.clone();
         let accept = Grouper::start(ACCEPT, &tasks, stop.clone(), move |group| {
-            let (store, publish, observe) = (accepting.clone(), publish.clone(), observe.clone());
-            async move { accept_group(&*store, &publish, observe.as_deref(), group).await }
+            let (store, publish) = (accepting.clone(), publish.clone());
+            let (observe, arrived) = (observe.clone(), arrived.clone());
+            async move { accept_group(&*store, &publish, &arrived, observe.as_deref(), group).await }
         });
         tasks.close();
         let inner = Inner {
@@ -288,21 +294,48 @@ impl fmt::Debug for Client {
     }
 }
 
+/// Lets jobs that were just accepted through their gates, if those are open. What fails here, or is accepted in a user's
+/// own transaction, is left to the leader among the workers.
+async fn admit(store: Arc<dyn Store>, arrived: Arc<Notify>, nudge: Arc<Notify>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = arrived.notified() => {}
+        }
+        loop {
+            match store.follow_up(ARRIVALS).await {
+                Ok(0) => break,
+                Ok(done) => {
+                    nudge.notify_one();
+                    if done < ARRIVALS {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "waiting jobs are left to the leader");
+                    break;
+                }
+            }
+        }
+    }
+}
+
 async fn accept_group(
     store: &dyn Store,
     publish: &Grouper<Group>,
+    arrived: &Notify,
     observe: Option<&Observer>,
     group: Vec<Waiting>,
 ) {
     let (jobs, answers): (Vec<_>, Vec<_>) = group.into_iter().map(|w| (w.job, w.answer)).unzip();
     match insert(store, &jobs).await {
-        Ok(inserted) => settle(publish, observe, &jobs, answers, &inserted),
+        Ok(inserted) => settle(publish, arrived, observe, &jobs, answers, &inserted),
         // Something in the group is more than the store can take. The others must not suffer for it.
         Err(error) if !error.retryable() && jobs.len() > 1 => {
             for (job, answer) in jobs.iter().zip(answers) {
                 match insert(store, std::slice::from_ref(job)).await {
                     Ok(inserted) => {
-                        settle(publish, observe, std::slice::from_ref(job), vec![answer], &inserted)
+                        settle(publish, arrived, observe, std::slice::from_ref(job), vec![answer], &inserted)
                     }
                     Err(error) => drop(answer.send(Err(error.into()))),
                 }
@@ -332,6 +365,7 @@ async fn insert(store: &dyn Store, jobs: &[NewJob]) -> Result<Inserted, StoreErr
 /// Answers the callers, and hands on for publishing what is queued now.
 fn settle(
     publish: &Grouper<Group>,
+    arrived: &Notify,
     observe: Option<&Observer>,
     jobs: &[NewJob],
     answers: Vec<oneshot::Sender<Answer>>,
@@ -346,8 +380,10 @@ fn settle(
             }
             outcome => outcome,
         };
-        if outcome == InsertOutcome::Created(State::Queued) {
-            messages.push(job.message());
+        match outcome {
+            InsertOutcome::Created(State::Queued) => messages.push(job.message()),
+            InsertOutcome::Created(State::Waiting) => arrived.notify_one(),
+            _ => {}
         }
         if let (Some(observe), InsertOutcome::Created(_)) = (observe, outcome) {
             observe(job);

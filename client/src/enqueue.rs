@@ -1,13 +1,15 @@
 use std::{
     future::{Future, IntoFuture},
     pin::Pin,
+    str::FromStr,
     time::Duration,
 };
 
 use serde_json::value::{RawValue, to_raw_value};
 use sha2::{Digest, Sha256};
 use windlass_core::{
-    Idempotency, InsertOutcome, Job, JobId, NewJob, Priority, QueueName, Timestamp, TraceParent, Unique,
+    Gating, Idempotency, InsertOutcome, InvalidKey, Job, JobId, NewJob, OnFailure, Priority, QueueName,
+    Timestamp, TraceParent, Unique,
 };
 
 use crate::{Client, ClientError};
@@ -26,6 +28,7 @@ pub struct Enqueue<J> {
     run_at: When,
     max_attempts: u32,
     timeout: Option<Duration>,
+    gating: Result<Gating, InvalidKey>,
     labels: Vec<(String, String)>,
     trace: Option<TraceParent>,
     key: Option<(String, Duration)>,
@@ -61,6 +64,7 @@ impl<J: Job> Enqueue<J> {
     pub(crate) fn new(client: Client, job: J) -> Self {
         Self {
             client,
+            gating: Ok(job.gating()),
             job,
             queue: None,
             priority: Priority::default(),
@@ -143,6 +147,42 @@ impl<J: Job> Enqueue<J> {
         self
     }
 
+    /// Lets it wait for room under a limit: `name`, or `name/key` for a key of its own, as in `customer/42`.
+    pub fn limit(self, limit: impl AsRef<str>) -> Self {
+        self.gated(limit, |gating, limit| gating.limits.push(limit))
+    }
+
+    /// Has it run after all jobs of this key that were accepted before, and before those accepted later.
+    pub fn ordering_key(self, key: impl AsRef<str>) -> Self {
+        self.gated(key, |gating, key| gating.ordering_key = Some(key))
+    }
+
+    /// Whether the successors of its ordering key wait until it is over, or pass it while it waits for a retry.
+    pub fn on_failure(mut self, on_failure: OnFailure) -> Self {
+        if let Ok(gating) = &mut self.gating {
+            gating.on_failure = on_failure;
+        }
+        self
+    }
+
+    /// On whose behalf it runs, in a queue that tenants share fairly.
+    pub fn tenant(self, tenant: impl AsRef<str>) -> Self {
+        self.gated(tenant, |gating, tenant| gating.tenant = Some(tenant))
+    }
+
+    /// The first key that breaks the rule is told when the job is enqueued.
+    fn gated<K: FromStr<Err = InvalidKey>>(
+        mut self,
+        key: impl AsRef<str>,
+        set: impl FnOnce(&mut Gating, K),
+    ) -> Self {
+        self.gating = self.gating.and_then(|mut gating| {
+            set(&mut gating, key.as_ref().parse()?);
+            Ok(gating)
+        });
+        self
+    }
+
     /// Adds a label to find it by.
     pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.push((name.into(), value.into()));
@@ -182,7 +222,7 @@ impl<J: Job> Enqueue<J> {
             .ok_or(ClientError::NeedsPostgres { what: "enqueueing in your own transaction" })?;
         let inserted = store.insert_in(transaction, std::slice::from_ref(&job)).await?;
         // One job, one answer.
-        inserted.outcomes.first().map_or(Ok(job.id), |outcome| answer(job.id, *outcome))
+        inserted.outcomes.first().map_or(Ok(job.id), |outcome| answer(&job, *outcome))
     }
 
     pub(crate) fn into_new_job(self) -> Result<NewJob, ClientError> {
@@ -200,6 +240,10 @@ impl<J: Job> Enqueue<J> {
         job.deadline = self.deadline.instant();
         job.version = J::VERSION;
         job.unique = self.unique;
+        job.gating = self.gating?;
+        if job.gating.limits.len() > Gating::MAX_LIMITS {
+            return Err(ClientError::TooManyLimits);
+        }
         job.labels = self.labels.into_iter().collect();
         job.trace = self.trace;
         job.idempotency = self.key.map(|(key, ttl)| Idempotency { key, fingerprint: fingerprint(&job), ttl });
@@ -215,18 +259,23 @@ impl<J: Job> IntoFuture for Enqueue<J> {
         Box::pin(async move {
             let client = self.client.clone();
             let job = self.into_new_job()?;
-            let id = job.id;
-            answer(id, client.accept(job).await?.outcome)
+            let accepted = client.accept(job.clone()).await?;
+            answer(&job, accepted.outcome)
         })
     }
 }
 
-fn answer(id: JobId, outcome: InsertOutcome) -> Result<JobId, ClientError> {
+pub(crate) fn answer(job: &NewJob, outcome: InsertOutcome) -> Result<JobId, ClientError> {
     match outcome {
-        InsertOutcome::Created(_) => Ok(id),
+        InsertOutcome::Created(_) => Ok(job.id),
         InsertOutcome::Existing(id) | InsertOutcome::Held(id) | InsertOutcome::Replaced(id) => Ok(id),
         InsertOutcome::Refused(holder) => Err(ClientError::NotUnique(holder)),
         InsertOutcome::KeyReused => Err(ClientError::KeyReused),
+        InsertOutcome::QueueDraining => Err(ClientError::QueueDraining(job.queue.clone())),
+        InsertOutcome::UnknownLimit(at) => match job.gating.limits.get(at) {
+            Some(limit) => Err(ClientError::UnknownLimit(limit.clone())),
+            None => Err(ClientError::TooManyLimits),
+        },
     }
 }
 
@@ -235,8 +284,16 @@ pub(crate) fn fingerprint(job: &NewJob) -> [u8; 32] {
     let mut hash = Sha256::new();
     let max_attempts = job.max_attempts.to_string();
     let priority = (job.priority as u8).to_string();
-    let parts =
-        [job.kind.as_str(), job.queue.as_str(), &priority, &max_attempts, RawValue::get(&job.payload)];
+    // It consists of texts only, so it always can be written.
+    let gating = serde_json::to_string(&job.gating).unwrap_or_default();
+    let parts = [
+        job.kind.as_str(),
+        job.queue.as_str(),
+        &priority,
+        &max_attempts,
+        RawValue::get(&job.payload),
+        &gating,
+    ];
     let labels = job.labels.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
     for part in parts.into_iter().chain(labels) {
         hash.update(part.len().to_be_bytes());

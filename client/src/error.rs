@@ -1,6 +1,8 @@
 use std::sync::Arc;
 
-use windlass_core::{BrokerError, GraphError, InvalidName, JobId, StoreError};
+use windlass_core::{
+    BrokerError, GraphError, InvalidKey, InvalidName, JobId, LimitKey, QueueName, StoreError,
+};
 
 /// Why an operation of the client failed.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +34,18 @@ pub enum ClientError {
     /// The jobs of a workflow do not make a sound graph. Nothing was stored.
     #[error(transparent)]
     Graph(#[from] GraphError),
+    /// A limit, ordering key or tenant breaks the rule for keys.
+    #[error(transparent)]
+    Key(#[from] InvalidKey),
+    /// The job names a limit that nobody has defined. Nothing was stored.
+    #[error("there is no limit named {:?}; define it, in a worker or over HTTP, or correct the name", .0.name())]
+    UnknownLimit(LimitKey),
+    /// The job names more limits than a job may have. Nothing was stored.
+    #[error("a job may name at most {} limits", windlass_core::Gating::MAX_LIMITS)]
+    TooManyLimits,
+    /// The queue is being drained. Nothing was stored.
+    #[error("the queue {0} is being drained and takes no new jobs; resume it first")]
+    QueueDraining(QueueName),
     /// The operation needs another store.
     #[error("{what} needs the Postgres store; set store_url to a postgres:// URL")]
     NeedsPostgres {
@@ -54,6 +68,10 @@ impl ClientError {
             | Self::Payload(_)
             | Self::Name(_)
             | Self::Graph(_)
+            | Self::Key(_)
+            | Self::UnknownLimit(_)
+            | Self::TooManyLimits
+            | Self::QueueDraining(_)
             | Self::NeedsPostgres { .. } => false,
         }
     }

@@ -156,6 +156,10 @@ impl IntoFuture for Workflow {
                 WorkflowOutcome::Created { .. } => Ok(workflow.id),
                 WorkflowOutcome::Existing(id) => Ok(id),
                 WorkflowOutcome::KeyReused => Err(ClientError::KeyReused),
+                WorkflowOutcome::Refused { at, why } => Err(match workflow.jobs().get(at) {
+                    Some(job) => crate::enqueue::answer(job, why).err().unwrap_or(ClientError::Closed),
+                    None => ClientError::Closed,
+                }),
             }
         })
     }

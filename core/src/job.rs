@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{JobId, Kind, Lane, Message, Priority, Progress, QueueName, State, Timestamp, Unique};
+use crate::{Gating, JobId, Kind, Lane, Message, Priority, Progress, QueueName, State, Timestamp, Unique};
 
 /// A job to be accepted by the store.
 ///
@@ -34,6 +34,8 @@ pub struct NewJob {
     pub deadline: Option<Timestamp>,
     /// Which form the payload has; the handler's payload type knows how to read older ones.
     pub version: u16,
+    /// What it may have to wait for when it is due.
+    pub gating: Gating,
     /// Free names and values, for the user's filters.
     pub labels: BTreeMap<String, String>,
     /// The trace that the enqueue was part of.
@@ -64,6 +66,7 @@ impl NewJob {
             expires_at: None,
             deadline: None,
             version: 1,
+            gating: Gating::default(),
             labels: BTreeMap::new(),
             trace: None,
             idempotency: None,
@@ -73,25 +76,25 @@ impl NewJob {
         }
     }
 
-    /// Whether it has to wait for other jobs when it is due.
+    /// Whether it has to pass gates when it is due. Its queue may want that as well.
     #[must_use]
     pub const fn is_gated(&self) -> bool {
-        self.has_parents
+        !self.gating.limits.is_empty() || self.gating.ordering_key.is_some()
     }
 
     /// Whether its end, or a pause between attempts, is the business of other jobs: then the store notes a
     /// [follow-up](crate::Store::follow_up).
     #[must_use]
     pub const fn is_followed(&self) -> bool {
-        self.has_children
+        self.has_children || self.is_gated()
     }
 
-    /// What it is right after the store has accepted it at `now`.
+    /// What it is right after the store has accepted it at `now`, unless its queue is limited.
     #[must_use]
     pub fn first_state(&self, now: Timestamp) -> State {
         match self.run_at {
             Some(run_at) if run_at > now => State::Scheduled,
-            _ if self.is_gated() => State::Waiting,
+            _ if self.has_parents || self.is_gated() => State::Waiting,
             _ => State::Queued,
         }
     }
@@ -153,6 +156,8 @@ pub struct JobRecord {
     pub progress: Option<Progress>,
     /// The user's labels.
     pub labels: BTreeMap<String, String>,
+    /// What it may have to wait for when it is due.
+    pub gating: Gating,
     /// A cancellation has been asked for and the running handler has been told, or will be at the next heartbeat.
     pub cancel_requested: bool,
 }

@@ -8,6 +8,7 @@ mod graph;
 mod id;
 mod job;
 mod lane;
+mod limit;
 mod message;
 mod name;
 mod notes;
@@ -29,12 +30,13 @@ pub use job::{
     ClaimedJob, ErrorRecord, Idempotency, InvalidTraceParent, JobRecord, KindInfo, NewJob, TraceParent,
 };
 pub use lane::{InvalidPriority, Lane, Priority};
+pub use limit::{Gating, InvalidKey, Limit, LimitKey, LimitName, OnFailure, OrderingKey, Rate, Tenant};
 pub use message::{Message, MessageError};
 pub use name::{InvalidName, JobName, Kind, QueueName, ScheduleName, WorkflowName};
 pub use notes::{
     JobNotes, LogCursor, LogLevel, LogRecord, NewLine, NewProgress, Note, Progress, UnknownLevel,
 };
-pub use operations::{DeadCursor, DeadFilter, DeadPage, Operations, QueueRecord};
+pub use operations::{DeadCursor, DeadFilter, DeadPage, LimitRecord, Operations, QueueRecord};
 pub use outcome::{Finish, Outcome};
 pub use payload::Job;
 pub use retry::{RetryFn, RetryPolicy};

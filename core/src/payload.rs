@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{KindInfo, RetryPolicy, Source};
+use crate::{Gating, KindInfo, RetryPolicy, Source};
 
 /// A payload type, bound once to its kind and to the defaults of its jobs.
 ///
@@ -39,5 +39,11 @@ pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
             Self::VERSION
         )
         .into())
+    }
+
+    /// What this job may have to wait for when it is due: limits, its ordering key, its tenant's turn. The enqueue may add
+    /// to it.
+    fn gating(&self) -> Gating {
+        Gating::default()
     }
 }

@@ -145,7 +145,7 @@ pub struct Inserted {
 /// What became of one job of an accepted group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InsertOutcome {
-    /// It is new, and `queued` or `scheduled`.
+    /// It is new, and `queued`, `waiting` or `scheduled`.
     Created(State),
     /// Its idempotency key was used before by the same request, which made this job.
     Existing(JobId),
@@ -157,6 +157,10 @@ pub enum InsertOutcome {
     Replaced(JobId),
     /// This job has its unique key, and so it was refused. Nothing was stored for it.
     Refused(JobId),
+    /// Nobody has defined its limit with this index. Nothing was stored for it.
+    UnknownLimit(usize),
+    /// Its queue is being drained. Nothing was stored for it.
+    QueueDraining,
 }
 
 /// What became of a cancellation.

@@ -2,8 +2,8 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    JobId, JobName, JobRecord, NewJob, NewWorkflow, OutboxId, State, StoreError, Timestamp, WorkflowId,
-    WorkflowLimits, WorkflowName,
+    InsertOutcome, JobId, JobName, JobRecord, NewJob, NewWorkflow, OutboxId, State, StoreError, Timestamp,
+    WorkflowId, WorkflowLimits, WorkflowName,
 };
 
 /// Keeps workflows. Every method is one transaction, and may be repeated after a
@@ -62,6 +62,13 @@ pub enum WorkflowOutcome {
     Existing(WorkflowId),
     /// Its idempotency key was used before by another request. Nothing was stored.
     KeyReused,
+    /// One of its jobs was refused. Nothing was stored.
+    Refused {
+        /// Its place among the jobs.
+        at: usize,
+        /// [`InsertOutcome::UnknownLimit`] or [`InsertOutcome::QueueDraining`].
+        why: InsertOutcome,
+    },
 }
 
 /// What became of jobs that a handler wanted to add to its workflow. Only with [`Jobs`](Self::Jobs) was anything stored.
@@ -77,6 +84,13 @@ pub enum Added {
     NameTaken(JobName),
     /// The workflow would become larger than it may be.
     TooMany,
+    /// One of the jobs was refused.
+    Refused {
+        /// Its name.
+        name: JobName,
+        /// [`InsertOutcome::UnknownLimit`] or [`InsertOutcome::QueueDraining`].
+        why: InsertOutcome,
+    },
 }
 
 /// A job, and what it is called in its workflow.

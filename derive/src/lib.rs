@@ -4,7 +4,7 @@ use proc_macro::TokenStream;
 use proc_macro2::{Span, TokenStream as Tokens};
 use quote::quote;
 use syn::{
-    DeriveInput, Error, Expr, ExprCall, ExprLit, Lit, LitInt, LitStr, Result, parse_macro_input,
+    DeriveInput, Error, Expr, ExprCall, ExprLit, Lit, LitInt, LitStr, Path, Result, parse_macro_input,
     spanned::Spanned as _,
 };
 
@@ -27,6 +27,7 @@ use syn::{
 /// | `retry_cap` | the longest wait after any failure | the policy's |
 /// | `version` | which form the payload has, at least 1; older ones go through `upgrade` | 1 |
 /// | `upgrade` | a function that brings an older payload up to date, as `Job::upgrade` | refuses |
+/// | `gating` | a function from `&Self` to the `Gating` of a job: its limits, ordering key, tenant | none |
 ///
 /// `retry` is `exponential("5s")`, `linear("30s")`, `fixed("1m")`, or any constant expression that gives a `RetryPolicy`,
 /// such as `retry = RetryPolicy::custom(my_function)`.
@@ -46,6 +47,7 @@ struct Options {
     retry_cap: Option<Tokens>,
     version: Option<LitInt>,
     upgrade: Option<syn::Path>,
+    gating: Option<Path>,
 }
 
 fn expand(input: &DeriveInput) -> Result<Tokens> {
@@ -73,6 +75,11 @@ fn expand(input: &DeriveInput) -> Result<Tokens> {
             }
         }
     });
+    let gating = options.gating.map(|function| {
+        quote!(fn gating(&self) -> ::windlass::Gating {
+            #function(self)
+        })
+    });
     let name = &input.ident;
     let (generics, arguments, bounds) = input.generics.split_for_impl();
     Ok(quote! {
@@ -84,6 +91,7 @@ fn expand(input: &DeriveInput) -> Result<Tokens> {
             #retry
             #version
             #upgrade
+            #gating
         }
     })
 }
@@ -121,9 +129,10 @@ fn read(input: &DeriveInput) -> Result<Options> {
                     options.version = Some(number);
                 }
                 "upgrade" => options.upgrade = Some(meta.value()?.parse()?),
+                "gating" => options.gating = Some(meta.value()?.parse()?),
                 _ => {
                     return Err(meta.error(
-                        "unknown key: use kind, queue, max_attempts, timeout, retry, retry_base, retry_cap, version or upgrade",
+                        "unknown key: use kind, queue, max_attempts, timeout, retry, retry_base, retry_cap, version, upgrade or gating",
                     ));
                 }
             }

@@ -27,3 +27,6 @@ CREATE TABLE {schema}.dependencies (
     PRIMARY KEY (parent_id, child_id)
 ) WITH (fillfactor = 70);
 CREATE INDEX dependencies_child_id ON {schema}.dependencies (child_id);
+
+-- It waits for parents.
+ALTER TABLE {schema}.jobs ADD COLUMN held boolean NOT NULL DEFAULT false;

@@ -21,3 +21,5 @@ CREATE TABLE dependencies (
     PRIMARY KEY (parent_id, child_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX dependencies_child_id ON dependencies (child_id);
+
+ALTER TABLE jobs ADD COLUMN held INTEGER NOT NULL DEFAULT 0;

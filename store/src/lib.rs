@@ -1,6 +1,8 @@
 //! The stores: Postgres for production, SQLite for one machine. Both keep to the contract of
 //! [`windlass_core::Store`], which the conformance suite checks.
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod admission;
 mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;

@@ -170,6 +170,14 @@ pub enum WorkerError {
         /// What is wrong with its name.
         error: InvalidName,
     },
+    /// A limit cannot be as it was defined.
+    #[error("the limit {name:?}: {problem}")]
+    Limit {
+        /// Its name.
+        name: String,
+        /// What is wrong with it, and what would be right.
+        problem: String,
+    },
     /// No handler was added.
     #[error("the worker has no handler; add one with .handle(…)")]
     NoHandler,

@@ -12,7 +12,7 @@ use windlass_core::{
     BrokerError, ClaimId, ClaimedJob, Delivery, DeliveryTag, JobId, Kind, Lane, StoreError, Subscription,
 };
 
-use crate::{completer::Ended, session::Session};
+use crate::{completer::Ended, pauses::Paused, session::Session};
 
 /// The largest group of deliveries claimed in one statement.
 const GROUP: usize = 500;
@@ -48,8 +48,9 @@ struct Claimed {
     places: tokio::sync::OwnedSemaphorePermit,
 }
 
-/// Runs until the session stops taking or is lost; the broker's outages are waited out.
-pub(crate) async fn run(session: Arc<Session>, lanes: Vec<Lane>, capacity: usize) {
+/// Runs until the session stops taking or is lost; the broker's outages are waited out. Takes nothing from the lanes of
+/// paused queues.
+pub(crate) async fn run(session: Arc<Session>, lanes: Vec<Lane>, capacity: usize, mut paused: Paused) {
     let ended = async {
         tokio::select! {
             () = session.stop.cancelled() => {}
@@ -58,40 +59,66 @@ pub(crate) async fn run(session: Arc<Session>, lanes: Vec<Lane>, capacity: usize
     };
     tokio::pin!(ended);
     let mut failing = false;
-    let subscription = loop {
-        tokio::select! {
-            () = &mut ended => return,
-            subscribed = session.client.broker().subscribe(&lanes, capacity) => match subscribed {
-                Ok(subscription) => break subscription,
-                Err(error) => {
-                    note_outage(&mut failing, &error);
-                    tokio::select! {
-                        () = &mut ended => return,
-                        () = sleep(Duration::from_millis(500)) => {}
-                    }
-                }
-            }
-        }
-    };
-    let mut intake = Intake {
-        session: session.clone(),
-        subscription,
-        claims: JoinSet::new(),
-        aside: VecDeque::new(),
-        most_aside: capacity / 2,
-        named: HashSet::new(),
-        full_since: None,
-        parked: false,
-        failing,
-    };
     loop {
-        // A step that is dropped loses no message: those taken and not acknowledged come again.
-        tokio::select! {
-            () = &mut ended => break,
-            () = intake.step() => {}
+        let open: Vec<Lane> = {
+            let paused = paused.borrow_and_update();
+            lanes.iter().filter(|lane| !paused.contains(&lane.queue)).cloned().collect()
+        };
+        let subscription = tokio::select! {
+            () = &mut ended => return,
+            changed = paused.changed() => match changed {
+                Ok(()) => continue,
+                // Only the end of the session ends the watch.
+                Err(_) => return,
+            },
+            subscription = subscribe(&session, &open, capacity, &mut failing) => subscription,
+        };
+        let mut intake = Intake {
+            session: session.clone(),
+            subscription,
+            claims: JoinSet::new(),
+            aside: VecDeque::new(),
+            most_aside: capacity / 2,
+            named: HashSet::new(),
+            full_since: None,
+            parked: false,
+            failing,
+        };
+        let over = loop {
+            // A step that is dropped loses no message: those taken and not acknowledged come again.
+            tokio::select! {
+                () = &mut ended => break true,
+                changed = paused.changed() => break changed.is_err(),
+                () = intake.step() => {}
+            }
+        };
+        failing = intake.failing;
+        intake.end().await;
+        if over {
+            return;
         }
     }
-    intake.end().await;
+}
+
+/// Subscribes to these lanes, however often that takes. To none: never comes back.
+async fn subscribe(
+    session: &Session,
+    lanes: &[Lane],
+    capacity: usize,
+    failing: &mut bool,
+) -> Box<dyn Subscription> {
+    if lanes.is_empty() {
+        std::future::pending::<()>().await;
+    }
+    loop {
+        match session.client.broker().subscribe(lanes, capacity).await {
+            Ok(subscription) => return subscription,
+            Err(error) => {
+                note_outage(failing, &error);
+                sleep(Duration::from_millis(500)).await;
+            }
+        }
+    }
 }
 
 impl Intake {
@@ -214,6 +241,10 @@ impl Intake {
                 return;
             }
         };
+        if claimed.jobs.iter().any(|job| job.followed) {
+            // In a fair queue, their start is another's turn.
+            self.session.follow_up.notify_one();
+        }
         start(&self.session, claimed.claim, claimed.jobs, claimed.places);
         self.ack(&claimed.tags).await;
     }

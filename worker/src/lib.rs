@@ -16,6 +16,7 @@ mod intake;
 mod maintenance;
 pub mod middleware;
 mod notes;
+mod pauses;
 mod run;
 mod schedule;
 mod session;

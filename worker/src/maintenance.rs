@@ -1,12 +1,14 @@
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use windlass_core::StoreError;
 
 use crate::session::Session;
 
 /// How often the leader looks for jobs whose time has come.
 const SCHEDULE: Duration = Duration::from_millis(500);
+/// The shortest pause between starts that rates allow: what is due meanwhile starts together.
+const BREATH: Duration = Duration::from_millis(20);
 /// How often the lease of the leader is taken or renewed, and dead workers are looked for.
 const LEAD: Duration = Duration::from_secs(1);
 /// How long a leader leads without renewing.
@@ -48,12 +50,25 @@ async fn follow_up_all(session: &Session) -> Result<(), StoreError> {
 /// The duties of which a fleet needs one at a time: promoting what is due, firing schedules, expiring, rescuing from dead workers, housekeeping.
 /// Every worker offers to lead; two leaders at once would do no harm.
 pub(crate) async fn run(session: Arc<Session>, crash_limit: u32) {
-    let mut duties = Duties { session, crash_limit, led: None, kept_house: None, failing: false };
+    let mut duties =
+        Duties { session, crash_limit, led: None, kept_house: None, next_start: None, failing: false };
     let mut ticks = interval(SCHEDULE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
-        let done = duties.perform().await;
+        let start = async {
+            match duties.next_start {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let done = tokio::select! {
+            biased;
+            _ = ticks.tick() => duties.perform().await,
+            () = start => {
+                duties.next_start = None;
+                duties.follow_up().await
+            }
+        };
         duties.note_outage(done.err());
     }
 }
@@ -64,6 +79,8 @@ struct Duties {
     /// When leadership was last taken or tried, and whether it was got.
     led: Option<(Instant, bool)>,
     kept_house: Option<Instant>,
+    /// When a rate lets a waiting job start, if that is before the next tick.
+    next_start: Option<Instant>,
     failing: bool,
 }
 
@@ -71,6 +88,7 @@ impl Duties {
     async fn perform(&mut self) -> Result<(), StoreError> {
         let store = self.session.client.store().clone();
         let now = Instant::now();
+        self.next_start = None;
         if self.led.is_none_or(|(at, _)| now - at >= LEAD) {
             // Until the answer is here, we do not lead.
             self.led = Some((now, false));
@@ -93,7 +111,7 @@ impl Duties {
             }
         }
         self.fire_and_expire().await?;
-        follow_up_all(&self.session).await?;
+        self.follow_up().await?;
         if self.kept_house.is_none_or(|at| now - at >= HOUSEKEEPING) {
             self.kept_house = Some(now);
             store.maintain().await?;
@@ -113,6 +131,13 @@ impl Duties {
             }
         }
         while timetable.expire(BATCH).await? == BATCH {}
+        Ok(())
+    }
+
+    async fn follow_up(&mut self) -> Result<(), StoreError> {
+        follow_up_all(&self.session).await?;
+        let next = self.session.client.store().operations().next_start().await?;
+        self.next_start = next.filter(|left| *left < SCHEDULE).map(|left| Instant::now() + left.max(BREATH));
         Ok(())
     }
 

@@ -7,19 +7,20 @@ use std::{
 };
 
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, watch},
     task::{JoinHandle, JoinSet},
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use windlass_client::{Client, Settings};
 use windlass_core::{
-    BrokerError, Job, Kind, KindInfo, Lane, NewWorker, QueueName, Schedule, ScheduleDefinition, StoreError,
+    BrokerError, Job, Kind, KindInfo, Lane, Limit, LimitName, NewWorker, QueueName, Schedule,
+    ScheduleDefinition, StoreError,
 };
 
 use crate::{
     BatchHandler, BatchOptions, BlockingHandler, Handler, HandlerLayer, Handling, WorkerError,
-    completer::Completer, context::States, heartbeat, intake, maintenance, middleware::Layers,
+    completer::Completer, context::States, heartbeat, intake, maintenance, middleware::Layers, pauses,
     run::Registered, schedule, session::Session,
 };
 
@@ -50,6 +51,7 @@ pub struct Worker {
     kinds: Vec<KindInfo>,
     needs: Vec<(Kind, TypeId, &'static str)>,
     schedules: Vec<ScheduleDefinition>,
+    limits: Vec<(LimitName, Limit)>,
     /// The first thing wrong with the handlers, told when the worker is run.
     problem: Option<WorkerError>,
 }
@@ -125,6 +127,7 @@ impl Worker {
             kinds: Vec::new(),
             needs: Vec::new(),
             schedules: Vec::new(),
+            limits: Vec::new(),
             problem: None,
         }
     }
@@ -161,6 +164,26 @@ impl Worker {
                 twice.then_some(WorkerError::TwoSchedules(name))
             }
             Err(problem) => Some(problem),
+        };
+        self.problem = self.problem.or(problem);
+        self
+    }
+
+    /// Defines a limit that jobs may name, for the whole fleet. The word of the worker that started last counts, as would
+    /// an operator's.
+    #[must_use]
+    pub fn limit(mut self, name: &str, limit: Limit) -> Self {
+        let problem = match name.parse::<LimitName>() {
+            Ok(name) => match limit.check() {
+                Ok(()) => {
+                    self.limits.push((name, limit));
+                    None
+                }
+                Err((field, rule)) => {
+                    Some(WorkerError::Limit { name: name.to_string(), problem: format!("{field} {rule}") })
+                }
+            },
+            Err(error) => Some(WorkerError::Limit { name: name.to_owned(), problem: error.to_string() }),
         };
         self.problem = self.problem.or(problem);
         self
@@ -259,6 +282,7 @@ impl Worker {
             states: Arc::new(self.states),
             kinds: self.kinds,
             schedules: self.schedules,
+            limits: self.limits,
         })
     }
 }
@@ -280,6 +304,7 @@ struct Running {
     handlers: Arc<HashMap<Kind, Registered>>,
     kinds: Vec<KindInfo>,
     schedules: Vec<ScheduleDefinition>,
+    limits: Vec<(LimitName, Limit)>,
     running: Arc<Semaphore>,
     /// How many jobs may be claimed: those running, in the buffer, and gathering.
     places: usize,
@@ -315,7 +340,10 @@ impl Running {
         duties.spawn(maintenance::follow_up(session.clone()));
         let notes = tokio::spawn(session.notes.clone().run(self.client.store().clone(), last.clone()));
         let mut completer = tokio::spawn(Completer::new(session.clone(), endings).run(last.clone()));
-        let mut intake = tokio::spawn(intake::run(session.clone(), lanes.clone(), places.max(lanes.len())));
+        let (pauses, paused) = watch::channel(BTreeSet::new());
+        duties.spawn(pauses::run(session.clone(), pauses));
+        let mut intake =
+            tokio::spawn(intake::run(session.clone(), lanes.clone(), places.max(lanes.len()), paused));
 
         // Until it is time to stop, nothing but intake may end. Should something panic, the session is given up: its
         // jobs are rescued, and a new session begins.
@@ -370,7 +398,7 @@ impl Running {
         let mut failing = false;
         loop {
             let sent = Instant::now();
-            match self.client.store().register(&worker).await {
+            match self.introduce(&worker).await {
                 Ok(()) => {
                     let (id, label, queues) = (worker.id, worker.label, &self.options.queues);
                     tracing::info!(worker = %id, label, ?queues, concurrency = self.options.concurrency, "worker started");
@@ -388,6 +416,14 @@ impl Running {
                 () = sleep(Duration::from_millis(500)) => {}
             }
         }
+    }
+
+    async fn introduce(&self, worker: &NewWorker) -> Result<(), StoreError> {
+        let store = self.client.store();
+        for (name, limit) in &self.limits {
+            store.operations().set_limit(name, *limit).await?;
+        }
+        store.register(worker).await
     }
 
     /// Waits for intake and all attempts to end: by themselves within the grace, then by being told to.

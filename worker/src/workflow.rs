@@ -1,7 +1,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use windlass_client::ClientError;
-use windlass_core::{Added, Job, JobId, JobName, State, WorkflowJob};
+use windlass_core::{Added, InsertOutcome, Job, JobId, JobName, State, WorkflowJob};
 
 use crate::{Context, JobError};
 
@@ -88,6 +88,12 @@ impl Context {
             Added::NameTaken(name) => {
                 Err(JobError::discard(format!("the workflow has another job called {name}")))
             }
+            Added::Refused { name, why: InsertOutcome::QueueDraining } => Err(JobError::retry(format!(
+                "{name} was not added to the workflow: its queue is being drained and takes no new jobs"
+            ))),
+            Added::Refused { name, .. } => Err(JobError::retry(format!(
+                "{name} was not added to the workflow: it names an unknown limit"
+            ))),
             Added::TooMany => Err(JobError::discard("the workflow would have too many jobs")),
         }
     }

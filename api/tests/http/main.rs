@@ -9,6 +9,7 @@ mod dead;
 mod enqueue;
 mod faults;
 mod idempotency;
+mod limits;
 mod notes;
 mod poll;
 mod schedules;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
 
 mod every_broker;
+mod limits;
 mod p1_accepted_is_durable;
 mod p2_one_live_attempt;
 mod p3_idempotent_enqueue;

@@ -12,6 +12,8 @@ mod cancel;
 mod claim;
 mod dead;
 mod finish;
+mod gates;
+mod gates_model;
 mod hostile;
 mod idempotency;
 mod leader;
@@ -41,6 +43,8 @@ pub use cancel::*;
 pub use claim::*;
 pub use dead::*;
 pub use finish::*;
+pub use gates::*;
+pub use gates_model::*;
 pub use hostile::*;
 pub use idempotency::*;
 pub use leader::*;
@@ -80,19 +84,37 @@ macro_rules! store_conformance {
         $crate::store_conformance! { @each $fixture;
             a_claim_given_up_strands_nothing
             a_claim_takes_but_once
+            a_conflict_may_be_refused
+            a_draining_queue_takes_no_jobs
+            a_fair_queue_gives_each_tenant_its_turn
             a_finish_given_up_may_be_repeated
+            a_flood_of_one_key_delays_no_other
             a_group_is_answered_job_by_job
+            a_group_with_a_key_twice
+            a_key_is_held_while_unfinished
             a_key_twice_in_a_group
             a_known_history_follows_the_model
+            a_known_history_keeps_the_gates
+            a_limit_is_for_each_key
+            a_limit_on_a_busy_queue_holds
             a_lost_worker_settles_cancellations
+            a_paused_queue_starts_nothing
+            a_queue_is_limited_as_a_whole
             a_request_ends_with_its_job
             a_rescue_takes_what_is_still_held
-            a_paused_queue_starts_nothing
+            a_turn_is_kept_at_other_gates
+            a_unique_insert_given_up_is_all_or_nothing
+            a_unique_insert_may_be_repeated
             an_expired_key_is_free
             an_id_twice_in_a_group
             an_insert_given_up_is_all_or_nothing
+            an_ordering_key_is_kept
             any_history_follows_the_model
+            any_history_keeps_the_gates
             cancellations_race_claims
+            changed_limits_hold_at_once
+            checkpoints_are_fenced
+            checkpoints_race_the_rescue
             claim_may_be_repeated
             claim_of_nothing
             claim_takes_what_is_queued
@@ -100,20 +122,29 @@ macro_rules! store_conformance {
             claims_are_closed
             claims_race_the_rescue
             clients_see_each_other
+            clients_share_one_order
+            concurrent_definitions
             concurrent_inserts
             concurrent_promotions
             concurrent_registrations
             concurrent_requests_make_one_job
             concurrent_rescues
+            concurrent_unique_inserts_make_one_job
             confirmations_may_be_late
+            crossing_gates_do_not_deadlock
             crossing_groups_do_not_deadlock
+            crossing_unique_groups_do_not_deadlock
+            deleted_jobs_are_gone
             due_decides_between_queued_and_scheduled
             each_job_is_claimed_once
             elections_have_one_winner
             errors_are_kept_in_order
             every_outcome
+            every_way_out_makes_room
             extreme_numbers
             extreme_times
+            failures_can_be_passed
+            fields_make_a_key
             get_answers_what_exists
             goodbye_frees_at_once
             groups_become_due_in_time
@@ -129,11 +160,14 @@ macro_rules! store_conformance {
             keys_of_jobs_that_wait
             large_groups
             large_texts
+            late_notes_of_older_attempts_are_dropped
             leadership_passes_on
+            limits_hold_whatever_happens
             many_unknown_ids
             messages_announce_the_next_attempt
             messages_say_what_a_worker_needs
             migrating_again_changes_nothing
+            notes_go_with_their_job
             nul_spoils_nothing
             one_leads
             only_lost_workers_count_as_crashes
@@ -144,6 +178,9 @@ macro_rules! store_conformance {
             poison_jobs_are_quarantined
             promotion_keeps_to_time_and_limit
             relays_share_the_groups
+            replacements_race_claims
+            retried_jobs_begin_anew
+            retries_race_everything
             running_jobs_are_asked_to_stop
             same_request_same_job
             scheduled_jobs_are_not_announced
@@ -156,29 +193,13 @@ macro_rules! store_conformance {
             the_rescued_are_fenced_off
             the_same_call_again
             the_state_table_decides
+            unique_and_idempotency_keys_together
+            unknown_limits_are_refused
             unknown_workers_claim_nothing
             what_is_over_stays
             what_waits_is_called_off
             what_was_called_off_is_not_promoted
             workers_are_known_while_they_live
-            checkpoints_are_fenced
-            checkpoints_race_the_rescue
-            deleted_jobs_are_gone
-            late_notes_of_older_attempts_are_dropped
-            notes_go_with_their_job
-            retried_jobs_begin_anew
-            retries_race_everything
-            a_conflict_may_be_refused
-            a_group_with_a_key_twice
-            a_key_is_held_while_unfinished
-            a_unique_insert_given_up_is_all_or_nothing
-            a_unique_insert_may_be_repeated
-            concurrent_definitions
-            concurrent_unique_inserts_make_one_job
-            crossing_unique_groups_do_not_deadlock
-            fields_make_a_key
-            replacements_race_claims
-            unique_and_idempotency_keys_together
         }
         $crate::store_conformance! { @each $fixture;
             a_chain_runs_in_order
@@ -197,24 +218,22 @@ macro_rules! store_conformance {
             jobs_add_to_their_workflow
             jobs_of_workflows_are_listed
             large_batches_end
-            the_last_job_adds_more
             needs_finished_takes_any_end
             quarantined_parents_count_as_dead
+            the_last_job_adds_more
             workflows_are_called_off
             workflows_are_retried_from_the_failed_part
             workflows_have_keys
         }
         $crate::store_conformance! { @timed $fixture;
-    children_keep_to_their_times, dead_jobs_are_listed_newest_first,
-            jobs_that_expired_are_not_claimed
-            log_lines_are_read_in_order
-            progress_is_shown_and_stays
-            what_has_expired_can_be_retried
-            scheduled_jobs_are_due_in_time
             a_key_is_held_for_a_period
+            a_paused_queue_is_not_announced
+            a_rate_that_was_slow_is_forgotten
             a_replacement_may_move_the_time
             a_tick_makes_its_job
+            children_keep_to_their_times
             concurrent_schedulers_share_the_ticks
+            dead_jobs_are_listed_newest_first
             deadlines_end_jobs
             debounced_jobs_start_after_the_last
             definitions_are_replaced
@@ -224,9 +243,16 @@ macro_rules! store_conformance {
             housekeeping_leaves_keys_in_use
             jitter_delays_the_start
             jobs_expire_in_every_state
+            jobs_that_expired_are_not_claimed
+            log_lines_are_read_in_order
             missed_ticks_follow_the_policy
+            progress_is_shown_and_stays
+            rates_follow_the_clock
+            scheduled_jobs_are_due_in_time
+            scheduled_jobs_come_to_their_gates_when_due
             schedules_follow_the_clocks_of_their_zone
             unique_templates_do_not_overlap
+            what_has_expired_can_be_retried
         }
     };
     (@timed $fixture:expr; $($name:ident)*) => {

@@ -16,14 +16,32 @@ WITH claimed AS (
     WHERE j.id = ANY($3::uuid[]) AND j.id >= $4 AND j.id <= $5 AND j.state IN ({from:claim})
     AND (j.expires_at IS NULL OR j.expires_at > {now} OR j.attempt > j.uncounted)
     AND (j.deadline IS NULL OR j.deadline > {now})
-    AND NOT EXISTS (SELECT FROM {schema}.queues q WHERE q.name = j.queue AND q.paused)
+    AND NOT EXISTS (SELECT FROM {schema}.queues q WHERE q.name = j.queue AND (q.paused OR q.limited AND NOT j.gated))
+    AND (NOT j.gated OR EXISTS (SELECT FROM {schema}.gated g WHERE g.job_id = j.id AND g.admitted))
     RETURNING j.id, j.attempt, j.uncounted, j.max_attempts, j.kind, j.queue, j.priority, j.payload, j.timeout_ms,
               j.created_at, j.labels::text, j.trace, j.version, extract(epoch FROM j.deadline - {now})::float8, j.followed
 ), noted AS (
     INSERT INTO {schema}.claims (id, worker_id, job_ids)
     SELECT $2, $1, array_agg(id) FROM claimed HAVING count(*) > 0
+), gone AS (
+    -- They are no longer on their way, which lets another tenant's jobs set out.
+    INSERT INTO {schema}.followups (job_id) SELECT id FROM claimed
+    WHERE followed AND queue = ANY(ARRAY(SELECT name FROM {schema}.queues WHERE fair_window IS NOT NULL))
 )
 SELECT * FROM claimed";
+
+/// Sees to jobs that are queued and were not claimed all the same. Those whose queue has been limited since are to be held.
+/// Those whose queue is paused have lost their message, so they are published again when it is resumed.
+const REFUSED: &str = "
+WITH refused AS (
+    SELECT j.id, q.limited AND NOT j.gated AS early, q.paused
+    FROM {schema}.jobs j JOIN {schema}.queues q ON q.name = j.queue
+    WHERE j.id = ANY($1) AND j.id >= $2 AND j.id <= $3 AND j.state = {queued}
+), held AS (
+    INSERT INTO {schema}.followups (job_id) SELECT id FROM refused WHERE early
+)
+INSERT INTO {schema}.outbox (job_ids, due_at)
+SELECT array_agg(id), {now} + interval '1 minute' FROM refused WHERE paused HAVING count(*) > 0";
 
 /// What this very claim took when its answer was lost: a row of nulls for nothing, no row for an unknown worker.
 pub(super) const CLAIMED_BEFORE: &str = "
@@ -72,8 +90,14 @@ impl PostgresStore {
     ) -> Result<Vec<PgRow>, Error> {
         let query = self.query(&self.sql.claim).bind(worker.as_uuid()).bind(claim.as_uuid());
         let mut session = self.statement().await?;
-        let rows = query.bind(ids).bind(least).bind(greatest).fetch_all(&mut *session).await?;
+        let rows = query.bind(ids.clone()).bind(least).bind(greatest).fetch_all(&mut *session).await?;
         session.commit().await?;
+        if rows.len() < ids.len() {
+            let refused = self.rare(REFUSED).bind(ids).bind(least).bind(greatest);
+            let mut session = self.statement().await?;
+            refused.execute(&mut *session).await?;
+            session.commit().await?;
+        }
         Ok(rows)
     }
 

@@ -37,7 +37,7 @@ WHERE id = ANY($1) AND id >= $2 AND id <= $3 AND state = ANY($4) ORDER BY id FOR
 pub(super) const RETRY: &str = "
 WITH retried AS (
     UPDATE {schema}.jobs
-    SET state = CASE WHEN gated THEN {to:hold} ELSE {to:retry} END,
+    SET state = CASE WHEN gated OR held THEN {to:hold} ELSE {to:retry} END,
         uncounted = attempt, crashes = 0, cancel_requested = false,
         run_at = NULL, finished_at = NULL, result = NULL,
         expires_at = CASE WHEN expires_at > {now} THEN expires_at END,

@@ -3,25 +3,39 @@ use uuid::Uuid;
 
 use super::PostgresStore;
 
+/// Whether there is anything to do, which mostly there is not.
+const ANY: &str = "
+SELECT EXISTS (SELECT FROM {schema}.followups)
+    OR EXISTS (SELECT FROM {schema}.gates WHERE next_at <= (extract(epoch FROM {now}) * 1000000)::int8)";
+
 impl PostgresStore {
     pub(super) async fn follow_up_jobs(&self, limit: usize) -> Result<usize, Error> {
+        let mut session = self.statement().await?;
+        let any: bool = self.rare(ANY).fetch_one(&mut *session).await?.try_get(0)?;
+        session.commit().await?;
+        if !any {
+            return Ok(0);
+        }
         let mut session = self.transaction().await?;
+        self.lock_gates(&mut session).await?;
         let noted = self
             .rare("SELECT id, job_id FROM {schema}.followups ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED")
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
             .fetch_all(&mut *session)
             .await?;
-        let mut more = false;
-        if !noted.is_empty() {
-            let notes: Vec<i64> = noted.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-            let jobs: Vec<Uuid> = noted.iter().map(|row| row.try_get(1)).collect::<Result<_, _>>()?;
+        let notes: Vec<i64> = noted.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        let jobs: Vec<Uuid> = noted.iter().map(|row| row.try_get(1)).collect::<Result<_, _>>()?;
+        // First the parents, then the gates.
+        let more = self.resolve(&mut session, &jobs).await?;
+        let due = self.pass_gates(&mut session, &jobs, limit).await?;
+        if !notes.is_empty() {
             self.rare("DELETE FROM {schema}.followups WHERE id = ANY($1)")
                 .bind(notes)
                 .execute(&mut *session)
                 .await?;
-            more = self.resolve(&mut session, &jobs).await?;
         }
         session.commit().await?;
-        Ok(if more { noted.len().max(limit) } else { noted.len() })
+        let done = noted.len().max(due);
+        Ok(if more { done.max(limit) } else { done })
     }
 }

@@ -1,11 +1,11 @@
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     time::Duration,
 };
 
 use sqlx::{Error, PgConnection, Row};
 use uuid::Uuid;
-use windlass_core::{Idempotency, InsertOutcome, Inserted, NewJob, OutboxId, Timestamp};
+use windlass_core::{Gating, Idempotency, InsertOutcome, Inserted, NewJob, OutboxId, State, Timestamp};
 
 use super::{PostgresStore, finish::seconds, unexpected};
 
@@ -14,24 +14,32 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// Accepts a group in one statement: jobs, times of those not due yet, and one outbox row for those queued. A job whose
 /// id exists is skipped, so the statement may be repeated. The last arrays may be empty, for a group without such jobs.
+/// Answers with the time, the outbox row, the jobs that have to wait, and the queues that take no jobs.
 pub(super) const INSERT: &str = "
 WITH input AS (
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::int2[], $5::text[], $6::int4[], $7::int8[],
                          $8::timestamptz[], $9::text[], $10::text[],
-                         $12::timestamptz[], $13::timestamptz[], $14::int2[], $15::boolean[], $16::boolean[])
+                         $12::timestamptz[], $13::timestamptz[], $14::int2[], $15::boolean[], $16::boolean[],
+                         $17::text[], $18::boolean[])
         AS i (id, kind, queue, priority, payload, max_attempts, timeout_ms, run_at, labels, trace,
-              expires_at, deadline, version, gated, followed)
+              expires_at, deadline, version, gated, followed, gating, held)
+), said AS MATERIALIZED (
+    SELECT ARRAY(SELECT name FROM {schema}.queues WHERE limited) AS limited,
+           ARRAY(SELECT name FROM {schema}.queues WHERE draining) AS draining
+), admissible AS (
+    SELECT i.*, gated IS TRUE OR queue = ANY((SELECT limited FROM said)::text[]) AS waits
+    FROM input i WHERE queue <> ALL((SELECT draining FROM said)::text[])
 ), created AS (
     INSERT INTO {schema}.jobs AS j
         (id, kind, queue, priority, payload, max_attempts, timeout_ms, labels, trace, created_at, state, run_at,
-         expires_at, deadline, version, gated, followed)
+         expires_at, deadline, version, gated, followed, gating, held)
     SELECT id, kind, queue, priority, payload, max_attempts, timeout_ms, labels::jsonb, trace, {now},
-           CASE WHEN run_at > {now} THEN {scheduled} WHEN gated THEN {waiting} ELSE {queued} END,
+           CASE WHEN run_at > {now} THEN {scheduled} WHEN waits OR held THEN {waiting} ELSE {queued} END,
            CASE WHEN run_at > {now} THEN run_at END,
-           expires_at, deadline, coalesce(version, 1), coalesce(gated, false), coalesce(followed, false)
-    FROM input
+           expires_at, deadline, coalesce(version, 1), waits, followed IS TRUE OR waits, gating, held IS TRUE
+    FROM admissible
     ON CONFLICT (id) DO NOTHING
-    RETURNING j.id, j.state, j.run_at, j.expires_at, j.deadline
+    RETURNING j.id, j.state, j.run_at, j.expires_at, j.deadline, j.held
 ), waiting AS (
     INSERT INTO {schema}.due (job_id, run_at)
     SELECT id, run_at FROM created WHERE state = {scheduled}
@@ -45,8 +53,14 @@ WITH input AS (
     SELECT array_agg(id), {now}, {now} + make_interval(secs => $11)
     FROM created WHERE state = {queued} HAVING count(*) > 0
     RETURNING id
+), followed AS (
+    INSERT INTO {schema}.followups (job_id) SELECT id FROM created WHERE state = {waiting} AND NOT held
 )
-SELECT {now}, (SELECT id FROM ledger)";
+SELECT {now}, (SELECT id FROM ledger), (SELECT array_agg(id) FROM created WHERE state = {waiting}),
+       (SELECT draining FROM said)";
+
+/// Idempotency keys that were taken for jobs which were then refused.
+const RETURN_KEYS: &str = "DELETE FROM {schema}.idempotency_keys WHERE key = ANY($1) AND job_id = ANY($2)";
 
 /// Takes idempotency keys, each of them once per statement; those past their time are free. Keys come sorted, so that
 /// groups with the same keys cannot wait for each other in a circle.
@@ -68,6 +82,21 @@ pub(super) struct Holder {
     pub(super) id: Uuid,
 }
 
+/// What the statement answers.
+pub(super) struct Written {
+    pub(super) at: Timestamp,
+    pub(super) outbox: Option<OutboxId>,
+    waiting: HashSet<Uuid>,
+    draining: Vec<String>,
+}
+
+impl Written {
+    /// Whether the job was left out, since its queue is being drained.
+    pub(super) fn refuses(&self, job: &NewJob) -> bool {
+        self.draining.iter().any(|queue| queue == job.queue.as_str())
+    }
+}
+
 impl PostgresStore {
     pub(super) async fn insert_group(&self, jobs: &[NewJob]) -> Result<Inserted, Error> {
         let keyed = jobs.iter().any(|job| job.idempotency.is_some() || job.unique.is_some());
@@ -84,7 +113,9 @@ impl PostgresStore {
         jobs: &[NewJob],
         grace: Duration,
     ) -> Result<Inserted, Error> {
-        let keyed = jobs.iter().filter_map(|job| Some((job.idempotency.as_ref()?, job.id.as_uuid())));
+        let mut answers = self.refused(connection, jobs).await?;
+        let sound = jobs.iter().zip(&answers).filter(|(_, refusal)| refusal.is_none()).map(|(job, _)| job);
+        let keyed = sound.filter_map(|job| Some((job.idempotency.as_ref()?, job.id.as_uuid())));
         let holders = self.take_keys(connection, keyed.collect()).await?;
         let held_by_another = |job: &NewJob| -> Option<InsertOutcome> {
             let idempotency = job.idempotency.as_ref()?;
@@ -97,16 +128,64 @@ impl PostgresStore {
                 Some(InsertOutcome::KeyReused)
             }
         };
-        let mut answers: Vec<_> = jobs.iter().map(held_by_another).collect();
+        for (job, answer) in jobs.iter().zip(&mut answers) {
+            *answer = answer.or_else(|| held_by_another(job));
+        }
         let adapted = self.resolve_unique(connection, jobs, &mut answers).await?;
         let jobs = adapted.as_deref().unwrap_or(jobs);
         let new = || jobs.iter().zip(&answers).filter(|(_, answer)| answer.is_none()).map(|(job, _)| job);
-        let (at, outbox) = self.insert_rows(connection, new(), grace).await?;
-        let outcomes = jobs
-            .iter()
-            .zip(answers)
-            .map(|(job, answer)| answer.unwrap_or_else(|| InsertOutcome::Created(job.first_state(at))));
-        Ok(Inserted { at, outcomes: outcomes.collect(), outbox })
+        let written = self.insert_rows(connection, new(), grace).await?;
+        let mut returned = Vec::new();
+        let outcomes = jobs.iter().zip(&answers).map(|(job, answer)| match answer {
+            Some(answer) => *answer,
+            None if written.refuses(job) => {
+                returned.push(job);
+                InsertOutcome::QueueDraining
+            }
+            None if written.waiting.contains(&job.id.as_uuid()) => InsertOutcome::Created(State::Waiting),
+            None => InsertOutcome::Created(job.first_state(written.at)),
+        });
+        let outcomes = outcomes.collect();
+        if returned.iter().any(|job| job.idempotency.is_some()) {
+            let keys = returned.iter().filter_map(|job| job.idempotency.as_ref());
+            self.rare(RETURN_KEYS)
+                .bind(keys.map(|idempotency| idempotency.key.as_bytes().to_vec()).collect::<Vec<_>>())
+                .bind(returned.iter().map(|job| job.id.as_uuid()).collect::<Vec<_>>())
+                .execute(connection)
+                .await?;
+        }
+        Ok(Inserted { at: written.at, outcomes, outbox: written.outbox })
+    }
+
+    /// The first of these jobs that names a limit which nobody has defined.
+    pub(super) async fn unknown_limit<'a>(
+        &self,
+        connection: &mut PgConnection,
+        jobs: impl Iterator<Item = &'a NewJob>,
+    ) -> Result<Option<(usize, InsertOutcome)>, Error> {
+        let jobs: Vec<NewJob> = jobs.cloned().collect();
+        let refused = self.refused(connection, &jobs).await?;
+        Ok(refused.into_iter().enumerate().find_map(|(at, why)| Some((at, why?))))
+    }
+
+    /// Who names a limit that nobody has defined. Asked before anything is written.
+    async fn refused(
+        &self,
+        connection: &mut PgConnection,
+        jobs: &[NewJob],
+    ) -> Result<Vec<Option<InsertOutcome>>, Error> {
+        let limits = |job: &NewJob| job.gating.limits.iter().map(|limit| limit.name().to_owned()).collect();
+        let names: Vec<String> = jobs.iter().flat_map::<Vec<_>, _>(limits).collect();
+        if names.is_empty() {
+            return Ok(vec![None; jobs.len()]);
+        }
+        let query = self.rare("SELECT name FROM {schema}.limits WHERE name = ANY($1)").bind(names);
+        let known = query.fetch_all(connection).await?;
+        let known: Vec<String> = known.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        let unknown = |job: &NewJob| {
+            job.gating.limits.iter().position(|limit| !known.iter().any(|name| name == limit.name()))
+        };
+        Ok(jobs.iter().map(|job| unknown(job).map(InsertOutcome::UnknownLimit)).collect())
     }
 
     pub(super) async fn insert_rows<'a>(
@@ -114,7 +193,7 @@ impl PostgresStore {
         connection: &mut PgConnection,
         jobs: impl Iterator<Item = &'a NewJob> + Clone,
         grace: Duration,
-    ) -> Result<(Timestamp, Option<OutboxId>), Error> {
+    ) -> Result<Written, Error> {
         let labels = |job: &NewJob| match job.labels.is_empty() {
             true => Ok("{}".to_owned()),
             false => {
@@ -124,6 +203,11 @@ impl PostgresStore {
                 serde_json::to_string(&labels.collect::<BTreeMap<_, _>>()).map_err(unexpected)
             }
         };
+        let gating = |job: &NewJob| match job.gating == Gating::default() {
+            true => Ok(None),
+            false => serde_json::to_string(&job.gating).map(Some).map_err(unexpected),
+        };
+        let gating = jobs.clone().map(gating).collect::<Result<Vec<_>, _>>()?;
         let ids: Vec<Uuid> = jobs.clone().map(|job| job.id.as_uuid()).collect();
         let row = self
             .query(&self.sql.insert)
@@ -155,9 +239,15 @@ impl PostgresStore {
             ))
             .bind(if_any(jobs.clone(), NewJob::is_gated, NewJob::is_gated))
             .bind(if_any(jobs.clone(), NewJob::is_followed, NewJob::is_followed))
+            .bind(if gating.iter().any(Option::is_some) { gating } else { Vec::new() })
             .fetch_one(connection)
             .await?;
-        Ok((row.try_get(0)?, row.try_get::<Option<i64>, _>(1)?.map(OutboxId)))
+        Ok(Written {
+            at: row.try_get(0)?,
+            outbox: row.try_get::<Option<i64>, _>(1)?.map(OutboxId),
+            waiting: row.try_get::<Option<Vec<Uuid>>, _>(2)?.unwrap_or_default().into_iter().collect(),
+            draining: row.try_get(3)?,
+        })
     }
 
     /// Takes these keys for these ids where they are free, and answers who holds each in the end.

@@ -43,6 +43,13 @@ DELETE FROM {schema}.idempotency_keys WHERE key = ANY(ARRAY(
     ORDER BY expires_at LIMIT 100000 FOR UPDATE SKIP LOCKED
 ))";
 
+/// Gates whose buckets are full again, and tenants whose turn is as anybody's.
+const FORGET_GATES: [&str; 2] = [
+    "DELETE FROM {schema}.gates WHERE taken = 0 AND next_at IS NULL AND rank = 0
+     AND full_at <= (extract(epoch FROM {now}) * 1000000)::int8",
+    "DELETE FROM {schema}.shares s USING {schema}.gates g WHERE g.key = 'queue:' || s.queue AND s.rank <= g.rank",
+];
+
 /// Half of each page stays free, so that a job's two updates find room on it.
 const JOBS_OPTIONS: &str =
     "WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, vacuum_truncate = off)";
@@ -60,6 +67,12 @@ impl PostgresStore {
         self.rare(EXPIRE_KEYS).execute(&mut *session).await?;
         self.clean_unique_keys(&mut session).await?;
         let missing = self.rare(MISSING).bind(partitioned()).fetch_optional(&mut *session).await?;
+        session.commit().await?;
+        let mut session = self.transaction().await?;
+        self.lock_gates(&mut session).await?;
+        for statement in FORGET_GATES {
+            self.rare(statement).execute(&mut *session).await?;
+        }
         session.commit().await?;
         if missing.is_none() {
             return Ok(());

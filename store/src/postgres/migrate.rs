@@ -10,6 +10,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/postgres/0003_records.sql"),
     include_str!("../../../migrations/postgres/0004_time.sql"),
     include_str!("../../../migrations/postgres/0005_workflows.sql"),
+    include_str!("../../../migrations/postgres/0006_gates.sql"),
 ];
 
 const VERSIONS: &str = "

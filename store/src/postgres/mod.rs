@@ -5,6 +5,7 @@ mod dead;
 mod error;
 mod finish;
 mod followup;
+mod gates;
 mod insert;
 mod maintain;
 mod migrate;
@@ -37,9 +38,9 @@ use sqlx::{
 use uuid::Uuid;
 use windlass_core::{
     CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Finish, HeartbeatReply, Inserted,
-    JobId, JobNotes, JobRecord, KindInfo, LogCursor, LogRecord, NewJob, NewWorker, Note, Operations,
-    OutboxGroup, OutboxId, Priority, QueueName, QueueRecord, Rescued, State, Store, StoreError, Timetable,
-    WorkerId, Workflows,
+    JobId, JobNotes, JobRecord, KindInfo, Limit, LimitName, LimitRecord, LogCursor, LogRecord, NewJob,
+    NewWorker, Note, Operations, OutboxGroup, OutboxId, Priority, QueueName, QueueRecord, Rescued, State,
+    Store, StoreError, Timetable, WorkerId, Workflows,
 };
 
 use self::error::{classify, unexpected};
@@ -412,5 +413,34 @@ impl Operations for PostgresStore {
 
     async fn delete(&self, ids: &[JobId], from: &[State]) -> Result<Vec<JobId>, StoreError> {
         self.within(self.delete_jobs(ids, from)).await
+    }
+
+    async fn drain_queue(&self, queue: &QueueName) -> Result<(), StoreError> {
+        self.within(self.set_draining(queue)).await
+    }
+
+    async fn limit_queue(
+        &self,
+        queue: &QueueName,
+        limit: Limit,
+        window: Option<u32>,
+    ) -> Result<(), StoreError> {
+        self.within(self.set_queue_limit(queue, limit, window)).await
+    }
+
+    async fn limits(&self) -> Result<Vec<LimitRecord>, StoreError> {
+        self.within(self.select_limits()).await
+    }
+
+    async fn set_limit(&self, name: &LimitName, limit: Limit) -> Result<(), StoreError> {
+        self.within(self.upsert_limit(name, limit)).await
+    }
+
+    async fn remove_limit(&self, name: &LimitName) -> Result<bool, StoreError> {
+        self.within(self.delete_limit(name)).await
+    }
+
+    async fn next_start(&self) -> Result<Option<Duration>, StoreError> {
+        self.within(self.select_next_start()).await
     }
 }

@@ -8,7 +8,7 @@ use super::{PostgresStore, claim::number, finish::seconds, priority, unexpected}
 
 /// Takes groups that are due, shows those of their jobs that are still queued, keeps other relays from these groups
 /// for a while, and drops the groups without any. Such a group is over for good: whatever queues a job again writes a
-/// group of its own.
+/// group of its own. Jobs of a paused queue keep their group, but are not shown: nobody would take their messages.
 ///
 /// Plan: the array of ids into the primary keys of the partitions in range. An array, since the planner takes a limit
 /// it does not know for a tenth of the table, and would read all jobs to join so many.
@@ -26,17 +26,23 @@ WITH ready AS MATERIALIZED (
     WHERE id = ANY((SELECT ids FROM wanted)::uuid[])
     AND id >= (SELECT ids[1] FROM wanted) AND id <= (SELECT ids[cardinality(ids)] FROM wanted)
     AND state = {queued}
+), said AS MATERIALIZED (
+    SELECT ARRAY(SELECT name FROM {schema}.queues WHERE paused) AS paused
 ), waiting AS MATERIALIZED (
-    SELECT l.group_id, l.published, l.created_at, j.* FROM listed l JOIN live j ON j.id = l.id
+    SELECT l.group_id, l.published, l.created_at, j.*, j.queue = ANY((SELECT paused FROM said)::text[]) AS paused
+    FROM listed l JOIN live j ON j.id = l.id
 ), kept AS (
-    UPDATE {schema}.outbox SET due_at = {now} + interval '10 seconds'
+    UPDATE {schema}.outbox
+    SET due_at = {now} + CASE
+        WHEN id = ANY(ARRAY(SELECT group_id FROM waiting WHERE NOT paused)) THEN interval '10 seconds'
+        ELSE interval '1 minute' END
     WHERE id = ANY(ARRAY(SELECT group_id FROM waiting))
 ), over AS (
     DELETE FROM {schema}.outbox WHERE id = ANY(ARRAY(SELECT id FROM ready EXCEPT SELECT group_id FROM waiting))
 )
 SELECT group_id, published, extract(epoch FROM {now} - created_at)::float8,
        id, attempt, queue, priority, kind, trace
-FROM waiting ORDER BY group_id, id";
+FROM waiting WHERE NOT paused ORDER BY group_id, id";
 
 /// The commit need not wait for the disk: lost, the group is merely published once more.
 pub(super) const PUBLISHED: &str = "
@@ -54,8 +60,14 @@ WITH ready AS (
     )) RETURNING job_id
 ), wanted AS MATERIALIZED (
     SELECT ARRAY(SELECT job_id FROM ready ORDER BY job_id) AS ids
+), said AS MATERIALIZED (
+    SELECT ARRAY(SELECT name FROM {schema}.queues WHERE limited) AS limited
 ), promoted AS (
-    UPDATE {schema}.jobs SET state = CASE WHEN gated THEN {to:hold} ELSE {to:due} END, run_at = NULL
+    UPDATE {schema}.jobs
+    SET state = CASE WHEN gated OR held OR queue = ANY((SELECT limited FROM said)::text[]) THEN {to:hold} ELSE {to:due} END,
+        gated = gated OR queue = ANY((SELECT limited FROM said)::text[]),
+        followed = followed OR queue = ANY((SELECT limited FROM said)::text[]),
+        run_at = NULL
     WHERE id = ANY((SELECT ids FROM wanted)::uuid[])
     AND id >= (SELECT ids[1] FROM wanted) AND id <= (SELECT ids[cardinality(ids)] FROM wanted)
     AND state IN ({from:due})

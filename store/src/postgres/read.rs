@@ -2,7 +2,7 @@ use sqlx::{Error, Row, postgres::PgRow};
 use uuid::Uuid;
 use windlass_core::{CancelOutcome, JobId, JobRecord, State, UnknownState};
 
-use super::{PostgresStore, claim::number, priority, range, unexpected};
+use super::{PostgresStore, claim::number, gates::gating, priority, range, unexpected};
 
 /// Plan: primary keys of the partitions in range; errors and progress by theirs.
 pub(super) const GET: &str = "
@@ -12,7 +12,8 @@ SELECT j.id, j.kind, j.queue, j.priority, j.state, j.attempt, j.uncounted, j.max
                         ORDER BY e.fence)::text
         FROM {schema}.job_errors e WHERE e.job_id = j.id),
        (SELECT json_build_object('value', p.value, 'message', p.message, 'at', p.at)::text
-        FROM {schema}.job_progress p WHERE p.job_id = j.id)
+        FROM {schema}.job_progress p WHERE p.job_id = j.id),
+       j.gating
 FROM {schema}.jobs j
 WHERE j.id = ANY($1) AND j.id >= $2 AND j.id <= $3";
 
@@ -92,6 +93,7 @@ fn record(row: &PgRow) -> Result<JobRecord, Error> {
         result: result.map(serde_json::value::RawValue::from_string).transpose().map_err(unexpected)?,
         progress: progress.map(serde_json::from_str).transpose().map_err(unexpected)?,
         labels: serde_json::from_str(row.try_get(13)?).map_err(unexpected)?,
+        gating: gating(row, 16)?,
         cancel_requested: row.try_get(14)?,
         errors: errors.map_or(Ok(Vec::new()), serde_json::from_str).map_err(unexpected)?,
     })

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use sqlx::{Error, PgConnection, Row};
 use uuid::Uuid;
-use windlass_core::{Added, JobId, JobName, Needs, NewJob, WorkflowLimits};
+use windlass_core::{Added, InsertOutcome, JobId, JobName, Needs, NewJob, WorkflowLimits};
 
 use super::{PostgresStore, unexpected};
 use crate::workflow::as_children;
@@ -17,8 +17,10 @@ impl PostgresStore {
     ) -> Result<Added, Error> {
         let mut session = self.transaction().await?;
         let added = self.extend_on(&mut session, parent.as_uuid(), fence, jobs, limits).await?;
-        // Nothing is written before the last reason to refuse.
-        session.commit().await?;
+        // Not committed, what has been written before a refusal is undone.
+        if !matches!(added, Added::Refused { .. }) {
+            session.commit().await?;
+        }
         Ok(added)
     }
 
@@ -90,7 +92,14 @@ impl PostgresStore {
         if new.is_empty() {
             return Ok(Added::Jobs(0));
         }
-        self.insert_rows(connection, new.iter().map(|(_, job)| job), Duration::ZERO).await?;
+        let refused = |at: usize, why| Added::Refused { name: new[at].0.clone(), why };
+        if let Some((at, why)) = self.unknown_limit(connection, new.iter().map(|(_, job)| job)).await? {
+            return Ok(refused(at, why));
+        }
+        let written = self.insert_rows(connection, new.iter().map(|(_, job)| job), Duration::ZERO).await?;
+        if let Some(at) = new.iter().position(|(_, job)| written.refuses(job)) {
+            return Ok(refused(at, InsertOutcome::QueueDraining));
+        }
         let ids: Vec<Uuid> = new.iter().map(|(_, job)| job.id.as_uuid()).collect();
         let children: Vec<Uuid> = waiting.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
         let needs: Vec<i16> = waiting.iter().map(|row| row.try_get(1)).collect::<Result<_, _>>()?;

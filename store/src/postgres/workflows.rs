@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use sqlx::{Error, PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 use windlass_core::{
-    Added, JobId, JobName, NewJob, NewWorkflow, State, StoreError, UnknownState, WorkflowId, WorkflowJob,
-    WorkflowLimits, WorkflowOutcome, WorkflowRecord, Workflows,
+    Added, InsertOutcome, JobId, JobName, NewJob, NewWorkflow, State, StoreError, UnknownState, WorkflowId,
+    WorkflowJob, WorkflowLimits, WorkflowOutcome, WorkflowRecord, Workflows,
 };
 
 use super::{PostgresStore, range, unexpected};
@@ -21,15 +21,15 @@ WITH input AS (
     SELECT * FROM unnest($1::uuid[], $2::text[]) AS i (id, reason)
 ), changed AS (
     UPDATE {schema}.jobs j
-    SET state = CASE WHEN i.reason IS NOT NULL THEN {to:cancel} WHEN j.state IN ({from:admit}) THEN {to:admit} ELSE j.state END,
-        gated = false,
+    SET state = CASE WHEN i.reason IS NOT NULL THEN {to:cancel} WHEN j.state IN ({from:admit}) AND NOT j.gated THEN {to:admit} ELSE j.state END,
+        held = false,
         attempt = j.attempt + CASE WHEN i.reason IS NULL THEN 0 ELSE 1 END,
         uncounted = j.uncounted + CASE WHEN i.reason IS NULL THEN 0 ELSE 1 END,
         run_at = CASE WHEN i.reason IS NULL THEN j.run_at END,
         finished_at = CASE WHEN i.reason IS NOT NULL THEN {now} END
     FROM input i
     WHERE j.id = ANY($1::uuid[]) AND j.id >= $3 AND j.id <= $4
-    AND j.id = i.id AND j.state IN ({scheduled}, {waiting}) AND j.gated
+    AND j.id = i.id AND j.state IN ({scheduled}, {waiting}) AND j.held
     RETURNING j.id, j.state, j.attempt, j.uncounted, j.followed, i.reason
 ), queued AS (
     INSERT INTO {schema}.outbox (job_ids, due_at)
@@ -38,9 +38,10 @@ WITH input AS (
     INSERT INTO {schema}.job_errors (job_id, fence, attempt, worker, message)
     SELECT id, attempt, attempt - uncounted, '', reason FROM changed WHERE reason IS NOT NULL
 ), followed AS (
-    INSERT INTO {schema}.followups (job_id) SELECT id FROM changed WHERE followed AND state = {cancelled}
+    INSERT INTO {schema}.followups (job_id)
+    SELECT id FROM changed WHERE followed AND state IN ({cancelled}, {waiting})
 )
-SELECT count(*) FROM changed WHERE followed AND state = {cancelled}";
+SELECT count(*) FROM changed WHERE followed AND state IN ({cancelled}, {waiting})";
 
 /// As the cancellation of one job. Its times are gone already.
 pub(super) const CANCEL_ALL: &str = "
@@ -75,19 +76,21 @@ WHERE w.job_id = ANY($1::uuid[]) AND w.job_id = o.child_id AND w.open_parents <>
 pub(super) const RETRY_ALL: &str = "
 WITH again AS (
     UPDATE {schema}.jobs j
-    SET state = CASE WHEN w.open_parents > 0 THEN {to:hold} ELSE {to:retry} END,
-        gated = w.open_parents > 0,
+    SET state = CASE WHEN w.open_parents > 0 OR j.gated THEN {to:hold} ELSE {to:retry} END,
+        held = w.open_parents > 0,
         uncounted = j.attempt, crashes = 0, cancel_requested = false, worker_id = NULL,
         run_at = NULL, started_at = NULL, finished_at = NULL, result = NULL
     FROM {schema}.workflow_jobs w
     WHERE j.id = ANY($1::uuid[]) AND j.id >= $2 AND j.id <= $3 AND w.job_id = ANY($1::uuid[]) AND w.job_id = j.id
     AND j.state IN ({cancelled}, {dead})
-    RETURNING j.id, j.state
+    RETURNING j.id, j.state, j.held
 ), unburied AS (
     DELETE FROM {schema}.dead WHERE job_id IN (SELECT id FROM again)
 ), queued AS (
     INSERT INTO {schema}.outbox (job_ids, due_at)
     SELECT array_agg(id), {now} FROM again WHERE state = {queued} HAVING count(*) > 0
+), followed AS (
+    INSERT INTO {schema}.followups (job_id) SELECT id FROM again WHERE state = {waiting} AND NOT held
 )
 SELECT count(*) FROM again";
 
@@ -118,7 +121,15 @@ impl PostgresStore {
             return Ok(WorkflowOutcome::Created { at, outbox: None });
         }
         let jobs = workflow.jobs();
-        let (at, outbox) = self.insert_rows(&mut session, jobs.iter(), Duration::ZERO).await?;
+        // Not committed, what has been written before is undone.
+        if let Some((at, why)) = self.unknown_limit(&mut session, jobs.iter()).await? {
+            return Ok(WorkflowOutcome::Refused { at, why });
+        }
+        let written = self.insert_rows(&mut session, jobs.iter(), Duration::ZERO).await?;
+        if let Some(at) = jobs.iter().position(|job| written.refuses(job)) {
+            return Ok(WorkflowOutcome::Refused { at, why: InsertOutcome::QueueDraining });
+        }
+        let (at, outbox) = (written.at, written.outbox);
         self.rare(
             "INSERT INTO {schema}.workflow_jobs (job_id, workflow_id, name, open_parents)
              SELECT i.id, $1, i.name, i.parents FROM unnest($2::uuid[], $3::text[], $4::int4[]) AS i (id, name, parents)",

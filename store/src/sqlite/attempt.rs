@@ -21,9 +21,26 @@ statement!(
          WHERE id IN (SELECT value FROM json_each(?1)) AND state IN ({{from:claim}})
            AND (expires_at IS NULL OR expires_at > ?3 OR attempt > uncounted)
            AND (deadline IS NULL OR deadline > ?3)
-           AND NOT EXISTS (SELECT 1 FROM queues q WHERE q.name = jobs.queue AND q.paused)
+           AND NOT EXISTS (SELECT 1 FROM queues q WHERE q.name = jobs.queue AND (q.paused OR q.limited AND NOT jobs.gated))
+           AND (NOT gated OR EXISTS (SELECT 1 FROM gated g WHERE g.job_id = jobs.id AND g.admitted))
          RETURNING {CLAIMED}"
     )
+);
+statement!(
+    // Jobs that were queued before their queue was limited, and not claimed for that reason, are to be held. And jobs of a
+    // fair queue that run are no longer on their way, which lets another tenant's jobs set out.
+    NOTE_CLAIM,
+    "INSERT INTO followups (job_id)
+     SELECT j.id FROM json_each(?) i CROSS JOIN jobs j ON j.id = i.value JOIN queues q ON q.name = j.queue
+     WHERE q.limited AND iif(j.state = {running}, j.followed AND q.fair_window IS NOT NULL, j.state = {queued} AND NOT j.gated)"
+);
+statement!(
+    // Jobs of paused queues that have lost their message: they are published again when the queue is resumed.
+    NOTE_PAUSED,
+    "INSERT INTO outbox (created_at, due_at, job_ids)
+     SELECT ?2, ?2 + 60000000, json_group_array(j.id)
+     FROM json_each(?1) i CROSS JOIN jobs j ON j.id = i.value JOIN queues q ON q.name = j.queue
+     WHERE q.paused AND j.state = {queued} HAVING count(*) > 0"
 );
 statement!(
     CLAIMED_BEFORE,
@@ -94,6 +111,16 @@ impl SqliteStore {
             .fetch_all(&mut *transaction)
             .await?;
         let jobs: Vec<ClaimedJob> = rows.iter().map(claimed_job).collect::<Result<_, _>>()?;
+        if jobs.len() < wanted.len() || jobs.iter().any(|job| job.followed) {
+            sqlx::query(NOTE_CLAIM.clone()).bind(ids(wanted)).execute(&mut *transaction).await?;
+        }
+        if jobs.len() < wanted.len() {
+            sqlx::query(NOTE_PAUSED.clone())
+                .bind(ids(wanted))
+                .bind(self.now())
+                .execute(&mut *transaction)
+                .await?;
+        }
         if !jobs.is_empty() {
             sqlx::query("INSERT INTO claims (id, worker_id, job_ids) VALUES (?, ?, ?)")
                 .bind(claim.to_string())

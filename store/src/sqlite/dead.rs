@@ -33,7 +33,7 @@ statement!(
     // A gated job is held at once, as when it is promoted.
     RETRY,
     "UPDATE jobs
-     SET state = iif(gated, {to:hold}, {to:retry}),
+     SET state = iif(gated OR held, {to:hold}, {to:retry}),
          uncounted = attempt, crashes = 0, cancel_requested = 0,
          run_at = NULL, finished_at = NULL, result = NULL,
          expires_at = iif(expires_at > ?3, expires_at, NULL),

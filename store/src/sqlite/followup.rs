@@ -1,25 +1,34 @@
 use sqlx::{Error, Row, SqliteConnection};
 
-use super::{Commit, SqliteStore, ids, workflows::resolve};
+use super::{Commit, SqliteStore, gates::pass_gates, ids, workflows::resolve};
 
 impl SqliteStore {
     pub(super) async fn follow_up_jobs(&self, limit: usize) -> Result<usize, Error> {
         // Mostly there is nothing, and then the writer need not be troubled.
-        let any = sqlx::query("SELECT 1 FROM followups LIMIT 1");
-        if any.fetch_optional(&self.readers).await?.is_none() {
+        let now = self.now();
+        let any = sqlx::query(
+            "SELECT EXISTS (SELECT 1 FROM followups) OR EXISTS (SELECT 1 FROM gates WHERE next_at <= ?)",
+        );
+        if !any.bind(now).fetch_one(&self.readers).await?.try_get::<bool, _>(0)? {
             return Ok(0);
         }
         let mut transaction = self.write(Commit::Durable).await?;
         let noted = sqlx::query(
-            "DELETE FROM followups WHERE id IN (SELECT id FROM followups ORDER BY id LIMIT ?) RETURNING job_id",
+            "DELETE FROM followups WHERE id IN (SELECT id FROM followups ORDER BY id LIMIT ?) RETURNING id, job_id",
         )
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
         .fetch_all(&mut *transaction)
         .await?;
-        let jobs: Vec<String> = noted.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-        let more = resolve(&mut transaction, &jobs, self.now()).await?;
+        let mut jobs: Vec<(i64, String)> =
+            noted.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, Error>>()?;
+        jobs.sort_unstable_by_key(|(note, _)| *note);
+        let jobs: Vec<String> = jobs.into_iter().map(|(_, job)| job).collect();
+        // First the parents, then the gates.
+        let more = resolve(&mut transaction, &jobs, now).await?;
+        let due = pass_gates(&mut transaction, &jobs, limit, now).await?;
         transaction.commit().await?;
-        Ok(if more { noted.len().max(limit) } else { noted.len() })
+        let done = noted.len().max(due);
+        Ok(if more { done.max(limit) } else { done })
     }
 }
 

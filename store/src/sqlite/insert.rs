@@ -1,11 +1,11 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use sqlx::{Error, Row, SqliteConnection};
-use windlass_core::{Idempotency, InsertOutcome, Inserted, NewJob, OutboxId, State};
+use windlass_core::{Gating, Idempotency, InsertOutcome, Inserted, LimitKey, NewJob, OutboxId, State};
 
 use super::{
-    Commit, SqliteStore, ids, micros, read, statement, timers::INSERT_TIMERS, timestamp, unexpected,
-    unique::resolve_unique,
+    Commit, SqliteStore, followup::note_followups, ids, micros, read, statement, timers::INSERT_TIMERS,
+    timestamp, unexpected, unique::resolve_unique,
 };
 
 /// How long the process that accepted a group has to publish it, before a relay does.
@@ -14,14 +14,14 @@ const GRACE_MICROS: i64 = 5_000_000;
 statement!(
     INSERT,
     "INSERT INTO jobs (id, kind, queue, priority, payload, max_attempts, timeout_ms, labels, trace, created_at, state, run_at,
-                       expires_at, deadline, version, gated, followed)
+                       expires_at, deadline, version, gated, held, followed, gating)
      SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
-            value ->> 8, ?2, CASE WHEN value ->> 9 > ?2 THEN {scheduled} WHEN value ->> 13 THEN {waiting} ELSE {queued} END,
+            value ->> 8, ?2, CASE WHEN value ->> 9 > ?2 THEN {scheduled} WHEN value ->> 13 > 0 THEN {waiting} ELSE {queued} END,
             iif(value ->> 9 > ?2, value ->> 9, NULL),
-            value ->> 10, value ->> 11, value ->> 12, value ->> 13, value ->> 14
+            value ->> 10, value ->> 11, value ->> 12, (value ->> 13) & 1, (value ->> 13) & 2 <> 0, value ->> 14, value ->> 15
      FROM json_each(?1) WHERE true
      ON CONFLICT (id) DO NOTHING
-     RETURNING id, state"
+     RETURNING id, state, held"
 );
 statement!(
     INSERT_DUE,
@@ -58,19 +58,66 @@ pub(super) async fn insert_jobs(
     let mut answers = Vec::with_capacity(jobs.len());
     // Who has each key; of several jobs with one key in this group, the first.
     let mut holders: HashMap<&str, (Vec<u8>, String)> = HashMap::new();
+    let said = Said::read(connection, jobs).await?;
     for job in jobs {
-        answers.push(taken(connection, &mut holders, job, now).await?);
+        answers.push(match said.refusal(job) {
+            None => taken(connection, &mut holders, job, now).await?,
+            refusal => refusal,
+        });
     }
     let adapted = resolve_unique(connection, jobs, &mut answers, now).await?;
     let jobs = adapted.as_deref().unwrap_or(jobs);
     let new: Vec<&NewJob> =
         jobs.iter().zip(&answers).filter(|(_, answer)| answer.is_none()).map(|(job, _)| job).collect();
-    let outbox = insert_rows(connection, &new, now, grace).await?;
-    let outcomes = jobs
-        .iter()
-        .zip(answers)
-        .map(|(job, answer)| answer.unwrap_or_else(|| InsertOutcome::Created(job.first_state(at))));
+    let outbox = insert_rows(connection, &new, &said, now, grace).await?;
+    let outcomes = jobs.iter().zip(answers).map(|(job, answer)| {
+        answer.unwrap_or_else(|| {
+            InsertOutcome::Created(match job.first_state(at) {
+                State::Queued if said.limited.contains(job.queue.as_str()) => State::Waiting,
+                state => state,
+            })
+        })
+    });
     Ok(Inserted { at, outcomes: outcomes.collect(), outbox })
+}
+
+/// What has been said of queues and limits.
+#[derive(Default)]
+pub(super) struct Said {
+    limited: HashSet<String>,
+    draining: HashSet<String>,
+    limits: HashSet<String>,
+}
+
+impl Said {
+    pub(super) async fn read<J: std::borrow::Borrow<NewJob>>(
+        connection: &mut SqliteConnection,
+        jobs: &[J],
+    ) -> Result<Self, Error> {
+        let mut said = Self::default();
+        let queues = sqlx::query("SELECT name, limited, draining FROM queues WHERE limited OR draining");
+        for row in queues.fetch_all(&mut *connection).await? {
+            for (column, queues) in [(1, &mut said.limited), (2, &mut said.draining)] {
+                if row.try_get(column)? {
+                    queues.insert(row.try_get(0)?);
+                }
+            }
+        }
+        if jobs.iter().any(|job| !job.borrow().gating.limits.is_empty()) {
+            for row in sqlx::query("SELECT name FROM limits").fetch_all(connection).await? {
+                said.limits.insert(row.try_get(0)?);
+            }
+        }
+        Ok(said)
+    }
+
+    pub(super) fn refusal(&self, job: &NewJob) -> Option<InsertOutcome> {
+        if self.draining.contains(job.queue.as_str()) {
+            return Some(InsertOutcome::QueueDraining);
+        }
+        let unknown = |limit: &LimitKey| !self.limits.contains(limit.name());
+        job.gating.limits.iter().position(unknown).map(InsertOutcome::UnknownLimit)
+    }
 }
 
 /// Takes the job's key if it has one and it is free. `Some`: another job has it.
@@ -118,12 +165,15 @@ pub(super) async fn take_key(
 pub(super) async fn insert_rows(
     connection: &mut SqliteConnection,
     jobs: &[&NewJob],
+    said: &Said,
     now: i64,
     grace: i64,
 ) -> Result<Option<OutboxId>, Error> {
     let rows: Vec<_> = jobs
         .iter()
         .map(|job| {
+            let gated = job.is_gated() || said.limited.contains(job.queue.as_str());
+            let gating = (job.gating != Gating::default()).then(|| serde_json::to_string(&job.gating));
             Ok((
                 job.id,
                 &job.kind,
@@ -138,20 +188,24 @@ pub(super) async fn insert_rows(
                 job.expires_at.map(|at| at.timestamp_micros()),
                 job.deadline.map(|at| at.timestamp_micros()),
                 job.version,
-                u8::from(job.is_gated()),
-                u8::from(job.is_followed()),
+                // Two bits: gates, and parents.
+                u8::from(gated) | u8::from(job.has_parents) << 1,
+                u8::from(gated || job.is_followed()),
+                gating.transpose()?,
             ))
         })
         .collect::<Result<_, serde_json::Error>>()
         .map_err(unexpected)?;
     let rows = serde_json::to_string(&rows).map_err(unexpected)?;
     let created = sqlx::query(INSERT.clone()).bind(rows).bind(now).fetch_all(&mut *connection).await?;
-    let (mut queued, mut scheduled) = (Vec::new(), Vec::new());
+    let (mut queued, mut scheduled, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
     for row in &created {
         let id: String = row.try_get(0)?;
         match read::state(row.try_get(1)?)? {
             State::Queued => queued.push(id),
             State::Scheduled => scheduled.push(id),
+            // Those that wait for parents come to their gates later.
+            State::Waiting if !row.try_get::<bool, _>(2)? => waiting.push(id),
             _ => {}
         }
     }
@@ -160,6 +214,7 @@ pub(super) async fn insert_rows(
         let created = created.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
         sqlx::query(INSERT_TIMERS.clone()).bind(ids(created)).execute(&mut *connection).await?;
     }
+    note_followups(connection, waiting).await?;
     insert_outbox(connection, queued, now, now + grace).await
 }
 

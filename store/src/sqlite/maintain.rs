@@ -10,6 +10,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0003_records.sql"),
     include_str!("../../../migrations/sqlite/0004_time.sql"),
     include_str!("../../../migrations/sqlite/0005_workflows.sql"),
+    include_str!("../../../migrations/sqlite/0006_gates.sql"),
 ];
 
 impl SqliteStore {
@@ -37,6 +38,16 @@ impl SqliteStore {
             .execute(&mut *transaction)
             .await?;
         unique::clean(&mut transaction, self.now()).await?;
+        // Gates whose buckets are full again, and tenants whose turn is as anybody's.
+        sqlx::query("DELETE FROM gates WHERE taken = 0 AND next_at IS NULL AND rank = 0 AND full_at <= ?")
+            .bind(self.now())
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query(
+            "DELETE FROM shares AS s WHERE rank <= (SELECT rank FROM gates g WHERE g.key = 'queue:' || s.queue)",
+        )
+        .execute(&mut *transaction)
+        .await?;
         transaction.commit().await
     }
 }

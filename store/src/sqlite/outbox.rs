@@ -11,14 +11,21 @@ use super::{
 /// How long a group that a relay has taken is left alone by others.
 const TAKEN_MICROS: i64 = 10_000_000;
 
+/// And one whose queues are paused.
+const PAUSED_MICROS: i64 = 60_000_000;
+
 statement!(
     STILL_QUEUED,
-    "SELECT id, attempt, queue, priority, kind, trace FROM jobs
+    "SELECT id, attempt, queue, priority, kind, trace, queue IN (SELECT name FROM queues WHERE paused) FROM jobs
      WHERE id IN (SELECT value FROM json_each(?)) AND state = {queued}"
 );
 statement!(
     PROMOTE,
-    "UPDATE jobs SET state = iif(gated, {to:hold}, {to:due}), run_at = NULL
+    "UPDATE jobs
+     SET state = iif(gated OR held OR queue IN (SELECT name FROM queues WHERE limited), {to:hold}, {to:due}),
+         gated = gated OR queue IN (SELECT name FROM queues WHERE limited),
+         followed = followed OR queue IN (SELECT name FROM queues WHERE limited),
+         run_at = NULL
      WHERE id IN (SELECT value FROM json_each(?)) AND state IN ({from:due}) RETURNING id, state"
 );
 
@@ -41,16 +48,19 @@ impl SqliteStore {
         let mut groups = Vec::new();
         for row in &rows {
             let id: i64 = row.try_get(0)?;
-            let messages = messages(&mut transaction, row.try_get(3)?).await?;
-            if messages.is_empty() {
+            let (messages, paused) = messages(&mut transaction, row.try_get(3)?).await?;
+            if messages.is_empty() && !paused {
                 sqlx::query("DELETE FROM outbox WHERE id = ?").bind(id).execute(&mut *transaction).await?;
                 continue;
             }
             sqlx::query("UPDATE outbox SET due_at = ? WHERE id = ?")
-                .bind(now + TAKEN_MICROS)
+                .bind(now + if messages.is_empty() { PAUSED_MICROS } else { TAKEN_MICROS })
                 .bind(id)
                 .execute(&mut *transaction)
                 .await?;
+            if messages.is_empty() {
+                continue;
+            }
             let age = (now - row.try_get::<i64, _>(2)?).max(0);
             groups.push(OutboxGroup {
                 id: OutboxId(id),
@@ -111,22 +121,27 @@ impl SqliteStore {
     }
 }
 
-/// Messages for those of these jobs that are still queued.
-async fn messages(connection: &mut SqliteConnection, job_ids: &str) -> Result<Vec<Message>, Error> {
+/// Messages for those of these jobs that are still queued; and whether there are more, of paused queues, whose messages
+/// nobody would take.
+async fn messages(connection: &mut SqliteConnection, job_ids: &str) -> Result<(Vec<Message>, bool), Error> {
     let rows = sqlx::query(STILL_QUEUED.clone()).bind(job_ids).fetch_all(connection).await?;
-    rows.iter()
-        .map(|row| {
-            let trace: Option<&str> = row.try_get(5)?;
-            Ok(Message {
-                job_id: read::id(row.try_get(0)?)?,
-                attempt: row.try_get::<u32, _>(1)? + 1,
-                lane: Lane {
-                    queue: row.try_get::<&str, _>(2)?.parse().map_err(unexpected)?,
-                    priority: read::priority(row.try_get(3)?)?,
-                },
-                kind: row.try_get::<&str, _>(4)?.parse().map_err(unexpected)?,
-                trace: trace.and_then(|trace| trace.parse().ok()),
-            })
-        })
-        .collect()
+    let mut messages = Vec::with_capacity(rows.len());
+    for row in &rows {
+        if row.try_get(6)? {
+            continue;
+        }
+        let trace: Option<&str> = row.try_get(5)?;
+        messages.push(Message {
+            job_id: read::id(row.try_get(0)?)?,
+            attempt: row.try_get::<u32, _>(1)? + 1,
+            lane: Lane {
+                queue: row.try_get::<&str, _>(2)?.parse().map_err(unexpected)?,
+                priority: read::priority(row.try_get(3)?)?,
+            },
+            kind: row.try_get::<&str, _>(4)?.parse().map_err(unexpected)?,
+            trace: trace.and_then(|trace| trace.parse().ok()),
+        });
+    }
+    let paused = messages.len() < rows.len();
+    Ok((messages, paused))
 }

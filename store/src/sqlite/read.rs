@@ -3,12 +3,14 @@ use std::collections::HashMap;
 use sqlx::{Error, Row, sqlite::SqliteRow};
 use windlass_core::{CancelOutcome, ErrorRecord, JobId, JobRecord, Priority, Progress, State};
 
-use super::{Commit, SqliteStore, followup::note_followups, ids, statement, timestamp, unexpected};
+use super::{
+    Commit, SqliteStore, followup::note_followups, gates::gating, ids, statement, timestamp, unexpected,
+};
 
 statement!(
     GET,
     "SELECT id, kind, queue, priority, state, attempt, uncounted, max_attempts, created_at, run_at, started_at,
-            finished_at, result, labels, cancel_requested, p.value, p.message, p.at
+            finished_at, result, labels, cancel_requested, p.value, p.message, p.at, gating
      FROM jobs LEFT JOIN job_progress p ON p.job_id = jobs.id WHERE id IN (SELECT value FROM json_each(?))"
 );
 statement!(
@@ -102,6 +104,7 @@ fn record(row: &SqliteRow, errors: &mut HashMap<String, Vec<ErrorRecord>>) -> Re
         progress,
         labels: serde_json::from_str(row.try_get(13)?).map_err(unexpected)?,
         cancel_requested: row.try_get(14)?,
+        gating: gating(row, 15)?,
         errors: errors.remove(text).unwrap_or_default(),
     })
 }

@@ -1,7 +1,11 @@
 use sqlx::{Error, Row};
 use windlass_core::{Added, JobId, JobName, Needs, NewJob, WorkflowLimits};
 
-use super::{Commit, SqliteStore, ids, insert::insert_rows, statement, unexpected};
+use super::{
+    Commit, SqliteStore, ids,
+    insert::{Said, insert_rows},
+    statement, unexpected,
+};
 use crate::workflow::as_children;
 
 statement!(RUNNING, "SELECT 1 FROM jobs WHERE id = ? AND state = {running} AND attempt = ?");
@@ -61,7 +65,12 @@ impl SqliteStore {
         }
         let all: Vec<&NewJob> = new.iter().map(|(_, job)| job).collect();
         let now = self.now();
-        insert_rows(&mut transaction, &all, now, now).await?;
+        let said = Said::read(&mut transaction, &all).await?;
+        let refusal = new.iter().find_map(|(name, job)| Some((name, said.refusal(job)?)));
+        if let Some((name, why)) = refusal {
+            return Ok(Added::Refused { name: name.clone(), why });
+        }
+        insert_rows(&mut transaction, &all, &said, now, 0).await?;
         let rows: Vec<_> = new.iter().map(|(name, job)| (job.id, name)).collect();
         sqlx::query(
             "INSERT INTO workflow_jobs (job_id, workflow_id, name, open_parents, added_by)

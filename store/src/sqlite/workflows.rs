@@ -11,23 +11,23 @@ use super::{
     Commit, SqliteStore,
     followup::note_followups,
     ids,
-    insert::{insert_outbox, insert_rows, take_key},
+    insert::{Said, insert_outbox, insert_rows, take_key},
     read, statement, timestamp, unexpected,
 };
 use crate::workflow::{Resolved, named, reason, tally};
 
 statement!(
     RELEASE,
-    "UPDATE jobs SET state = iif(state IN ({from:admit}), {to:admit}, state), gated = 0
-     WHERE id IN (SELECT value FROM json_each(?)) AND state IN ({scheduled}, {waiting}) AND gated
+    "UPDATE jobs SET state = iif(state IN ({from:admit}) AND NOT gated, {to:admit}, state), held = 0
+     WHERE id IN (SELECT value FROM json_each(?)) AND state IN ({scheduled}, {waiting}) AND held
      RETURNING id, state"
 );
 statement!(
     // A fence of its own, for the error record.
     CALL_OFF,
-    "UPDATE jobs SET state = {to:cancel}, gated = 0, attempt = attempt + 1, uncounted = uncounted + 1,
+    "UPDATE jobs SET state = {to:cancel}, held = 0, attempt = attempt + 1, uncounted = uncounted + 1,
          run_at = NULL, finished_at = ?2
-     WHERE id IN (SELECT value ->> 0 FROM json_each(?1)) AND state IN ({scheduled}, {waiting}) AND gated
+     WHERE id IN (SELECT value ->> 0 FROM json_each(?1)) AND state IN ({scheduled}, {waiting}) AND held
      RETURNING id, followed"
 );
 statement!(
@@ -62,13 +62,13 @@ statement!(
 statement!(
     RETRY_ALL,
     "UPDATE jobs
-     SET state = iif(w.open_parents > 0, {to:hold}, {to:retry}),
-         gated = w.open_parents > 0,
+     SET state = iif(w.open_parents > 0 OR gated, {to:hold}, {to:retry}),
+         held = w.open_parents > 0,
          uncounted = attempt, crashes = 0, cancel_requested = 0, worker_id = NULL,
          run_at = NULL, started_at = NULL, finished_at = NULL, result = NULL
      FROM workflow_jobs w
      WHERE id IN (SELECT value FROM json_each(?)) AND w.job_id = jobs.id AND state IN ({cancelled}, {dead})
-     RETURNING id, state"
+     RETURNING id, state, held"
 );
 
 impl SqliteStore {
@@ -96,7 +96,12 @@ impl SqliteStore {
             .execute(&mut *transaction)
             .await?;
         let jobs: Vec<&NewJob> = workflow.jobs().iter().collect();
-        let outbox = insert_rows(&mut transaction, &jobs, now, now).await?;
+        let said = Said::read(&mut transaction, &jobs).await?;
+        let refusal = jobs.iter().enumerate().find_map(|(at, job)| Some((at, said.refusal(job)?)));
+        if let Some((at, why)) = refusal {
+            return Ok(WorkflowOutcome::Refused { at, why });
+        }
+        let outbox = insert_rows(&mut transaction, &jobs, &said, now, 0).await?;
         let counts = workflow.parent_counts();
         let rows = jobs.iter().zip(workflow.names()).zip(&counts);
         let rows: Vec<_> = rows.map(|((job, name), parents)| (job.id, name, parents)).collect();
@@ -158,12 +163,15 @@ impl SqliteStore {
             sqlx::query(statement.clone()).bind(&jobs).execute(&mut *transaction).await?;
         }
         let again = sqlx::query(RETRY_ALL.clone()).bind(&jobs).fetch_all(&mut *transaction).await?;
-        let mut queued = Vec::new();
+        let (mut queued, mut gated) = (Vec::new(), Vec::new());
         for row in &again {
-            if read::state(row.try_get(1)?)? == State::Queued {
-                queued.push(row.try_get(0)?);
+            match read::state(row.try_get(1)?)? {
+                State::Queued => queued.push(row.try_get(0)?),
+                _ if !row.try_get::<bool, _>(2)? => gated.push(row.try_get(0)?),
+                _ => {}
             }
         }
+        note_followups(&mut transaction, gated).await?;
         let unburied: Vec<String> = again.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
         sqlx::query("DELETE FROM dead WHERE job_id IN (SELECT value FROM json_each(?))")
             .bind(ids(unburied))
@@ -277,8 +285,8 @@ pub(super) async fn resolve(
     for row in &rows {
         free.push(row.try_get(0)?);
     }
-    release(connection, free, now).await?;
-    call_off(connection, off, now).await
+    let gated = release(connection, free, now).await?;
+    Ok(call_off(connection, off, now).await? || gated)
 }
 
 /// Counts each of these ends once for each child, and answers the children that may go now, and those to be called off,
@@ -322,16 +330,22 @@ async fn count_ends(
     Ok((free, off))
 }
 
-/// Releases children from their parents: the only place that does. What has been let go before is left alone.
-async fn release(connection: &mut SqliteConnection, jobs: Vec<String>, now: i64) -> Result<(), Error> {
+/// Releases children from their parents: the only place that does. What has been let go before is left alone. Whether any
+/// of them has come to its gates.
+async fn release(connection: &mut SqliteConnection, jobs: Vec<String>, now: i64) -> Result<bool, Error> {
     let rows = sqlx::query(RELEASE.clone()).bind(ids(jobs)).fetch_all(&mut *connection).await?;
-    let mut queued = Vec::new();
+    let (mut queued, mut gated) = (Vec::new(), Vec::new());
     for row in &rows {
-        if read::state(row.try_get(1)?)? == State::Queued {
-            queued.push(row.try_get(0)?);
+        match read::state(row.try_get(1)?)? {
+            State::Queued => queued.push(row.try_get(0)?),
+            State::Waiting => gated.push(row.try_get(0)?),
+            _ => {}
         }
     }
-    insert_outbox(connection, queued, now, now).await.map(drop)
+    insert_outbox(connection, queued, now, now).await?;
+    let more = !gated.is_empty();
+    note_followups(connection, gated).await?;
+    Ok(more)
 }
 
 /// Calls off children that still wait, for these reasons. Whether any of them has children of its own.

@@ -1,0 +1,260 @@
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+/// The longest key or name of this module, in bytes.
+const LONGEST: usize = 255;
+
+/// A text that breaks the rule for keys.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a valid {what}: use 1 to {LONGEST} bytes without control characters{more}")]
+pub struct InvalidKey {
+    what: &'static str,
+    more: &'static str,
+}
+
+fn check(text: &str, what: &'static str) -> Result<Arc<str>, InvalidKey> {
+    let fits = (1..=LONGEST).contains(&text.len()) && !text.chars().any(char::is_control);
+    if fits { Ok(text.into()) } else { Err(InvalidKey { what, more: "" }) }
+}
+
+macro_rules! key {
+    ($(#[$doc:meta])* $name:ident, $text:ident => $check:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The key as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidKey;
+
+            fn from_str($text: &str) -> Result<Self, InvalidKey> {
+                $check.map(Self)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidKey;
+
+            fn try_from(text: String) -> Result<Self, InvalidKey> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(key: $name) -> Self {
+                key.0.as_ref().to_owned()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&*self.0, f)
+            }
+        }
+    };
+}
+
+key!(
+    /// The name of a limit, such as `customer`: any text of 1 to 255 bytes without `/`.
+    LimitName,
+    text => match text.contains('/') {
+        false => check(text, "name of a limit"),
+        true => Err(InvalidKey { what: "name of a limit", more: ", and no '/'" }),
+    }
+);
+key!(
+    /// What a job is limited by: a limit's name alone, or with a key, as `customer/42`. Each key is limited for itself,
+    /// under the rules of the name.
+    LimitKey,
+    text => match text.split_once('/') {
+        Some(("", _) | (_, "")) => Err(InvalidKey { what: "limit", more: ", as `name` or `name/key`" }),
+        _ => check(text, "limit"),
+    }
+);
+key!(
+    /// Jobs of one ordering key run one at a time, in the order of their acceptance.
+    OrderingKey,
+    text => check(text, "ordering key")
+);
+key!(
+    /// On whose behalf a job runs, in queues that are shared fairly.
+    Tenant,
+    text => check(text, "tenant")
+);
+
+impl LimitKey {
+    /// The limit whose rules hold.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.split_once('/').map_or(&*self.0, |(name, _)| name)
+    }
+}
+
+/// What happens to the successors of a job with an ordering key while it waits for its next attempt, or is snoozed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFailure {
+    /// They wait until it is over, in whatever way: then they go on, also after a dead one.
+    #[default]
+    Block,
+    /// They go ahead; it comes first again once it is due.
+    Skip,
+}
+
+/// What a job may have to wait for when it is due: the gates on its way to a worker, apart from its queue's.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Gating {
+    /// At most [`MAX_LIMITS`](Self::MAX_LIMITS), all of which must have room.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<LimitKey>,
+    /// Whose jobs run one after the other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ordering_key: Option<OrderingKey>,
+    /// What a failure means to its successors.
+    #[serde(skip_serializing_if = "is_default")]
+    pub on_failure: OnFailure,
+    /// Whose share of a fair queue it uses; none is a tenant, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<Tenant>,
+}
+
+impl Gating {
+    /// The most limits one job may have.
+    pub const MAX_LIMITS: usize = 4;
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// How many jobs may run at a time, and how many may start in a time. The default limits nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limit {
+    /// The most that run, or are on their way to a worker, at once; at least 1.
+    pub max_running: Option<u32>,
+    /// How often one may start.
+    pub rate: Option<Rate>,
+}
+
+/// A token bucket: `burst` tokens at most, of which `count` come every `per`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// How many come, at least 1.
+    pub count: u32,
+    /// In which time, at least a millisecond.
+    pub per: Duration,
+    /// How many may start at once after a rest, at least 1.
+    pub burst: u32,
+}
+
+impl Limit {
+    /// At most `max_running` at a time.
+    #[must_use]
+    pub const fn concurrent(max_running: u32) -> Self {
+        Self { max_running: Some(max_running), rate: None }
+    }
+
+    /// At most `count` starts every `per`, all of which may be at once.
+    #[must_use]
+    pub const fn per(count: u32, per: Duration) -> Self {
+        Self { max_running: None, rate: Some(Rate { count, per, burst: count }) }
+    }
+
+    /// With at most `count` starts every `per`, all of which may be at once.
+    #[must_use]
+    pub const fn rate(mut self, count: u32, per: Duration) -> Self {
+        self.rate = Some(Rate { count, per, burst: count });
+        self
+    }
+
+    /// With at most `burst` starts at once.
+    #[must_use]
+    pub const fn burst(mut self, burst: u32) -> Self {
+        if let Some(rate) = &mut self.rate {
+            rate.burst = burst;
+        }
+        self
+    }
+
+    /// What no limit may have: the field, and what it should be.
+    ///
+    /// # Errors
+    /// The first field that is out of range.
+    pub fn check(&self) -> Result<(), (&'static str, &'static str)> {
+        match self {
+            Self { max_running: Some(0), .. } => Err(("max_running", "must be at least 1")),
+            Self { rate: Some(Rate { count: 0, .. }), .. } => Err(("rate", "must be at least 1")),
+            Self { rate: Some(Rate { burst: 0, .. }), .. } => Err(("burst", "must be at least 1")),
+            Self { rate: Some(Rate { per, .. }), .. }
+                if *per < Duration::from_millis(1) || *per > Duration::from_secs(366 * 86_400) =>
+            {
+                Err(("per", "must be between 1ms and a year"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_checked() {
+        let long = "x".repeat(256);
+        for good in ["a", "customer/42", "a/b/c", "Kunde 7/ü"] {
+            assert_eq!(good.parse::<LimitKey>().unwrap().as_str(), good);
+        }
+        for bad in ["", "/", "a/", "/b", "a\nb", &long] {
+            assert!(bad.parse::<LimitKey>().is_err(), "{bad:?}");
+        }
+        for bad in ["", "a/b", "\0", &long] {
+            assert!(bad.parse::<LimitName>().is_err(), "{bad:?}");
+        }
+        assert!("a/b".parse::<OrderingKey>().is_ok());
+        assert!(long.parse::<OrderingKey>().is_err());
+        assert!(long[1..].parse::<Tenant>().is_ok());
+        assert_eq!("customer/4/2".parse::<LimitKey>().unwrap().name(), "customer");
+        assert_eq!("customer".parse::<LimitKey>().unwrap().name(), "customer");
+    }
+
+    #[test]
+    fn gating_is_kept_short() {
+        let gating = Gating { limits: vec!["a/1".parse().unwrap()], ..Gating::default() };
+        let text = serde_json::to_string(&gating).unwrap();
+        assert_eq!(text, r#"{"limits":["a/1"]}"#);
+        assert_eq!(serde_json::from_str::<Gating>(&text).unwrap(), gating);
+        assert_eq!(serde_json::from_str::<Gating>("{}").unwrap(), Gating::default());
+    }
+
+    #[test]
+    fn limits_are_checked() {
+        let second = Duration::from_secs(1);
+        assert_eq!(Limit::concurrent(1).rate(1, second).check(), Ok(()));
+        for (limit, field) in [
+            (Limit::concurrent(0), "max_running"),
+            (Limit::per(0, second), "rate"),
+            (Limit::per(1, second).burst(0), "burst"),
+            (Limit::per(1, Duration::ZERO), "per"),
+            (Limit::per(1, Duration::MAX), "per"),
+        ] {
+            assert_eq!(limit.check().unwrap_err().0, field);
+        }
+    }
+}
