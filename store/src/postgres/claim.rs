@@ -30,12 +30,15 @@ WITH claimed AS (
 )
 SELECT * FROM claimed";
 
-/// Sees to jobs that are queued and were not claimed all the same. Those whose queue has been limited since are to be held.
+/// Sees to jobs that are queued and were not claimed all the same. Those that have not been through their gates, for one since
+/// their queue has been limited, are to be held.
 /// Those whose queue is paused have lost their message, so they are published again when it is resumed.
 const REFUSED: &str = "
 WITH refused AS (
-    SELECT j.id, q.limited AND NOT j.gated AS early, q.paused
-    FROM {schema}.jobs j JOIN {schema}.queues q ON q.name = j.queue
+    SELECT j.id, q.paused,
+           CASE WHEN j.gated THEN NOT EXISTS (SELECT FROM {schema}.gated g WHERE g.job_id = j.id AND g.admitted)
+                ELSE q.limited END AS early
+    FROM {schema}.jobs j LEFT JOIN {schema}.queues q ON q.name = j.queue
     WHERE j.id = ANY($1) AND j.id >= $2 AND j.id <= $3 AND j.state = {queued}
 ), held AS (
     INSERT INTO {schema}.followups (job_id) SELECT id FROM refused WHERE early

@@ -27,12 +27,14 @@ statement!(
     )
 );
 statement!(
-    // Jobs that were queued before their queue was limited, and not claimed for that reason, are to be held. And jobs of a
+    // Jobs that were not claimed since they have not been through their gates are to be held. And jobs of a
     // fair queue that run are no longer on their way, which lets another tenant's jobs set out.
     NOTE_CLAIM,
     "INSERT INTO followups (job_id)
-     SELECT j.id FROM json_each(?) i CROSS JOIN jobs j ON j.id = i.value JOIN queues q ON q.name = j.queue
-     WHERE q.limited AND iif(j.state = {running}, j.followed AND q.fair_window IS NOT NULL, j.state = {queued} AND NOT j.gated)"
+     SELECT j.id FROM json_each(?) i CROSS JOIN jobs j ON j.id = i.value LEFT JOIN queues q ON q.name = j.queue
+     WHERE j.state = {running} AND j.followed AND q.fair_window IS NOT NULL
+        OR j.state = {queued}
+           AND iif(j.gated, NOT EXISTS (SELECT 1 FROM gated g WHERE g.job_id = j.id AND g.admitted), q.limited)"
 );
 statement!(
     // Jobs of paused queues that have lost their message: they are published again when the queue is resumed.
