@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use windlass_core::{
-    Added, After, Idempotency, Job, JobId, JobName, Needs, NewWorkflow, Step, StoreError, WorkflowId,
-    WorkflowJob, WorkflowLimits, WorkflowOutcome, WorkflowRecord,
+    Added, After, GraphError, Idempotency, Job, JobId, JobName, Needs, NewWorkflow, Step, StoreError,
+    WorkflowId, WorkflowJob, WorkflowLimits, WorkflowOutcome, WorkflowRecord,
 };
 
 use crate::{
@@ -71,7 +71,8 @@ impl Workflow {
         self
     }
 
-    /// Lets the job added last wait until these have succeeded. If one of them does not, it is cancelled.
+    /// Lets the job added last wait until these have succeeded. If one of them does not, it is cancelled. A callback for
+    /// all jobs becomes an ordinary job by it.
     pub fn after<N: AsRef<str>>(self, parents: impl IntoIterator<Item = N>) -> Self {
         self.wait_for(parents, Needs::Succeeded)
     }
@@ -81,7 +82,7 @@ impl Workflow {
         self.wait_for(parents, Needs::Finished)
     }
 
-    /// Adds a job that runs after the one added last.
+    /// Adds a job that runs after the one added last has succeeded.
     pub fn then<J: Job>(self, name: impl AsRef<str>, job: J) -> Self {
         let last = self.steps.as_ref().ok().and_then(|steps| steps.last());
         let parents: Vec<String> = last.iter().map(|step| step.name.to_string()).collect();
@@ -113,16 +114,15 @@ impl Workflow {
 
     fn wait_for<N: AsRef<str>>(mut self, parents: impl IntoIterator<Item = N>, needs: Needs) -> Self {
         self.steps = self.steps.and_then(|mut steps| {
-            if let Some(Step { after, .. }) = steps.last_mut() {
-                let mut all = match std::mem::take(after) {
-                    After::Jobs(jobs) => jobs,
-                    After::All(_) => Vec::new(),
-                };
-                for parent in parents {
-                    all.push((parent.as_ref().parse()?, needs));
-                }
-                *after = After::Jobs(all);
+            let Step { after, .. } = steps.last_mut().ok_or(GraphError::Empty)?;
+            let mut all = match std::mem::take(after) {
+                After::Jobs(jobs) => jobs,
+                After::All(_) => Vec::new(),
+            };
+            for parent in parents {
+                all.push((parent.as_ref().parse()?, needs));
             }
+            *after = After::Jobs(all);
             Ok(steps)
         });
         self

@@ -154,5 +154,9 @@ async fn unsound_graphs_are_refused() {
     }
     let refused = bench.client.workflow("w").job("a b", Task { number: 1 }).await.unwrap_err();
     assert!(matches!(refused, ClientError::Name(_)), "{refused}");
-    assert!(matches!(bench.client.workflow("w").await, Err(ClientError::Graph(GraphError::Empty))));
+    let empty = bench.client.workflow("w");
+    let too_early = bench.client.workflow("w").after(["a"]).job("a", Task { number: 1 });
+    for refused in [empty, too_early] {
+        assert!(matches!(refused.await, Err(ClientError::Graph(GraphError::Empty))));
+    }
 }
