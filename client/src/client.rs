@@ -11,7 +11,7 @@ use windlass_core::{
 };
 
 use crate::{
-    ClientError, Enqueue, Settings,
+    ClientError, Enqueue, Envelope, Part, Settings,
     group::{Grouper, Limits},
     kinds::Kinds,
     publish::{Group, Publisher},
@@ -45,6 +45,7 @@ struct Inner {
     broker: Arc<dyn Broker>,
     accept: Grouper<Waiting>,
     kinds: Kinds,
+    envelope: Envelope,
     nudge: Arc<Notify>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -100,13 +101,24 @@ impl Client {
             let from = windlass_brokers::open(from.expose()).await?;
             broker = Arc::new(windlass_brokers::Moving::new(broker, from));
         }
-        Ok(Self::new(store, broker, settings.client_options()))
+        Ok(Self::with_envelope(store, broker, settings.client_options(), settings.envelope()))
     }
 
     /// A client over an open store and broker. Must be called within a Tokio runtime, where it starts the tasks that
     /// accept, publish and relay.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, broker: Arc<dyn Broker>, options: ClientOptions) -> Self {
+        Self::with_envelope(store, broker, options, Envelope::default())
+    }
+
+    /// As [`new`](Self::new), with something between what users see and what the store keeps.
+    #[must_use]
+    pub fn with_envelope(
+        store: Arc<dyn Store>,
+        broker: Arc<dyn Broker>,
+        options: ClientOptions,
+        envelope: Envelope,
+    ) -> Self {
         let tasks = TaskTracker::new();
         let stop = CancellationToken::new();
         let nudge = Arc::new(Notify::new());
@@ -141,6 +153,7 @@ impl Client {
             broker,
             accept,
             kinds: Kinds::default(),
+            envelope,
             nudge,
             tasks,
             _stop_with_the_last_clone: stop.clone().drop_guard(),
@@ -153,6 +166,12 @@ impl Client {
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.inner.store
+    }
+
+    /// What lies between what users see and what the store keeps.
+    #[must_use]
+    pub fn envelope(&self) -> &Envelope {
+        &self.inner.envelope
     }
 
     /// The broker.
@@ -188,7 +207,8 @@ impl Client {
     /// # Errors
     /// [`ClientError::Overloaded`] at once when too much waits; what the store says otherwise. After a retryable
     /// store error the job may have been stored: use an idempotency key where that matters.
-    pub async fn accept(&self, job: NewJob) -> Result<Accepted, ClientError> {
+    pub async fn accept(&self, mut job: NewJob) -> Result<Accepted, ClientError> {
+        self.envelope().seal_job(&mut job)?;
         let (answer, answered) = oneshot::channel();
         self.inner.accept.add(Waiting { job, answer }).map_err(|refused| match refused {
             TrySendError::Full(_) => ClientError::Overloaded,
@@ -200,9 +220,12 @@ impl Client {
     /// The job with this id.
     ///
     /// # Errors
-    /// What the store says.
+    /// What the store says; also when the result is encrypted under a key that the settings do not have.
     pub async fn get(&self, id: JobId) -> Result<Option<JobRecord>, ClientError> {
-        Ok(self.inner.store.get(&[id]).await?.pop())
+        let Some(mut job) = self.inner.store.get(&[id]).await?.pop() else { return Ok(None) };
+        let result = job.result.take().map(|result| self.envelope().open(id, Part::Result, result));
+        job.result = result.transpose()?;
+        Ok(Some(job))
     }
 
     /// Calls off a job: at once if it is not running, else by telling its handler.

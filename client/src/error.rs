@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use crate::EnvelopeError;
 use windlass_core::{BrokerError, InvalidName, StoreError};
 
 /// Why an operation of the client failed.
@@ -26,6 +27,9 @@ pub enum ClientError {
     /// The payload type names a kind or queue that breaks the naming rule.
     #[error(transparent)]
     Name(#[from] InvalidName),
+    /// A payload or result cannot be sealed for the store, or what the store has cannot be opened.
+    #[error(transparent)]
+    Envelope(#[from] EnvelopeError),
     /// The operation needs another store.
     #[error("{what} needs the Postgres store; set store_url to a postgres:// URL")]
     NeedsPostgres {
@@ -46,6 +50,7 @@ impl ClientError {
             | Self::KeyReused
             | Self::Payload(_)
             | Self::Name(_)
+            | Self::Envelope(_)
             | Self::NeedsPostgres { .. } => false,
         }
     }

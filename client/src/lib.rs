@@ -5,6 +5,7 @@
 
 mod client;
 mod enqueue;
+mod envelope;
 mod error;
 mod group;
 mod kinds;
@@ -15,5 +16,6 @@ mod settings;
 
 pub use client::{Accepted, Client, ClientOptions};
 pub use enqueue::Enqueue;
+pub use envelope::{EncryptionKey, Envelope, EnvelopeError, InvalidKey, Part};
 pub use error::ClientError;
 pub use settings::{LogFormat, SecretUrl, Settings, SettingsError, UnknownKinds};

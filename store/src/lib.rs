@@ -33,11 +33,19 @@ pub struct StoreOptions {
     pub deadline: Duration,
     /// A clock to go by instead of the database's own: for tests.
     pub clock: Option<VirtualClock>,
+    /// How long results are kept; `None` as long as their jobs.
+    pub result_ttl: Option<Duration>,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { schema: "windlass".into(), connections: 10, deadline: Duration::from_secs(10), clock: None }
+        Self {
+            schema: "windlass".into(),
+            connections: 10,
+            deadline: Duration::from_secs(10),
+            clock: None,
+            result_ttl: None,
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod cancellation;
 mod delivery;
+mod envelope;
 mod lease;
 mod logs;
 mod notes;
