@@ -18,4 +18,4 @@ pub use client::{Accepted, Client, ClientOptions};
 pub use enqueue::Enqueue;
 pub use envelope::{EncryptionKey, Envelope, EnvelopeError, InvalidKey, Part};
 pub use error::ClientError;
-pub use settings::{LogFormat, SecretUrl, Settings, SettingsError, UnknownKinds};
+pub use settings::{LogFormat, QueueRetention, SecretUrl, Settings, SettingsError, UnknownKinds};

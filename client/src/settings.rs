@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
     str::FromStr,
@@ -11,7 +12,7 @@ use figment::{
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use windlass_core::QueueName;
-use windlass_store::StoreOptions;
+use windlass_store::{Keep, Retention, StoreOptions};
 
 use crate::{ClientOptions, EncryptionKey, Envelope};
 
@@ -49,6 +50,17 @@ pub struct Settings {
     /// How long a result is kept; by default as long as its job.
     #[serde(with = "optional_duration")]
     pub result_ttl: Option<Duration>,
+    /// How long jobs that succeeded are kept; by default for ever.
+    #[serde(with = "optional_duration")]
+    pub retention_succeeded: Option<Duration>,
+    /// How long jobs that were cancelled are kept; by default for ever.
+    #[serde(with = "optional_duration")]
+    pub retention_cancelled: Option<Duration>,
+    /// How long dead jobs are kept; by default for ever.
+    #[serde(with = "optional_duration")]
+    pub retention_dead: Option<Duration>,
+    /// The same for single queues, where it differs: `retention_queues.mail.dead = "30d"`.
+    pub retention_queues: BTreeMap<QueueName, QueueRetention>,
     /// Keys for payloads, results and checkpoints in the store, each `name:base64` (a comma-separated list). The first one
     /// encrypts, all of them decrypt; without any, nothing is encrypted.
     #[serde(deserialize_with = "list")]
@@ -91,6 +103,27 @@ pub struct Settings {
     pub log: String,
     /// How: `text` or `json`.
     pub log_format: LogFormat,
+}
+
+/// How long the jobs of one queue are kept; what is not said is as for any queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QueueRetention {
+    /// Those that succeeded.
+    #[serde(with = "optional_duration")]
+    pub succeeded: Option<Duration>,
+    /// Those that were cancelled.
+    #[serde(with = "optional_duration")]
+    pub cancelled: Option<Duration>,
+    /// The dead.
+    #[serde(with = "optional_duration")]
+    pub dead: Option<Duration>,
+}
+
+impl From<&QueueRetention> for Keep {
+    fn from(keep: &QueueRetention) -> Self {
+        Self { succeeded: keep.succeeded, cancelled: keep.cancelled, dead: keep.dead }
+    }
 }
 
 /// What the API does with kinds that no worker has made known.
@@ -147,6 +180,10 @@ impl Default for Settings {
             republish_bound: client.republish_bound,
             result_max: 1024 * 1024,
             result_ttl: None,
+            retention_succeeded: None,
+            retention_cancelled: None,
+            retention_dead: None,
+            retention_queues: BTreeMap::new(),
             encryption_keys: Vec::new(),
             api_listen: "127.0.0.1:8080".into(),
             api_max_body: 1024 * 1024,
@@ -278,6 +315,18 @@ impl Settings {
             deadline: self.store_timeout,
             clock: None,
             result_ttl: self.result_ttl,
+            retention: Retention {
+                any: Keep {
+                    succeeded: self.retention_succeeded,
+                    cancelled: self.retention_cancelled,
+                    dead: self.retention_dead,
+                },
+                queues: self
+                    .retention_queues
+                    .iter()
+                    .map(|(queue, keep)| (queue.clone(), keep.into()))
+                    .collect(),
+            },
         }
     }
 
@@ -449,6 +498,9 @@ mod tests {
             ("worker_queues = [\"a b\"]", "worker_queues"),
             ("api_unknown_kinds = \"maybe\"", "api_unknown_kinds"),
             ("result_ttl = \"soon\"", "result_ttl"),
+            ("retention_dead = \"soon\"", "retention_dead"),
+            ("retention_queues.mail.deed = \"1d\"", "deed"),
+            ("retention_queues.\"a b\".dead = \"1d\"", "retention_queues"),
             ("encryption_keys = [\"k:AAAA\"]", "encryption_keys"),
             (
                 "encryption_keys = \"k:BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=,k:BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\"",
@@ -475,6 +527,20 @@ mod tests {
         let shown = format!("{:?}", read("store_url = \"postgres://u:hunter2@db/x\"").unwrap());
         assert!(!shown.contains("hunter2"), "{shown}");
     }
+    #[test]
+    fn retention_is_read_for_any_queue_and_for_single_ones() {
+        let settings = read("retention_succeeded = \"7d\"\nretention_queues.mail.dead = \"90d\"").unwrap();
+        let days = |days: u64| Some(Duration::from_secs(days * 86_400));
+        let mail = Keep { dead: days(90), ..Keep::default() };
+        assert_eq!(
+            settings.store_options().retention,
+            Retention {
+                any: Keep { succeeded: days(7), ..Keep::default() },
+                queues: BTreeMap::from([("mail".parse().unwrap(), mail)]),
+            }
+        );
+    }
+
     #[test]
     fn keys_are_read_and_not_shown() {
         let key = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";

@@ -8,6 +8,7 @@ pub mod conformance;
 mod dead;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod retention;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
@@ -18,6 +19,7 @@ use std::{sync::Arc, time::Duration};
 pub use clock::VirtualClock;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresStore;
+pub use retention::{Keep, Retention};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
 use windlass_core::{Store, StoreError};
@@ -35,6 +37,8 @@ pub struct StoreOptions {
     pub clock: Option<VirtualClock>,
     /// How long results are kept; `None` as long as their jobs.
     pub result_ttl: Option<Duration>,
+    /// How long jobs are kept after their end.
+    pub retention: Retention,
 }
 
 impl Default for StoreOptions {
@@ -45,6 +49,7 @@ impl Default for StoreOptions {
             deadline: Duration::from_secs(10),
             clock: None,
             result_ttl: None,
+            retention: Retention::default(),
         }
     }
 }

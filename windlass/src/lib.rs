@@ -36,8 +36,8 @@ mod logging;
 
 pub use logging::{LoggingError, init_logging};
 pub use windlass_client::{
-    Accepted, Client, ClientError, ClientOptions, Enqueue, LogFormat, SecretUrl, Settings, SettingsError,
-    UnknownKinds,
+    Accepted, Client, ClientError, ClientOptions, EncryptionKey, Enqueue, Envelope, LogFormat,
+    QueueRetention, SecretUrl, Settings, SettingsError, UnknownKinds,
 };
 pub use windlass_core::{
     CancelOutcome, DeadCursor, DeadFilter, DeadPage, ErrorRecord, InsertOutcome, Job, JobId, JobRecord, Kind,

@@ -20,6 +20,7 @@ mod model;
 mod notes;
 mod outbox;
 mod queues;
+mod retention;
 mod schedule;
 mod support;
 mod table;
@@ -31,7 +32,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use windlass_core::Store;
 
-use crate::VirtualClock;
+use crate::StoreOptions;
 
 pub use accept::*;
 pub use cancel::*;
@@ -46,6 +47,7 @@ pub use model::*;
 pub use notes::*;
 pub use outbox::*;
 pub use queues::*;
+pub use retention::*;
 pub use schedule::*;
 pub use support::{Case, Timed};
 pub use table::*;
@@ -55,9 +57,9 @@ pub use workers::*;
 /// How the suite gets at the store under test. Each value stands for a database or schema of its own, empty at first.
 #[async_trait]
 pub trait Fixture: Send + Sync {
-    /// A client, as another process would have, that goes by `clock` if there is one. Nothing has been migrated before
-    /// the first.
-    async fn client(&self, clock: Option<&VirtualClock>) -> Arc<dyn Store>;
+    /// A client, as another process would have, with these options as far as they are not about the place. Nothing has
+    /// been migrated before the first.
+    async fn client(&self, options: StoreOptions) -> Arc<dyn Store>;
 
     /// Removes everything.
     async fn remove(&self);
@@ -168,6 +170,8 @@ macro_rules! store_conformance {
             jobs_that_expired_are_not_claimed
             log_lines_are_read_in_order
             progress_is_shown_and_stays
+            results_are_forgotten_in_time
+            what_has_been_kept_for_long_enough_goes
             what_has_expired_can_be_retried
             scheduled_jobs_are_due_in_time
         }

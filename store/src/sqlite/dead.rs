@@ -13,7 +13,7 @@ const SCAN: i64 = 10_000;
 
 /// What else is kept of a job that is over, by table.
 pub(super) const SIDE_TABLES: &[&str] =
-    &["job_errors", "job_progress", "job_logs", "job_checkpoints", "dead", "due"];
+    &["job_errors", "job_progress", "job_logs", "job_checkpoints", "expiring_results", "dead", "due"];
 
 /// The next of the dead by time.
 const NEXT_DEAD: &str = "
@@ -97,7 +97,9 @@ impl SqliteStore {
             if waits { &mut held } else { &mut queued }.push(row.try_get::<String, _>(0)?);
         }
         let retried: Vec<String> = queued.iter().chain(&held).cloned().collect();
-        clear(&mut transaction, "dead", &retried).await?;
+        for table in ["dead", "expiring_results"] {
+            clear(&mut transaction, table, &retried).await?;
+        }
         insert_outbox(&mut transaction, queued, now, now).await?;
         note_followups(&mut transaction, held).await?;
         transaction.commit().await?;
