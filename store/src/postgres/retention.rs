@@ -60,7 +60,7 @@ coalesce(j.finished_at <= {now} - make_interval(secs => coalesce(
      WHERE r.queue IS NULL AND r.state = j.state)
 )), false) AND j.id <> ALL(ARRAY(SELECT job_id FROM {schema}.followups))";
 
-/// Past days that have a partition and whose jobs can be overdue, with the least id of each and of the day after.
+/// Past days that have a partition and all of whose jobs can be overdue, with the least id of each and of the day after.
 const OLD_DAYS: &str = "
 SELECT substr(c.relname, 6), b.least, b.beyond
 FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
@@ -71,7 +71,7 @@ CROSS JOIN LATERAL (SELECT
 ) AS b (least, beyond)
 WHERE i.inhparent = '{schema}.jobs'::regclass AND c.relname ~ '^jobs_[0-9]{8}$'
 AND d.day < ({now} AT TIME ZONE 'UTC')::date - 1
-AND d.day < ({now} - make_interval(secs => $1)) AT TIME ZONE 'UTC'
+AND d.day + 1 <= ({now} - make_interval(secs => $1)) AT TIME ZONE 'UTC'
 ORDER BY d.day";
 
 impl PostgresStore {
