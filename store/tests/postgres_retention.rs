@@ -113,24 +113,36 @@ async fn a_long_reader_only_delays_it() {
     assert_eq!(left(&store, &ids).await, ids[10..].iter().copied().collect());
 }
 
-/// Whatever an operator was told is queued again is there.
+/// A retry between the search and the drop: what an operator was told is queued again is there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn retries_race_the_drop() {
-    for round in 0..6 {
-        let scratch = Scratch::new();
-        let clock = VirtualClock::default();
-        let store = open(&scratch, &clock).await;
-        let ids = jobs(&store, 300, 300).await;
-        clock.advance(5 * DAY);
-        let retries = async {
-            // At another moment of the drop in each round.
-            tokio::time::sleep(Duration::from_millis(round * 8)).await;
-            store.retry(&ids[..100], &[State::Dead]).await.unwrap()
-        };
-        let (maintained, retried) = futures::join!(store.maintain(), retries);
-        maintained.unwrap();
-        assert_eq!(left(&store, &ids).await, retried.into_iter().collect(), "round {round}");
+async fn a_retry_races_the_drop() {
+    let scratch = Scratch::new();
+    let clock = VirtualClock::default();
+    let store = open(&scratch, &clock).await;
+    let ids = jobs(&store, 2, 2).await;
+    clock.advance(5 * DAY);
+    let mut connection = scratch.connect().await;
+    // The drop has searched when it comes to this row.
+    let lock = format!("BEGIN; SELECT FROM {{schema}}.dead WHERE job_id = '{}' FOR UPDATE", ids[0]);
+    scratch.run(&mut connection, &lock).await;
+    let dropping = tokio::spawn({
+        let store = store.clone();
+        async move { store.maintain().await }
+    });
+    let blocked = "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid))";
+    while sqlx::query(blocked).fetch_one(&mut connection).await.unwrap().get::<i64, _>(0) == 0 {
+        assert!(!dropping.is_finished(), "the drop never came to the row");
     }
+    let retrying = store.retry(&ids[1..], &[State::Dead]);
+    let mut retrying = std::pin::pin!(retrying);
+    let early = tokio::time::timeout(Duration::from_millis(300), retrying.as_mut()).await;
+    scratch.run(&mut connection, "ROLLBACK").await;
+    let retried = match early {
+        Ok(retried) => retried.unwrap(),
+        Err(_) => retrying.await.unwrap(),
+    };
+    dropping.await.unwrap().unwrap();
+    assert_eq!(left(&store, &ids).await, retried.into_iter().collect());
 }
 
 /// Dropped at any moment, as by a crash, it has done all of a day or nothing of it.
