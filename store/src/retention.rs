@@ -24,6 +24,7 @@ pub struct Keep {
 }
 
 impl Keep {
+    #[cfg_attr(not(any(feature = "postgres", feature = "sqlite")), allow(dead_code, reason = "for drivers"))]
     fn rules(self) -> impl Iterator<Item = (State, Duration)> {
         let all = [
             (State::Succeeded, self.succeeded),
@@ -36,6 +37,7 @@ impl Keep {
 
 impl Retention {
     /// Each rule: for a queue, or `None` for any, and a state. The one of the queue counts before the one of any.
+    #[cfg_attr(not(any(feature = "postgres", feature = "sqlite")), allow(dead_code, reason = "for drivers"))]
     pub(crate) fn rules(&self) -> Vec<(Option<&QueueName>, State, Duration)> {
         let any = self.any.rules().map(|(state, keep)| (None, state, keep));
         let queues = self.queues.iter();
