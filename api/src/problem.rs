@@ -3,7 +3,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use windlass_client::ClientError;
+use windlass_client::{ClientError, EnvelopeError};
 use windlass_core::{JobId, StoreError};
 
 /// An error as clients see it: a problem document, RFC 9457.
@@ -201,6 +201,13 @@ impl From<ClientError> for Problem {
         match &error {
             ClientError::KeyReused => Self::key_reused(),
             ClientError::NotUnique(holder) => Self::not_unique(*holder),
+            ClientError::Envelope(EnvelopeError::ReservedKey) => {
+                Self::invalid(vec![FieldError::new("payload", error.to_string())])
+            }
+            ClientError::Envelope(_) => {
+                tracing::error!(%error, "what the store keeps cannot be read");
+                Self::unavailable("the service is not set up correctly; its log has the details", "30")
+            }
             ClientError::Overloaded => {
                 Self::unavailable("too many jobs are being accepted; nothing was stored", "1")
             }

@@ -11,7 +11,7 @@ use windlass_core::{
 };
 
 use crate::{
-    ClientError, Enqueue, Settings,
+    ClientError, Enqueue, Envelope, Part, Settings,
     group::{Grouper, Limits},
     kinds::Kinds,
     publish::{Group, Publisher},
@@ -51,6 +51,7 @@ struct Inner {
     broker: Arc<dyn Broker>,
     accept: Grouper<Waiting>,
     kinds: Kinds,
+    envelope: Envelope,
     nudge: Arc<Notify>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -108,14 +109,25 @@ impl Client {
             let from = windlass_brokers::open(from.expose()).await?;
             broker = Arc::new(windlass_brokers::Moving::new(broker, from));
         }
-        Ok(Self::new(store, broker, settings.client_options()))
+        Ok(Self::with_envelope(store, broker, settings.client_options(), settings.envelope()))
     }
 
     /// A client over an open store and broker. Must be called within a Tokio runtime, where it starts the tasks that
     /// accept, publish and relay.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, broker: Arc<dyn Broker>, options: ClientOptions) -> Self {
-        Self::start(store, broker, options, None)
+        Self::with_envelope(store, broker, options, Envelope::default())
+    }
+
+    /// As [`new`](Self::new), with something between what users see and what the store keeps.
+    #[must_use]
+    pub fn with_envelope(
+        store: Arc<dyn Store>,
+        broker: Arc<dyn Broker>,
+        options: ClientOptions,
+        envelope: Envelope,
+    ) -> Self {
+        Self::start(store, broker, options, envelope, None)
     }
 
     /// As [`new`](Self::new), and `observe` sees each job that it makes the store create, before its caller hears of
@@ -127,13 +139,14 @@ impl Client {
         options: ClientOptions,
         observe: impl Fn(&NewJob) + Send + Sync + 'static,
     ) -> Self {
-        Self::start(store, broker, options, Some(Arc::new(observe)))
+        Self::start(store, broker, options, Envelope::default(), Some(Arc::new(observe)))
     }
 
     fn start(
         store: Arc<dyn Store>,
         broker: Arc<dyn Broker>,
         options: ClientOptions,
+        envelope: Envelope,
         observe: Option<Arc<Observer>>,
     ) -> Self {
         let tasks = TaskTracker::new();
@@ -190,6 +203,7 @@ impl Client {
             broker,
             accept,
             kinds: Kinds::default(),
+            envelope,
             nudge,
             tasks,
             _stop_with_the_last_clone: stop.clone().drop_guard(),
@@ -202,6 +216,12 @@ impl Client {
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.inner.store
+    }
+
+    /// What lies between what users see and what the store keeps.
+    #[must_use]
+    pub fn envelope(&self) -> &Envelope {
+        &self.inner.envelope
     }
 
     /// The broker.
@@ -237,7 +257,8 @@ impl Client {
     /// # Errors
     /// [`ClientError::Overloaded`] at once when too much waits; what the store says otherwise. After a retryable
     /// store error the job may have been stored: use an idempotency key where that matters.
-    pub async fn accept(&self, job: NewJob) -> Result<Accepted, ClientError> {
+    pub async fn accept(&self, mut job: NewJob) -> Result<Accepted, ClientError> {
+        self.envelope().seal_job(&mut job)?;
         let (answer, answered) = oneshot::channel();
         self.inner.accept.add(Waiting { job, answer }).map_err(|refused| match refused {
             TrySendError::Full(_) => ClientError::Overloaded,
@@ -249,9 +270,16 @@ impl Client {
     /// The job with this id.
     ///
     /// # Errors
-    /// What the store says.
+    /// What the store says; also when the result is encrypted under a key that the settings do not have.
     pub async fn get(&self, id: JobId) -> Result<Option<JobRecord>, ClientError> {
-        Ok(self.inner.store.get(&[id]).await?.pop())
+        self.inner.store.get(&[id]).await?.pop().map(|job| self.open_record(job)).transpose()
+    }
+
+    /// A job as users see it.
+    pub(crate) fn open_record(&self, mut job: JobRecord) -> Result<JobRecord, ClientError> {
+        let result = job.result.take().map(|result| self.envelope().open(job.id, Part::Result, result));
+        job.result = result.transpose()?;
+        Ok(job)
     }
 
     /// Calls off a job: at once if it is not running, else by telling its handler.

@@ -214,7 +214,8 @@ impl<J: Job> Enqueue<J> {
     #[cfg(feature = "postgres")]
     pub async fn within(self, transaction: &mut sqlx::PgConnection) -> Result<JobId, ClientError> {
         let client = self.client.clone();
-        let job = self.into_new_job()?;
+        let mut job = self.into_new_job()?;
+        client.envelope().seal_job(&mut job)?;
         let store = client
             .store()
             .as_any()

@@ -4,6 +4,8 @@ use windlass_core::{
     BrokerError, GraphError, InvalidKey, InvalidName, JobId, LimitKey, QueueName, StoreError,
 };
 
+use crate::EnvelopeError;
+
 /// Why an operation of the client failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -46,6 +48,9 @@ pub enum ClientError {
     /// The queue is being drained. Nothing was stored.
     #[error("the queue {0} is being drained and takes no new jobs; resume it first")]
     QueueDraining(QueueName),
+    /// A payload or result cannot be sealed for the store, or what the store has cannot be opened.
+    #[error(transparent)]
+    Envelope(#[from] EnvelopeError),
     /// The operation needs another store.
     #[error("{what} needs the Postgres store; set store_url to a postgres:// URL")]
     NeedsPostgres {
@@ -72,6 +77,7 @@ impl ClientError {
             | Self::UnknownLimit(_)
             | Self::TooManyLimits
             | Self::QueueDraining(_)
+            | Self::Envelope(_)
             | Self::NeedsPostgres { .. } => false,
         }
     }

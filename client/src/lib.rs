@@ -5,6 +5,7 @@
 
 mod client;
 mod enqueue;
+mod envelope;
 mod error;
 mod group;
 mod kinds;
@@ -16,6 +17,7 @@ mod workflow;
 
 pub use client::{Accepted, Client, ClientOptions};
 pub use enqueue::Enqueue;
+pub use envelope::{EncryptionKey, Envelope, EnvelopeError, InvalidKey, Part};
 pub use error::ClientError;
-pub use settings::{LogFormat, SecretUrl, Settings, SettingsError, UnknownKinds};
+pub use settings::{LogFormat, QueueRetention, SecretUrl, Settings, SettingsError, UnknownKinds};
 pub use workflow::Workflow;

@@ -1,6 +1,8 @@
 use std::{
+    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
+    str::FromStr,
     time::Duration,
 };
 
@@ -10,9 +12,9 @@ use figment::{
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use windlass_core::{QueueName, WorkflowLimits};
-use windlass_store::StoreOptions;
+use windlass_store::{Keep, Retention, StoreOptions};
 
-use crate::ClientOptions;
+use crate::{ClientOptions, EncryptionKey, Envelope};
 
 /// Every setting of Windlass, read by the `windlass` command and by worker binaries alike.
 ///
@@ -43,6 +45,27 @@ pub struct Settings {
     #[serde(with = "duration")]
     pub republish_bound: Duration,
 
+    /// The largest result of a job, in bytes of JSON. With a larger one the job is `dead`.
+    pub result_max: usize,
+    /// How long a result is kept; by default as long as its job.
+    #[serde(with = "optional_duration")]
+    pub result_ttl: Option<Duration>,
+    /// How long jobs that succeeded are kept; by default for ever.
+    #[serde(with = "optional_duration")]
+    pub retention_succeeded: Option<Duration>,
+    /// How long jobs that were cancelled are kept; by default for ever.
+    #[serde(with = "optional_duration")]
+    pub retention_cancelled: Option<Duration>,
+    /// How long dead jobs are kept; by default for ever.
+    #[serde(with = "optional_duration")]
+    pub retention_dead: Option<Duration>,
+    /// The same for single queues, where it differs: `retention_queues.mail.dead = "30d"`.
+    pub retention_queues: BTreeMap<QueueName, QueueRetention>,
+    /// Keys for payloads, results and checkpoints in the store, each `name:base64` (a comma-separated list). The first one
+    /// encrypts, all of them decrypt; without any, nothing is encrypted.
+    #[serde(deserialize_with = "list")]
+    pub encryption_keys: Vec<EncryptionKey>,
+
     /// The address the API listens on.
     pub api_listen: String,
     /// The largest request body, in bytes.
@@ -67,7 +90,7 @@ pub struct Settings {
     /// How many more it claims ahead; by default as many as it runs, up to 100.
     pub worker_buffer: Option<usize>,
     /// Which queues it takes from (a comma-separated list); by default those of the kinds it handles.
-    #[serde(deserialize_with = "queues")]
+    #[serde(deserialize_with = "list")]
     pub worker_queues: Vec<QueueName>,
     /// A name for people; by default the host's name.
     pub worker_label: Option<String>,
@@ -87,6 +110,27 @@ pub struct Settings {
     pub log: String,
     /// How: `text` or `json`.
     pub log_format: LogFormat,
+}
+
+/// How long the jobs of one queue are kept; what is not said is as for any queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QueueRetention {
+    /// Those that succeeded.
+    #[serde(with = "optional_duration")]
+    pub succeeded: Option<Duration>,
+    /// Those that were cancelled.
+    #[serde(with = "optional_duration")]
+    pub cancelled: Option<Duration>,
+    /// The dead.
+    #[serde(with = "optional_duration")]
+    pub dead: Option<Duration>,
+}
+
+impl From<&QueueRetention> for Keep {
+    fn from(keep: &QueueRetention) -> Self {
+        Self { succeeded: keep.succeeded, cancelled: keep.cancelled, dead: keep.dead }
+    }
 }
 
 /// What the API does with kinds that no worker has made known.
@@ -147,6 +191,13 @@ impl Default for Settings {
             store_timeout: store.deadline,
             republish_after: client.republish_after,
             republish_bound: client.republish_bound,
+            result_max: 1024 * 1024,
+            result_ttl: None,
+            retention_succeeded: None,
+            retention_cancelled: None,
+            retention_dead: None,
+            retention_queues: BTreeMap::new(),
+            encryption_keys: Vec::new(),
             api_listen: "127.0.0.1:8080".into(),
             api_max_body: 1024 * 1024,
             api_max_depth: 64,
@@ -219,6 +270,11 @@ impl Settings {
         }
         if self.worker_buffer.is_some_and(|buffer| buffer > MOST_JOBS) {
             return invalid("worker_buffer", "may be at most 1000000");
+        }
+        let mut names: Vec<&str> = self.encryption_keys.iter().map(EncryptionKey::id).collect();
+        names.sort_unstable();
+        if names.windows(2).any(|pair| pair[0] == pair[1]) {
+            return invalid("encryption_keys", "has two keys of one name");
         }
         if self.worker_crash_limit == 0 {
             return invalid("worker_crash_limit", "must be at least 1");
@@ -295,7 +351,26 @@ impl Settings {
             connections: self.store_connections,
             deadline: self.store_timeout,
             clock: None,
+            result_ttl: self.result_ttl,
+            retention: Retention {
+                any: Keep {
+                    succeeded: self.retention_succeeded,
+                    cancelled: self.retention_cancelled,
+                    dead: self.retention_dead,
+                },
+                queues: self
+                    .retention_queues
+                    .iter()
+                    .map(|(queue, keep)| (queue.clone(), keep.into()))
+                    .collect(),
+            },
         }
+    }
+
+    /// What lies between what users see and what the store keeps.
+    #[must_use]
+    pub fn envelope(&self) -> Envelope {
+        Envelope::new(self.encryption_keys.clone(), self.result_max)
     }
 }
 
@@ -353,7 +428,9 @@ impl Serialize for SecretUrl {
 }
 
 /// A list, or one text with commas, as environments have it.
-fn queues<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<QueueName>, D::Error> {
+fn list<'de, D: Deserializer<'de>, T: FromStr<Err: fmt::Display>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum List {
@@ -392,6 +469,31 @@ mod duration {
             Written::Other(_) => Err("a duration has a unit".into()),
         };
         read.map_err(|e| D::Error::custom(format!("{e}; write a duration such as \"30s\" or \"5m\"")))
+    }
+}
+
+mod optional_duration {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        duration: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match duration {
+            Some(duration) => super::duration::serialize(duration, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        #[derive(Deserialize)]
+        struct Written(#[serde(with = "super::duration")] Duration);
+
+        Ok(Option::<Written>::deserialize(deserializer)?.map(|Written(duration)| duration))
     }
 }
 
@@ -452,6 +554,15 @@ mod tests {
             ("worker_buffer = 9223372036854775807", "worker_buffer"),
             ("worker_queues = [\"a b\"]", "worker_queues"),
             ("api_unknown_kinds = \"maybe\"", "api_unknown_kinds"),
+            ("result_ttl = \"soon\"", "result_ttl"),
+            ("retention_dead = \"soon\"", "retention_dead"),
+            ("retention_queues.mail.deed = \"1d\"", "deed"),
+            ("retention_queues.\"a b\".dead = \"1d\"", "retention_queues"),
+            ("encryption_keys = [\"k:AAAA\"]", "encryption_keys"),
+            (
+                "encryption_keys = \"k:BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=,k:BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\"",
+                "encryption_keys",
+            ),
         ] {
             let message = read(toml).unwrap_err().to_string();
             assert!(message.contains(name), "{toml}: {message}");
@@ -472,5 +583,30 @@ mod tests {
         }
         let shown = format!("{:?}", read("store_url = \"postgres://u:hunter2@db/x\"").unwrap());
         assert!(!shown.contains("hunter2"), "{shown}");
+    }
+    #[test]
+    fn retention_is_read_for_any_queue_and_for_single_ones() {
+        let settings = read("retention_succeeded = \"7d\"\nretention_queues.mail.dead = \"90d\"").unwrap();
+        let days = |days: u64| Some(Duration::from_secs(days * 86_400));
+        let mail = Keep { dead: days(90), ..Keep::default() };
+        assert_eq!(
+            settings.store_options().retention,
+            Retention {
+                any: Keep { succeeded: days(7), ..Keep::default() },
+                queues: BTreeMap::from([("mail".parse().unwrap(), mail)]),
+            }
+        );
+    }
+
+    #[test]
+    fn keys_are_read_and_not_shown() {
+        let key = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
+        let settings = read(&format!("encryption_keys = \"b:{key}, a:{key}\"\nresult_ttl = \"1h\"")).unwrap();
+        let names: Vec<&str> = settings.encryption_keys.iter().map(EncryptionKey::id).collect();
+        assert_eq!((names, settings.result_ttl), (vec!["b", "a"], Some(Duration::from_secs(3600))));
+        let shown = format!("{settings:?} {:?}", settings.envelope());
+        assert!(!shown.contains("BwcHB") && !shown.contains("7, 7"), "{shown}");
+        let error = read("encryption_keys = [\"hunter2\"]").unwrap_err().to_string();
+        assert!(!error.contains("hunter2"), "{error}");
     }
 }

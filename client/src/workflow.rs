@@ -177,9 +177,11 @@ impl Client {
     /// What the store says. After a retryable error the workflow may have been stored: repeat the same one, or use an
     /// idempotency key where that matters.
     pub async fn accept_workflow(&self, workflow: &NewWorkflow) -> Result<WorkflowOutcome, ClientError> {
+        let mut sealed = workflow.clone();
+        self.envelope().seal_jobs(sealed.jobs_mut())?;
         let mut tries = 1;
         let outcome = loop {
-            match self.store().workflows().insert_workflow(workflow).await {
+            match self.store().workflows().insert_workflow(&sealed).await {
                 Err(StoreError::Unavailable(_)) if tries < INSERT_TRIES => tries += 1,
                 answer => break answer?,
             }
@@ -199,7 +201,8 @@ impl Client {
         jobs: Vec<(JobName, Enqueue<J>)>,
     ) -> Result<Added, ClientError> {
         let jobs = jobs.into_iter().map(|(name, job)| Ok((name, job.into_new_job()?)));
-        let jobs = jobs.collect::<Result<Vec<_>, ClientError>>()?;
+        let mut jobs = jobs.collect::<Result<Vec<(JobName, windlass_core::NewJob)>, ClientError>>()?;
+        self.envelope().seal_jobs(jobs.iter_mut().map(|(_, job)| job))?;
         let limits = WorkflowLimits::default();
         Ok(self.store().workflows().add_to_workflow(parent, fence, &jobs, limits).await?)
     }
@@ -222,7 +225,22 @@ impl Client {
         after: Option<JobId>,
         limit: usize,
     ) -> Result<Vec<WorkflowJob>, ClientError> {
-        Ok(self.store().workflows().workflow_jobs(id, after, limit).await?)
+        let jobs = self.store().workflows().workflow_jobs(id, after, limit).await?;
+        jobs.into_iter().map(|job| self.opened(job)).collect()
+    }
+
+    /// The jobs that this one waited for, as they are now: all, or the one of this name.
+    ///
+    /// # Errors
+    /// What the store says; also when a result is encrypted under a key that the settings do not have.
+    pub async fn parents(&self, job: JobId, name: Option<&JobName>) -> Result<Vec<WorkflowJob>, ClientError> {
+        let parents = self.store().workflows().parents(job, name).await?;
+        parents.into_iter().map(|parent| self.opened(parent)).collect()
+    }
+
+    fn opened(&self, mut job: WorkflowJob) -> Result<WorkflowJob, ClientError> {
+        job.job = self.open_record(job.job)?;
+        Ok(job)
     }
 
     /// Calls off all jobs of a workflow that are not over. `false`: there is no such workflow.

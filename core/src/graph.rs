@@ -245,6 +245,11 @@ impl NewWorkflow {
         &self.jobs
     }
 
+    /// Its jobs, to be made ready for the store.
+    pub fn jobs_mut(&mut self) -> &mut [NewJob] {
+        &mut self.jobs
+    }
+
     /// Who waits for whom: the parent, the child, and what it needs of the parent.
     pub fn edges(&self) -> impl Iterator<Item = (JobId, JobId, Needs)> + Clone {
         self.edges.iter().map(|(parent, child, needs)| (self.jobs[*parent].id, self.jobs[*child].id, *needs))

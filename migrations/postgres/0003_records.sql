@@ -31,3 +31,10 @@ CREATE TABLE {schema}.job_checkpoints (
     value  text        NOT NULL
 ) PARTITION BY RANGE (job_id);
 CREATE TABLE {schema}.job_checkpoints_default PARTITION OF {schema}.job_checkpoints DEFAULT;
+
+-- When results are to be forgotten, of those that are not kept as long as their jobs.
+CREATE TABLE {schema}.expiring_results (
+    job_id     uuid        NOT NULL PRIMARY KEY,
+    expires_at timestamptz NOT NULL
+);
+CREATE INDEX expiring_results_expires_at ON {schema}.expiring_results (expires_at);

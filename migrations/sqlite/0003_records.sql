@@ -24,3 +24,9 @@ CREATE TABLE job_checkpoints (
     at     INTEGER NOT NULL,
     value  TEXT    NOT NULL
 ) STRICT;
+
+CREATE TABLE expiring_results (
+    job_id     TEXT    NOT NULL PRIMARY KEY,
+    expires_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX expiring_results_expires_at ON expiring_results (expires_at);

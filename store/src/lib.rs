@@ -10,6 +10,7 @@ pub mod conformance;
 mod dead;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod retention;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod schedules;
 #[cfg(feature = "sqlite")]
@@ -28,6 +29,7 @@ use std::{sync::Arc, time::Duration};
 pub use clock::VirtualClock;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresStore;
+pub use retention::{Keep, Retention};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
 use windlass_core::{Store, StoreError};
@@ -43,11 +45,22 @@ pub struct StoreOptions {
     pub deadline: Duration,
     /// A clock to go by instead of the database's own: for tests.
     pub clock: Option<VirtualClock>,
+    /// How long results are kept; `None` as long as their jobs.
+    pub result_ttl: Option<Duration>,
+    /// How long jobs are kept after their end.
+    pub retention: Retention,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { schema: "windlass".into(), connections: 10, deadline: Duration::from_secs(10), clock: None }
+        Self {
+            schema: "windlass".into(),
+            connections: 10,
+            deadline: Duration::from_secs(10),
+            clock: None,
+            result_ttl: None,
+            retention: Retention::default(),
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use windlass_core::Store;
+use windlass_store::StoreOptions;
 use windlass_store::conformance::Fixture;
-use windlass_store::{StoreOptions, VirtualClock};
 
 #[cfg(feature = "sqlite")]
 mod sqlite {
@@ -17,9 +17,8 @@ mod sqlite {
 
     #[async_trait]
     impl Fixture for File {
-        async fn client(&self, clock: Option<&VirtualClock>) -> Arc<dyn Store> {
+        async fn client(&self, options: StoreOptions) -> Arc<dyn Store> {
             let url = format!("sqlite:{}", self.0.path().join("data/windlass.db").display());
-            let options = StoreOptions { clock: clock.cloned(), ..StoreOptions::default() };
             windlass_store::open(&url, &options).await.unwrap()
         }
 
@@ -56,13 +55,8 @@ mod postgres {
 
     #[async_trait]
     impl Fixture for Schema {
-        async fn client(&self, clock: Option<&VirtualClock>) -> Arc<dyn Store> {
-            let options = StoreOptions {
-                schema: self.name.clone(),
-                connections: 8,
-                clock: clock.cloned(),
-                ..StoreOptions::default()
-            };
+        async fn client(&self, options: StoreOptions) -> Arc<dyn Store> {
+            let options = StoreOptions { schema: self.name.clone(), connections: 8, ..options };
             windlass_store::open(&self.url, &options).await.unwrap()
         }
 

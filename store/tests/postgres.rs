@@ -171,7 +171,8 @@ async fn maintenance_makes_what_is_missing_and_leaves_what_is_not() {
     store.maintain().await.unwrap();
     store.maintain().await.unwrap();
     let again: Vec<String> = value(&scratch, &mut connection, names).await;
-    assert_eq!(again.len(), all.len() - 2, "{again:?}");
+    let tables = all.iter().filter(|name| name.ends_with("default")).count();
+    assert_eq!(again.len(), all.len() - tables, "{again:?}");
     assert_eq!(store.get(&[kept[0].id]).await.unwrap().len(), 1);
 
     // And so it would, once the day is free.

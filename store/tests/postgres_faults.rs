@@ -20,7 +20,8 @@ use windlass_core::{
 use windlass_store::{PostgresStore, StoreOptions};
 
 fn open(url: &str, scratch: &Scratch, deadline: Duration) -> PostgresStore {
-    let options = StoreOptions { schema: scratch.schema.clone(), connections: 4, deadline, clock: None };
+    let options =
+        StoreOptions { schema: scratch.schema.clone(), connections: 4, deadline, ..StoreOptions::default() };
     PostgresStore::open(url, &options).unwrap()
 }
 

@@ -39,8 +39,8 @@ pub use logging::{LoggingError, init_logging};
 /// A payload on its way from an older version to a newer, in `Job::upgrade`.
 pub use serde_json::Value as JsonValue;
 pub use windlass_client::{
-    Accepted, Client, ClientError, ClientOptions, Enqueue, LogFormat, SecretUrl, Settings, SettingsError,
-    UnknownKinds, Workflow,
+    Accepted, Client, ClientError, ClientOptions, EncryptionKey, Enqueue, Envelope, LogFormat,
+    QueueRetention, SecretUrl, Settings, SettingsError, UnknownKinds, Workflow,
 };
 pub use windlass_core::{
     CancelOutcome, DeadCursor, DeadFilter, DeadPage, ErrorRecord, Gating, GraphError, InsertOutcome,

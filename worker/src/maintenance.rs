@@ -1,6 +1,9 @@
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
 use windlass_core::StoreError;
 
 use crate::session::Session;
@@ -50,8 +53,15 @@ async fn follow_up_all(session: &Session) -> Result<(), StoreError> {
 /// The duties of which a fleet needs one at a time: promoting what is due, firing schedules, expiring, rescuing from dead workers, housekeeping.
 /// Every worker offers to lead; two leaders at once would do no harm.
 pub(crate) async fn run(session: Arc<Session>, crash_limit: u32) {
-    let mut duties =
-        Duties { session, crash_limit, led: None, kept_house: None, next_start: None, failing: false };
+    let mut duties = Duties {
+        session,
+        crash_limit,
+        led: None,
+        kept_house: None,
+        next_start: None,
+        keeping_house: JoinSet::new(),
+        failing: false,
+    };
     let mut ticks = interval(SCHEDULE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -81,6 +91,8 @@ struct Duties {
     kept_house: Option<Instant>,
     /// When a rate lets a waiting job start, if that is before the next tick.
     next_start: Option<Instant>,
+    /// Beside the other duties, since it may have days of jobs to remove.
+    keeping_house: JoinSet<Result<(), StoreError>>,
     failing: bool,
 }
 
@@ -112,9 +124,14 @@ impl Duties {
         }
         self.fire_and_expire().await?;
         self.follow_up().await?;
-        if self.kept_house.is_none_or(|at| now - at >= HOUSEKEEPING) {
+        if self.keeping_house.is_empty() && self.kept_house.is_none_or(|at| now - at >= HOUSEKEEPING) {
             self.kept_house = Some(now);
-            store.maintain().await?;
+            self.keeping_house.spawn(async move { store.maintain().await });
+        }
+        match self.keeping_house.try_join_next() {
+            Some(Ok(kept)) => kept?,
+            Some(Err(error)) => tracing::error!(%error, "housekeeping panicked"),
+            None => {}
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
+use windlass_client::Part;
 use windlass_core::{ClaimedJob, JobId, LogLevel, NewLine, NewProgress, Note, Store};
 
 use crate::{Context, JobError};
@@ -235,6 +236,7 @@ impl Context {
             )));
         }
         let job = self.job();
+        let value = self.client().envelope().seal(job.id, Part::Checkpoint, value)?;
         if self.client().store().notes().checkpoint(job.id, job.fence, &value).await? {
             return Ok(());
         }
@@ -263,6 +265,7 @@ impl Context {
         let Some(value) = self.client().store().notes().last_checkpoint(self.job_id()).await? else {
             return Ok(None);
         };
+        let value = self.client().envelope().open(self.job_id(), Part::Checkpoint, value)?;
         serde_json::from_str(value.get()).map(Some).map_err(|error| {
             JobError::retry(format!("the checkpoint does not fit {}: {error}", std::any::type_name::<T>()))
         })

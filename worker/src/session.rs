@@ -12,10 +12,11 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use windlass_client::Client;
+use windlass_client::{Client, Part};
 use windlass_core::{ClaimId, ClaimedJob, Finish, JobId, Kind, Outcome, WorkerId};
 
 use crate::{
+    JobError,
     completer::Ended,
     context::States,
     executor::{self, Ending},
@@ -101,7 +102,9 @@ impl Session {
             let ending = session.attempt(job, token).await;
             session.lock_tokens().remove(&id);
             let finish = match ending {
-                Ending::Outcome(outcome) => Some(Finish { id, fence, outcome }),
+                Ending::Outcome(outcome) => {
+                    Some(Finish { id, fence, outcome: sealed(&session.client, id, outcome) })
+                }
                 Ending::Committed => None,
                 Ending::Abandoned => return,
             };
@@ -111,7 +114,7 @@ impl Session {
         });
     }
 
-    async fn attempt(&self, job: ClaimedJob, token: CancellationToken) -> Ending {
+    async fn attempt(&self, mut job: ClaimedJob, token: CancellationToken) -> Ending {
         // Intake only claims kinds with a handler.
         let Some(handler) = self.handlers.get(&job.kind) else { return Ending::Outcome(Outcome::Released) };
         // From the claim's answer on, so a moment late at most; the store starts nothing beyond it anyway.
@@ -119,6 +122,14 @@ impl Session {
         if job.version > handler.version {
             self.note_newer(&job);
             return Ending::Outcome(Outcome::Snoozed { after: NEWER });
+        }
+        match self.client.envelope().open(job.id, Part::Payload, job.payload) {
+            Ok(payload) => job.payload = payload,
+            Err(error) => {
+                let (attempt, rng) = (job.attempt, &mut fastrand::Rng::new());
+                let error = JobError::retry(format!("the payload cannot be read: {error}"));
+                return Ending::Outcome(error.outcome(attempt, job.max_attempts, &handler.retry, rng));
+            }
         }
         if handler.nature == Nature::Batch {
             return executor::execute(self, handler, job, deadline, &token, None).await;
@@ -165,5 +176,18 @@ impl Session {
 
     fn lock_tokens(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, CancellationToken>> {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An outcome as the store keeps it. A result that it may not keep makes the job dead: another attempt would most likely
+/// return the same.
+fn sealed(client: &Client, id: JobId, outcome: Outcome) -> Outcome {
+    let Outcome::Succeeded { result } = outcome else { return outcome };
+    match client.envelope().seal_result(id, result) {
+        Ok(result) => Outcome::Succeeded { result },
+        Err(error) => {
+            tracing::error!(job_id = %id, %error, "the result cannot be kept; the job is dead");
+            Outcome::Dead { error: error.to_string() }
+        }
     }
 }

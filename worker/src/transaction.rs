@@ -62,10 +62,13 @@ impl JobTransaction {
     /// may not have happened; the attempt's failure is recorded only if it has not.
     pub async fn complete<R: Serialize>(mut self, value: R) -> Result<R, JobError> {
         let result = to_raw_value(&value)?;
+        let result = (result.get() != "null").then_some(result);
+        let sealed = self.context.client().envelope().seal_result(self.context.job_id(), result);
+        let result = sealed.map_err(JobError::discard)?;
         let finish = Finish {
             id: self.context.job_id(),
             fence: self.context.job().fence,
-            outcome: Outcome::Succeeded { result: (result.get() != "null").then_some(result) },
+            outcome: Outcome::Succeeded { result },
         };
         let worker = self.context.worker();
         if !self.store.finish_in(&mut self.transaction, worker, &finish).await? {

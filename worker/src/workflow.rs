@@ -1,6 +1,5 @@
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
-use windlass_client::ClientError;
 use windlass_core::{Added, InsertOutcome, Job, JobId, JobName, State, WorkflowJob};
 
 use crate::{Context, JobError};
@@ -42,8 +41,7 @@ impl Context {
     /// # Errors
     /// The store failed. With `?`, the attempt is retried.
     pub async fn parents(&self) -> Result<Vec<Parent>, JobError> {
-        let parents = self.client().store().workflows().parents(self.job_id(), None).await;
-        Ok(parents.map_err(ClientError::from)?.into_iter().map(Parent::from).collect())
+        Ok(self.client().parents(self.job_id(), None).await?.into_iter().map(Parent::from).collect())
     }
 
     /// What the parent called `name` returned.
@@ -53,8 +51,7 @@ impl Context {
     /// `?`, the job is dead at once.
     pub async fn parent_result<T: DeserializeOwned>(&self, name: &str) -> Result<T, JobError> {
         let known = name.parse::<JobName>().map_err(JobError::discard)?;
-        let parents = self.client().store().workflows().parents(self.job_id(), Some(&known)).await;
-        match parents.map_err(ClientError::from)?.pop() {
+        match self.client().parents(self.job_id(), Some(&known)).await?.pop() {
             Some(parent) => Ok(Parent::from(parent).result()?),
             None => Err(JobError::discard(format!("this job has no parent called {known}"))),
         }

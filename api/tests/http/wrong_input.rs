@@ -19,6 +19,7 @@ async fn each_wrong_field_is_named() {
         ("kind", json!("k".repeat(129)), "/kind"),
         ("kind", json!({"a": 1}), "/kind"),
         ("kind", json!("mail.unknown"), "/kind"),
+        ("payload", json!({"$windlass": {"key": "k", "data": ""}}), "/payload"),
         ("queue", json!(7), "/queue"),
         ("queue", json!("a/b"), "/queue"),
         ("queue", json!("q".repeat(65)), "/queue"),

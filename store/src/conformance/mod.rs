@@ -22,6 +22,7 @@ mod model;
 mod notes;
 mod outbox;
 mod queues;
+mod retention;
 mod schedule;
 mod schedules;
 mod support;
@@ -36,7 +37,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use windlass_core::Store;
 
-use crate::VirtualClock;
+use crate::StoreOptions;
 
 pub use accept::*;
 pub use cancel::*;
@@ -53,6 +54,7 @@ pub use model::*;
 pub use notes::*;
 pub use outbox::*;
 pub use queues::*;
+pub use retention::*;
 pub use schedule::*;
 pub use schedules::*;
 pub use support::{Case, Timed};
@@ -65,9 +67,9 @@ pub use workflows::*;
 /// How the suite gets at the store under test. Each value stands for a database or schema of its own, empty at first.
 #[async_trait]
 pub trait Fixture: Send + Sync {
-    /// A client, as another process would have, that goes by `clock` if there is one. Nothing has been migrated before
-    /// the first.
-    async fn client(&self, clock: Option<&VirtualClock>) -> Arc<dyn Store>;
+    /// A client, as another process would have, with these options as far as they are not about the place. Nothing has
+    /// been migrated before the first.
+    async fn client(&self, options: StoreOptions) -> Arc<dyn Store>;
 
     /// Removes everything.
     async fn remove(&self);
@@ -248,10 +250,12 @@ macro_rules! store_conformance {
             missed_ticks_follow_the_policy
             progress_is_shown_and_stays
             rates_follow_the_clock
+            results_are_forgotten_in_time
             scheduled_jobs_are_due_in_time
             scheduled_jobs_come_to_their_gates_when_due
             schedules_follow_the_clocks_of_their_zone
             unique_templates_do_not_overlap
+            what_has_been_kept_for_long_enough_goes
             what_has_expired_can_be_retried
         }
     };

@@ -13,7 +13,7 @@ use windlass_core::{
 };
 
 use super::Fixture;
-use crate::VirtualClock;
+use crate::{StoreOptions, VirtualClock};
 
 /// Longer than any test takes.
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
@@ -41,7 +41,13 @@ impl Timed {
     /// As [`Case::run`].
     pub async fn run<F: Future<Output = ()>>(fixture: &dyn Fixture, test: impl FnOnce(Self) -> F) {
         let clock = VirtualClock::default();
-        Case::run_by(fixture, Some(&clock), |case| test(Self { case, clock: clock.clone() })).await;
+        let options = StoreOptions {
+            clock: Some(clock.clone()),
+            result_ttl: Some(HOUR),
+            retention: super::retention::rules(),
+            ..StoreOptions::default()
+        };
+        Case::run_by(fixture, options, |case| test(Self { case, clock: clock.clone() })).await;
     }
 }
 
@@ -57,15 +63,15 @@ pub(super) struct Running {
 impl Case {
     /// Runs `test` on a store of its own, and removes that afterwards, also when the test fails.
     pub async fn run<F: Future<Output = ()>>(fixture: &dyn Fixture, test: impl FnOnce(Self) -> F) {
-        Self::run_by(fixture, None, test).await;
+        Self::run_by(fixture, StoreOptions::default(), test).await;
     }
 
     async fn run_by<F: Future<Output = ()>>(
         fixture: &dyn Fixture,
-        clock: Option<&VirtualClock>,
+        options: StoreOptions,
         test: impl FnOnce(Self) -> F,
     ) {
-        let (store, other) = (fixture.client(clock).await, fixture.client(clock).await);
+        let (store, other) = (fixture.client(options.clone()).await, fixture.client(options).await);
         // Processes that start at once on an empty database.
         let migrated = futures::join!(store.migrate(), other.migrate(), store.migrate());
         let result = match migrated {

@@ -10,8 +10,19 @@ use super::{PostgresStore, range};
 const SCAN: i64 = 10_000;
 
 /// What else is kept of a job that is over, by table.
-pub(super) const SIDE_TABLES: &[&str] =
-    &["job_errors", "job_progress", "job_logs", "job_checkpoints", "dead", "due"];
+pub(super) const SIDE_TABLES: &[(&str, &str)] = &[
+    ("job_errors", "job_id"),
+    ("job_progress", "job_id"),
+    ("job_logs", "job_id"),
+    ("job_checkpoints", "job_id"),
+    ("expiring_results", "job_id"),
+    ("dead", "job_id"),
+    ("due", "job_id"),
+    ("timers", "job_id"),
+    ("workflow_jobs", "job_id"),
+    ("dependencies", "parent_id"),
+    ("dependencies", "child_id"),
+];
 
 /// The next of the dead by time.
 const NEXT_DEAD: &str = "
@@ -33,6 +44,12 @@ const LOCK: &str = "
 SELECT id FROM {schema}.jobs
 WHERE id = ANY($1) AND id >= $2 AND id <= $3 AND state = ANY($4) ORDER BY id FOR UPDATE";
 
+/// While a partition is being dropped, nothing in it that is over may come to life again.
+pub(super) const KEEP_RETRIES_WAITING: &str =
+    "SELECT pg_advisory_xact_lock(hashtextextended('windlass retry {schema}', 0))";
+const WAIT_FOR_RETENTION: &str =
+    "SELECT pg_advisory_xact_lock_shared(hashtextextended('windlass retry {schema}', 0))";
+
 /// A gated job is held at once, as when it is promoted.
 pub(super) const RETRY: &str = "
 WITH retried AS (
@@ -46,6 +63,8 @@ WITH retried AS (
     RETURNING id, state
 ), unburied AS (
     DELETE FROM {schema}.dead WHERE job_id IN (SELECT id FROM retried)
+), forgotten AS (
+    DELETE FROM {schema}.expiring_results WHERE job_id IN (SELECT id FROM retried)
 ), followed AS (
     INSERT INTO {schema}.followups (job_id) SELECT id FROM retried WHERE state = {waiting}
 ), ledger AS (
@@ -106,6 +125,7 @@ impl PostgresStore {
 
     pub(super) async fn retry_jobs(&self, ids: &[JobId], from: &[State]) -> Result<Vec<JobId>, Error> {
         let mut session = self.transaction().await?;
+        self.rare(WAIT_FOR_RETENTION).execute(&mut *session).await?;
         let locked = self.lock_ended(&mut session, ids, from).await?;
         let (least, greatest) = range(&locked).unwrap_or_default();
         let retry = self.rare(RETRY).bind(locked).bind(least).bind(greatest);
@@ -121,9 +141,9 @@ impl PostgresStore {
         let delete = self.rare(DELETE).bind(locked).bind(least).bind(greatest);
         let rows = delete.fetch_all(&mut *session).await?;
         let deleted: Vec<Uuid> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-        for table in SIDE_TABLES {
+        for (table, key) in SIDE_TABLES {
             let clear = format!(
-                "DELETE FROM {{schema}}.{table} WHERE job_id = ANY($1) AND job_id >= $2 AND job_id <= $3"
+                "DELETE FROM {{schema}}.{table} WHERE {key} = ANY($1) AND {key} >= $2 AND {key} <= $3"
             );
             self.rare(&clear).bind(&deleted).bind(least).bind(greatest).execute(&mut *session).await?;
         }

@@ -22,7 +22,7 @@ WITH input AS (
     FROM input i
     WHERE j.id = ANY($2::uuid[]) AND j.id >= $9 AND j.id <= $10
     AND j.id = i.id AND j.attempt = i.fence AND j.state = {running}
-    RETURNING j.id, j.state, j.attempt, j.uncounted, j.run_at, j.cancel_requested, j.followed, i.error
+    RETURNING j.id, j.state, j.attempt, j.uncounted, j.run_at, j.cancel_requested, j.followed, i.error, i.result
 ), failed AS (
     INSERT INTO {schema}.job_errors (job_id, fence, attempt, at, worker, message)
     SELECT id, attempt, attempt - uncounted, {now},
@@ -39,6 +39,10 @@ WITH input AS (
     DELETE FROM {schema}.cancellations WHERE job_id IN (SELECT id FROM done WHERE cancel_requested)
 ), buried AS (
     INSERT INTO {schema}.dead (job_id, at) SELECT id, {now} FROM done WHERE state = {dead}
+), expiring AS (
+    INSERT INTO {schema}.expiring_results (job_id, expires_at)
+    SELECT id, {now} + make_interval(secs => $12) FROM done WHERE $12 IS NOT NULL AND result IS NOT NULL
+    ON CONFLICT (job_id) DO UPDATE SET expires_at = excluded.expires_at
 ), followed AS (
     INSERT INTO {schema}.followups (job_id) SELECT id FROM done WHERE followed AND state <> {queued}
 ), closed AS (
@@ -75,6 +79,7 @@ impl PostgresStore {
             .bind(least)
             .bind(greatest)
             .bind(closed.iter().map(|claim| claim.as_uuid()).collect::<Vec<_>>())
+            .bind(self.result_ttl.map(seconds))
             .fetch_all(connection)
             .await?;
         rows.iter().map(|row| Ok(row.try_get::<Uuid, _>(0)?.into())).collect()

@@ -15,6 +15,7 @@ mod outbox;
 mod plans;
 mod queues;
 mod read;
+mod retention;
 mod schedules;
 mod session;
 #[cfg(test)]
@@ -44,7 +45,7 @@ use windlass_core::{
 };
 
 use self::error::{classify, unexpected};
-use crate::{StoreOptions, VirtualClock, template::fill};
+use crate::{Retention, StoreOptions, VirtualClock, template::fill};
 
 /// Connections idle for longer are tried before use, so that a server's restart is noticed in time; younger ones are
 /// not, since that would cost every statement a round trip.
@@ -52,6 +53,9 @@ const TRY_AFTER_IDLE: Duration = Duration::from_secs(1);
 
 /// How long such a connection has to answer before a new one is made.
 const TRY_FOR: Duration = Duration::from_secs(1);
+
+/// How long the search for what may go may take.
+const RETENTION_DEADLINE: Duration = Duration::from_secs(600);
 
 /// How long a migration may take, which may have to wait for another process that migrates.
 const MIGRATION_DEADLINE: Duration = Duration::from_secs(600);
@@ -66,6 +70,8 @@ pub struct PostgresStore {
     schema: String,
     deadline: Duration,
     clock: Option<VirtualClock>,
+    result_ttl: Option<Duration>,
+    retention: Retention,
     sql: std::sync::Arc<Statements>,
     /// Whether the pooler, if any, keeps prepared statements.
     persistent: bool,
@@ -151,8 +157,16 @@ impl PostgresStore {
             .connect_lazy_with(connect);
         let now = now(options.clock.is_some());
         let sql = Statements::new(|template| fill(template, &schema, now)).into();
-        let (deadline, clock) = (options.deadline, options.clock.clone());
-        Ok(Self { pool, schema, deadline, clock, sql, persistent: keeps_statements(url) })
+        Ok(Self {
+            pool,
+            schema,
+            deadline: options.deadline,
+            clock: options.clock.clone(),
+            result_ttl: options.result_ttl,
+            retention: options.retention.clone(),
+            sql,
+            persistent: keeps_statements(url),
+        })
     }
 
     /// Begins a transaction on the store's pool, for writes that are to be one with a job's
@@ -340,7 +354,9 @@ impl Store for PostgresStore {
     }
 
     async fn maintain(&self) -> Result<(), StoreError> {
-        self.within(self.keep_house()).await
+        self.within(self.keep_house()).await?;
+        while self.within(self.forget_results()).await? {}
+        within(RETENTION_DEADLINE, self.retain()).await
     }
 
     fn notes(&self) -> &dyn JobNotes {

@@ -7,7 +7,11 @@ use super::{PostgresStore, claim::number, gates::gating, priority, range, unexpe
 /// Plan: primary keys of the partitions in range; errors and progress by theirs.
 pub(super) const GET: &str = "
 SELECT j.id, j.kind, j.queue, j.priority, j.state, j.attempt, j.uncounted, j.max_attempts, j.created_at, j.run_at,
-       j.started_at, j.finished_at, j.result, j.labels::text, j.cancel_requested,
+       j.started_at, j.finished_at,
+       CASE WHEN j.result IS NOT NULL AND NOT EXISTS (
+           SELECT FROM {schema}.expiring_results r WHERE r.job_id = j.id AND r.expires_at <= {now}
+       ) THEN j.result END,
+       j.labels::text, j.cancel_requested,
        (SELECT json_agg(json_build_object('attempt', e.attempt, 'at', e.at, 'worker', e.worker, 'message', e.message)
                         ORDER BY e.fence)::text
         FROM {schema}.job_errors e WHERE e.job_id = j.id),

@@ -68,7 +68,7 @@ statement!(
          result = i.result
      FROM input i
      WHERE jobs.id = i.id AND jobs.attempt = i.fence AND jobs.state = {running}
-     RETURNING id, state, cancel_requested, followed"
+     RETURNING id, state, cancel_requested, followed, result IS NOT NULL"
 );
 statement!(
     INSERT_ERRORS,
@@ -154,6 +154,16 @@ impl SqliteStore {
         insert_outbox(&mut transaction, done.released, now, now).await?;
         bury(&mut transaction, done.dead, now).await?;
         note_followups(&mut transaction, done.followed).await?;
+        if let Some(ttl) = self.result_ttl {
+            sqlx::query(
+                "INSERT INTO expiring_results (job_id, expires_at) SELECT value, ?2 FROM json_each(?1) WHERE true
+                 ON CONFLICT (job_id) DO UPDATE SET expires_at = excluded.expires_at",
+            )
+            .bind(ids(&done.results))
+            .bind(now + micros(ttl))
+            .execute(&mut *transaction)
+            .await?;
+        }
         if !done.settled.is_empty() {
             sqlx::query("DELETE FROM cancellations WHERE job_id IN (SELECT value FROM json_each(?))")
                 .bind(ids(done.settled))
@@ -179,6 +189,8 @@ struct Done {
     waiting: Vec<String>,
     dead: Vec<String>,
     followed: Vec<String>,
+    /// Those that have a result.
+    results: Vec<String>,
     /// Those that someone wanted cancelled.
     settled: Vec<String>,
 }
@@ -211,6 +223,9 @@ async fn record(connection: &mut SqliteConnection, finishes: &[Finish], now: i64
         }
         if state != State::Queued && row.try_get(3)? {
             done.followed.push(id.clone());
+        }
+        if row.try_get(4)? {
+            done.results.push(id.clone());
         }
         if row.try_get(2)? {
             done.settled.push(id.clone());

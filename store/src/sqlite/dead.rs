@@ -12,8 +12,19 @@ use super::{
 const SCAN: i64 = 10_000;
 
 /// What else is kept of a job that is over, by table.
-pub(super) const SIDE_TABLES: &[&str] =
-    &["job_errors", "job_progress", "job_logs", "job_checkpoints", "dead", "due"];
+pub(super) const SIDE_TABLES: &[(&str, &str)] = &[
+    ("job_errors", "job_id"),
+    ("job_progress", "job_id"),
+    ("job_logs", "job_id"),
+    ("job_checkpoints", "job_id"),
+    ("expiring_results", "job_id"),
+    ("dead", "job_id"),
+    ("due", "job_id"),
+    ("timers", "job_id"),
+    ("workflow_jobs", "job_id"),
+    ("dependencies", "parent_id"),
+    ("dependencies", "child_id"),
+];
 
 /// The next of the dead by time.
 const NEXT_DEAD: &str = "
@@ -97,7 +108,9 @@ impl SqliteStore {
             if waits { &mut held } else { &mut queued }.push(row.try_get::<String, _>(0)?);
         }
         let retried: Vec<String> = queued.iter().chain(&held).cloned().collect();
-        clear(&mut transaction, "dead", &retried).await?;
+        for table in ["dead", "expiring_results"] {
+            clear(&mut transaction, table, "job_id", &retried).await?;
+        }
         insert_outbox(&mut transaction, queued, now, now).await?;
         note_followups(&mut transaction, held).await?;
         transaction.commit().await?;
@@ -117,8 +130,8 @@ impl SqliteStore {
         .fetch_all(&mut *transaction)
         .await?;
         let deleted: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-        for table in SIDE_TABLES {
-            clear(&mut transaction, table, &deleted).await?;
+        for (table, key) in SIDE_TABLES {
+            clear(&mut transaction, table, key, &deleted).await?;
         }
         transaction.commit().await?;
         deleted.iter().map(|id| read::id(id)).collect()
@@ -131,10 +144,15 @@ fn states(from: &[State]) -> Result<String, Error> {
 }
 
 /// Removes what a side table has of these jobs.
-async fn clear(connection: &mut SqliteConnection, table: &'static str, jobs: &[String]) -> Result<(), Error> {
+async fn clear(
+    connection: &mut SqliteConnection,
+    table: &'static str,
+    key: &'static str,
+    jobs: &[String],
+) -> Result<(), Error> {
     if jobs.is_empty() {
         return Ok(());
     }
-    let clear = format!("DELETE FROM {table} WHERE job_id IN (SELECT value FROM json_each(?))");
+    let clear = format!("DELETE FROM {table} WHERE {key} IN (SELECT value FROM json_each(?))");
     sqlx::query(sqlx::AssertSqlSafe(clear)).bind(ids(jobs)).execute(connection).await.map(drop)
 }

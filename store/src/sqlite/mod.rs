@@ -11,6 +11,7 @@ mod notes;
 mod outbox;
 mod queues;
 mod read;
+mod retention;
 mod schedules;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "these are tests")]
@@ -37,7 +38,7 @@ use windlass_core::{
 };
 
 use self::error::{classify, is_locked};
-use crate::{StoreOptions, VirtualClock};
+use crate::{Retention, StoreOptions, VirtualClock};
 
 /// A statement, filled in once.
 macro_rules! statement {
@@ -60,6 +61,8 @@ pub struct SqliteStore {
     readers: SqlitePool,
     deadline: Duration,
     clock: Option<VirtualClock>,
+    result_ttl: Option<Duration>,
+    retention: Retention,
     file: std::path::PathBuf,
 }
 
@@ -115,6 +118,8 @@ impl SqliteStore {
             readers: pool(READERS),
             deadline: options.deadline,
             clock: options.clock.clone(),
+            result_ttl: options.result_ttl,
+            retention: options.retention.clone(),
             file,
         };
         store.within(use_wal(&connect)).await?;
@@ -269,7 +274,10 @@ impl Store for SqliteStore {
     }
 
     async fn maintain(&self) -> Result<(), StoreError> {
-        self.within(self.keep_house()).await
+        self.within(self.keep_house()).await?;
+        while self.within(self.forget_results()).await? {}
+        while self.within(self.remove_overdue()).await? {}
+        Ok(())
     }
 
     fn notes(&self) -> &dyn JobNotes {

@@ -10,8 +10,10 @@ use super::{
 statement!(
     GET,
     "SELECT id, kind, queue, priority, state, attempt, uncounted, max_attempts, created_at, run_at, started_at,
-            finished_at, result, labels, cancel_requested, p.value, p.message, p.at, gating
-     FROM jobs LEFT JOIN job_progress p ON p.job_id = jobs.id WHERE id IN (SELECT value FROM json_each(?))"
+            finished_at,
+            iif(EXISTS (SELECT 1 FROM expiring_results r WHERE r.job_id = jobs.id AND r.expires_at <= ?2), NULL, result),
+            labels, cancel_requested, p.value, p.message, p.at, gating
+     FROM jobs LEFT JOIN job_progress p ON p.job_id = jobs.id WHERE id IN (SELECT value FROM json_each(?1))"
 );
 statement!(
     GET_ERRORS,
@@ -34,7 +36,8 @@ impl SqliteStore {
         let wanted = ids(wanted);
         // One snapshot for both statements.
         let mut transaction = self.readers.begin().await?;
-        let rows = sqlx::query(GET.clone()).bind(&wanted).fetch_all(&mut *transaction).await?;
+        let rows =
+            sqlx::query(GET.clone()).bind(&wanted).bind(self.now()).fetch_all(&mut *transaction).await?;
         let errors = sqlx::query(GET_ERRORS.clone()).bind(&wanted).fetch_all(&mut *transaction).await?;
         let mut by_job: HashMap<String, Vec<ErrorRecord>> = HashMap::new();
         for row in &errors {

@@ -7,6 +7,7 @@ mod batch;
 mod batch_stops;
 mod cancellation;
 mod delivery;
+mod envelope;
 mod gates;
 mod lease;
 mod logs;

@@ -1,0 +1,99 @@
+//! What the store keeps of payloads and results, and what handlers and clients see.
+
+use windlass_client::{Client, ClientOptions, EncryptionKey, Envelope};
+use windlass_core::{JobId, State as JobState, Store as _};
+use windlass_worker::{Context, JobError, Worker};
+
+use crate::support::{Bench, Task, options, run, until};
+
+fn key(name: &str) -> EncryptionKey {
+    format!("{name}:BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=").parse().unwrap()
+}
+
+impl Bench {
+    /// Another process on the same store and broker, with these keys.
+    fn with_keys(&self, keys: &[&str]) -> Client {
+        let envelope = Envelope::new(keys.iter().map(|name| key(name)).collect(), 100);
+        Client::with_envelope(self.store.clone(), self.broker.clone(), ClientOptions::default(), envelope)
+    }
+
+    async fn stored_result(&self, id: JobId) -> String {
+        self.store.get(&[id]).await.unwrap()[0].result.as_ref().unwrap().get().to_owned()
+    }
+}
+
+async fn echoes(task: Task, ctx: Context) -> Result<String, JobError> {
+    let before: Option<String> = ctx.last_checkpoint().await?;
+    if before.is_none() {
+        ctx.checkpoint("hunter2").await?;
+        return Err(JobError::retry("once more"));
+    }
+    Ok(format!("hunter2 {} {before:?}", task.number))
+}
+
+/// Keys are replaced one process after another, and nothing in the store is in clear.
+#[tokio::test]
+async fn encrypted_jobs_run_while_keys_rotate() {
+    let bench = Bench::new().await;
+    let plain = bench.task(1).await;
+    let old = bench.with_keys(&["old"]);
+    let first = old.enqueue(Task { number: 2 }).await.unwrap();
+    let new = bench.with_keys(&["new", "old"]);
+    let running = run(Worker::new(new.clone(), options()).handle(echoes));
+    for (id, number) in [(plain, 1), (first, 2)] {
+        bench.succeeds_sealed(id).await;
+        let expected = format!("\"hunter2 {number} Some(\\\"hunter2\\\")\"");
+        assert_eq!(new.get(id).await.unwrap().unwrap().result.unwrap().get(), expected);
+        let stored = bench.stored_result(id).await;
+        assert!(stored.contains("\"new\"") && !stored.contains("hunter2"), "{stored}");
+        let kept = bench.store.notes().last_checkpoint(id).await.unwrap().unwrap();
+        assert!(!kept.get().contains("hunter2"), "{kept}");
+    }
+    // A process without the key cannot tell, and says which one it lacks.
+    let error = old.get(first).await.unwrap_err().to_string();
+    assert!(error.contains("key new") && error.contains("encryption_keys"), "{error}");
+    running.stop().await;
+}
+
+impl Bench {
+    async fn succeeds_sealed(&self, id: JobId) {
+        until("the job succeeds", async || {
+            self.store.get(&[id]).await.unwrap()[0].state == JobState::Succeeded
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_payload_under_a_missing_key_fails_with_its_name() {
+    let bench = Bench::new().await;
+    let mut job = windlass_core::NewJob::new(
+        "test.task".parse().unwrap(),
+        serde_json::value::to_raw_value(&Task { number: 1 }).unwrap(),
+    );
+    job.max_attempts = 1;
+    let id = job.id;
+    bench.with_keys(&["lost"]).accept(job).await.unwrap();
+    let running = run(bench.worker().handle(echoes));
+    let job = bench.reaches(id, JobState::Dead).await;
+    assert!(job.errors[0].message.contains("key lost"), "{:?}", job.errors);
+    running.stop().await;
+}
+
+async fn returns_much(task: Task) -> Result<String, JobError> {
+    Ok("x".repeat(task.number as usize))
+}
+
+/// It is not tried again, nothing is truncated, and the error says what to do.
+#[tokio::test]
+async fn a_result_that_is_too_large_makes_the_job_dead() {
+    let bench = Bench::new().await;
+    let running = run(Worker::new(bench.with_keys(&[]), options()).handle(returns_much));
+    let (fits, large) = (bench.task(98).await, bench.task(99).await);
+    assert_eq!(bench.succeeds(fits).await.result.unwrap().get().len(), 100);
+    let job = bench.reaches(large, JobState::Dead).await;
+    assert_eq!((job.attempt, job.result.is_none()), (1, true));
+    let message = &job.errors[0].message;
+    assert!(message.contains("101 bytes") && message.contains("result_max"), "{message}");
+    running.stop().await;
+}
