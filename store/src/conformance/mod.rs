@@ -208,11 +208,13 @@ macro_rules! store_conformance {
             a_diamond
             a_follow_up_given_up_may_be_repeated
             a_parent_may_take_several_attempts
+            a_refused_job_refuses_its_workflow
             a_retry_may_overtake_the_follow_up
             a_workflow_given_up_is_all_or_nothing
             an_end_counts_once
             any_workflow_ends_right
             cancellations_go_through_the_graph
+            children_pass_their_gates
             cancellations_race_completions
             failures_go_through_the_graph
             fan_out_and_fan_in
@@ -222,6 +224,7 @@ macro_rules! store_conformance {
             large_batches_end
             needs_finished_takes_any_end
             quarantined_parents_count_as_dead
+            retried_workflows_pass_their_gates
             the_last_job_adds_more
             workflows_are_called_off
             workflows_are_retried_from_the_failed_part

@@ -9,8 +9,10 @@ use windlass_core::{
 
 use super::support::{Case, HOUR, Timed, dead, job, raw, retry, succeeded};
 
+mod gated;
 mod races;
 
+pub use gated::*;
 pub use races::*;
 
 /// A job called `name` after these; a parent with a `?` need only be over.

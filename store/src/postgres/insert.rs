@@ -240,6 +240,7 @@ impl PostgresStore {
             .bind(if_any(jobs.clone(), NewJob::is_gated, NewJob::is_gated))
             .bind(if_any(jobs.clone(), NewJob::is_followed, NewJob::is_followed))
             .bind(if gating.iter().any(Option::is_some) { gating } else { Vec::new() })
+            .bind(if_any(jobs.clone(), |job| job.has_parents, |job| job.has_parents))
             .fetch_one(connection)
             .await?;
         Ok(Written {

@@ -70,7 +70,7 @@ async fn check(store: &PostgresStore, connection: &mut PgConnection, when: &str)
         ("outbox_take", &sql.outbox_take, vec!["10".into()]),
         ("promote_due", &sql.promote_due, vec!["10".into()]),
         ("expire", &expire, vec![ids.clone(), id.clone(), id.clone(), "'a'".into(), "'b'".into()]),
-        ("keep", &keep, vec![ids.clone(), id.clone(), id.clone()]),
+        ("keep", &keep, vec![ids.clone(), id.clone(), id.clone(), ids.clone(), "ARRAY[true, false]".into()]),
         ("holders", &holders, vec![ids.clone(), id.clone(), id.clone()]),
         (
             "replace",

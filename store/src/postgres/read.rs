@@ -97,7 +97,7 @@ fn record(row: &PgRow) -> Result<JobRecord, Error> {
         result: result.map(serde_json::value::RawValue::from_string).transpose().map_err(unexpected)?,
         progress: progress.map(serde_json::from_str).transpose().map_err(unexpected)?,
         labels: serde_json::from_str(row.try_get(13)?).map_err(unexpected)?,
-        gating: gating(row, 16)?,
+        gating: gating(row, 17)?,
         cancel_requested: row.try_get(14)?,
         errors: errors.map_or(Ok(Vec::new()), serde_json::from_str).map_err(unexpected)?,
     })

@@ -107,7 +107,7 @@ fn record(row: &SqliteRow, errors: &mut HashMap<String, Vec<ErrorRecord>>) -> Re
         progress,
         labels: serde_json::from_str(row.try_get(13)?).map_err(unexpected)?,
         cancel_requested: row.try_get(14)?,
-        gating: gating(row, 15)?,
+        gating: gating(row, 18)?,
         errors: errors.remove(text).unwrap_or_default(),
     })
 }
