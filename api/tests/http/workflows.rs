@@ -123,6 +123,10 @@ async fn what_is_wrong_is_named_and_nothing_stored() {
     unknown_kind["kind"] = json!("nobody.knows");
     let mut both = job("b", json!(["a"]));
     both["after_all"] = json!("succeeded");
+    let mut unique = job("b", json!(["a"]));
+    unique["unique"] = json!({"key": "one"});
+    let mut limited = job("b", json!(["a"]));
+    limited["limits"] = json!(["nobody/1"]);
     let many = |count| (0..count).map(|n| job(&format!("j{n}"), json!([]))).collect::<Vec<_>>();
     let mut crowd = many(3);
     crowd.push(job("child", json!(["j0", "j1", "j2"])));
@@ -141,6 +145,8 @@ async fn what_is_wrong_is_named_and_nothing_stored() {
         ),
         (workflow(vec![a(), unknown_kind]), vec!["/jobs/1/kind"], "nobody.knows"),
         (workflow(vec![a(), both]), vec!["/jobs/1/after_all"], "either"),
+        (workflow(vec![a(), unique]), vec!["/jobs/1/unique"], "b has a unique key"),
+        (workflow(vec![a(), limited]), vec!["/jobs/1/limits/0"], "no limit named \"nobody\""),
         (workflow(vec![job("b", json!([{"job": "a", "needs": "luck"}]))]), vec!["/jobs/0/after"], "finished"),
         (workflow(vec![job("b", json!("a"))]), vec!["/jobs/0/after"], "sequence"),
         (workflow(vec![job("no spaces", json!([]))]), vec!["/jobs/0/name"], "job name"),

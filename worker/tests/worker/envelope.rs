@@ -1,7 +1,7 @@
 //! What the store keeps of payloads and results, and what handlers and clients see.
 
 use windlass_client::{Client, ClientOptions, EncryptionKey, Envelope};
-use windlass_core::{JobId, State as JobState, Store as _};
+use windlass_core::{JobId, OnConflict, State as JobState, Store as _, Unique};
 use windlass_worker::{Context, JobError, Worker};
 
 use crate::support::{Bench, Task, options, run, until};
@@ -77,6 +77,47 @@ async fn a_payload_under_a_missing_key_fails_with_its_name() {
     let running = run(bench.worker().handle(echoes));
     let job = bench.reaches(id, JobState::Dead).await;
     assert!(job.errors[0].message.contains("key lost"), "{:?}", job.errors);
+    running.stop().await;
+}
+
+/// Its number and the results of its parents, added up.
+async fn adds(task: Task, ctx: Context) -> Result<u32, JobError> {
+    let mut sum = task.number;
+    for parent in ctx.parents().await? {
+        sum += parent.result::<u32>()?;
+    }
+    Ok(sum)
+}
+
+#[tokio::test]
+async fn a_payload_that_replaces_another_jobs_can_be_read() {
+    let bench = Bench::new().await;
+    let client = bench.with_keys(&["only"]);
+    let mut ids = Vec::new();
+    for number in [1, 2] {
+        let rule = Unique::by_key("one").unwrap().on_conflict(OnConflict::Replace);
+        ids.push(client.enqueue(Task { number }).unique(rule).await.unwrap());
+    }
+    assert_eq!(ids[0], ids[1]);
+    let running = run(Worker::new(client.clone(), options()).handle(adds));
+    bench.succeeds_sealed(ids[0]).await;
+    assert_eq!(client.get(ids[0]).await.unwrap().unwrap().result.unwrap().get(), "2");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn workflows_are_sealed_and_children_read_their_parents() {
+    let bench = Bench::new().await;
+    let client = bench.with_keys(&["only"]);
+    let workflow = client.workflow("sums").job("a", Task { number: 1 }).then("b", Task { number: 10 });
+    let id = workflow.await.unwrap();
+    let running = run(Worker::new(client.clone(), options()).handle(adds));
+    let jobs = client.workflow_jobs(id, None, 10).await.unwrap();
+    bench.succeeds_sealed(jobs[1].job.id).await;
+    let jobs = client.workflow_jobs(id, None, 10).await.unwrap();
+    let results: Vec<_> = jobs.iter().map(|job| job.job.result.as_ref().unwrap().get().to_owned()).collect();
+    assert_eq!(results, ["1", "11"]);
+    assert!(bench.stored_result(jobs[1].job.id).await.contains("\"only\""));
     running.stop().await;
 }
 
