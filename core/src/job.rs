@@ -89,6 +89,13 @@ impl NewJob {
         self.has_children || self.is_gated()
     }
 
+    /// Whether it has nothing that only some jobs have, so that a store may write less.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        let plain = self.expires_at.is_none() && self.deadline.is_none() && self.version == 1;
+        plain && !self.has_parents && !self.has_children && self.gating == Gating::default()
+    }
+
     /// What it is right after the store has accepted it at `now`, unless its queue is limited.
     #[must_use]
     pub fn first_state(&self, now: Timestamp) -> State {

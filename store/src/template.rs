@@ -20,9 +20,28 @@ pub(crate) fn fill(template: &str, schema: &str, now: &str) -> SqlStr {
     AssertSqlSafe(text).into_sql_str()
 }
 
+/// What is between `{+` and `+}` stays, or goes: for two statements of which one does more than the other.
+pub(crate) fn with_extras(template: &str, keep: bool) -> String {
+    let mut text = String::with_capacity(template.len());
+    for (at, piece) in template.split("{+").enumerate() {
+        match piece.split_once("+}") {
+            Some((extra, rest)) if at > 0 => text.extend([if keep { extra } else { "" }, rest]),
+            _ => text.push_str(piece),
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn extras_stay_or_go() {
+        let template = "a{+ b+} c{+ d+}";
+        assert_eq!(with_extras(template, true), "a b c d");
+        assert_eq!(with_extras(template, false), "a c");
+    }
 
     #[test]
     fn fills_states_and_events() {

@@ -13,48 +13,48 @@ use super::{PostgresStore, finish::seconds, unexpected};
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Accepts a group in one statement: jobs, times of those not due yet, and one outbox row for those queued. A job whose
-/// id exists is skipped, so the statement may be repeated. The last arrays may be empty, for a group without such jobs.
+/// id exists is skipped, so the statement may be repeated. Extras are for groups with jobs that have what only some have.
 /// Answers with the time, the outbox row, the jobs that have to wait, and the queues that take no jobs.
 pub(super) const INSERT: &str = "
 WITH input AS (
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::int2[], $5::text[], $6::int4[], $7::int8[],
-                         $8::timestamptz[], $9::text[], $10::text[],
+                         $8::timestamptz[], $9::text[], $10::text[]{+,
                          $12::timestamptz[], $13::timestamptz[], $14::int2[], $15::boolean[], $16::boolean[],
-                         $17::text[], $18::boolean[])
-        AS i (id, kind, queue, priority, payload, max_attempts, timeout_ms, run_at, labels, trace,
-              expires_at, deadline, version, gated, followed, gating, held)
+                         $17::text[], $18::boolean[]+})
+        AS i (id, kind, queue, priority, payload, max_attempts, timeout_ms, run_at, labels, trace{+,
+              expires_at, deadline, version, gated, followed, gating, held+})
 ), said AS MATERIALIZED (
     SELECT ARRAY(SELECT name FROM {schema}.queues WHERE limited) AS limited,
            ARRAY(SELECT name FROM {schema}.queues WHERE draining) AS draining
 ), admissible AS (
-    SELECT i.*, gated IS TRUE OR queue = ANY((SELECT limited FROM said)::text[]) AS waits
+    SELECT i.*, {+gated IS TRUE OR +}queue = ANY((SELECT limited FROM said)::text[]) AS waits
     FROM input i WHERE queue <> ALL((SELECT draining FROM said)::text[])
 ), created AS (
     INSERT INTO {schema}.jobs AS j
         (id, kind, queue, priority, payload, max_attempts, timeout_ms, labels, trace, created_at, state, run_at,
-         expires_at, deadline, version, gated, followed, gating, held)
+         gated, followed{+, expires_at, deadline, version, gating, held+})
     SELECT id, kind, queue, priority, payload, max_attempts, timeout_ms, labels::jsonb, trace, {now},
-           CASE WHEN run_at > {now} THEN {scheduled} WHEN waits OR held THEN {waiting} ELSE {queued} END,
+           CASE WHEN run_at > {now} THEN {scheduled} WHEN waits{+ OR held+} THEN {waiting} ELSE {queued} END,
            CASE WHEN run_at > {now} THEN run_at END,
-           expires_at, deadline, coalesce(version, 1), waits, followed IS TRUE OR waits, gating, held IS TRUE
+           waits, {+followed IS TRUE OR +}waits{+, expires_at, deadline, coalesce(version, 1), gating, held IS TRUE+}
     FROM admissible
     ON CONFLICT (id) DO NOTHING
-    RETURNING j.id, j.state, j.run_at, j.expires_at, j.deadline, j.held
+    RETURNING j.id, j.state, j.run_at{+, j.expires_at, j.deadline, j.held+}
 ), waiting AS (
     INSERT INTO {schema}.due (job_id, run_at)
     SELECT id, run_at FROM created WHERE state = {scheduled}
-), timed AS (
+){+, timed AS (
     INSERT INTO {schema}.timers (job_id, deadline, at)
     SELECT id, t.deadline, t.at
     FROM created c CROSS JOIN LATERAL (VALUES (false, c.expires_at), (true, c.deadline)) AS t (deadline, at)
     WHERE t.at IS NOT NULL
-), ledger AS (
+)+}, ledger AS (
     INSERT INTO {schema}.outbox (job_ids, created_at, due_at)
     SELECT array_agg(id), {now}, {now} + make_interval(secs => $11)
     FROM created WHERE state = {queued} HAVING count(*) > 0
     RETURNING id
 ), followed AS (
-    INSERT INTO {schema}.followups (job_id) SELECT id FROM created WHERE state = {waiting} AND NOT held
+    INSERT INTO {schema}.followups (job_id) SELECT id FROM created WHERE state = {waiting}{+ AND NOT held+}
 )
 SELECT {now}, (SELECT id FROM ledger), (SELECT array_agg(id) FROM created WHERE state = {waiting}),
        (SELECT draining FROM said)";
@@ -203,14 +203,10 @@ impl PostgresStore {
                 serde_json::to_string(&labels.collect::<BTreeMap<_, _>>()).map_err(unexpected)
             }
         };
-        let gating = |job: &NewJob| match job.gating == Gating::default() {
-            true => Ok(None),
-            false => serde_json::to_string(&job.gating).map(Some).map_err(unexpected),
-        };
-        let gating = jobs.clone().map(gating).collect::<Result<Vec<_>, _>>()?;
         let ids: Vec<Uuid> = jobs.clone().map(|job| job.id.as_uuid()).collect();
-        let row = self
-            .query(&self.sql.insert)
+        let plain = jobs.clone().all(NewJob::is_plain);
+        let mut insert = self
+            .query(if plain { &self.sql.insert_plain } else { &self.sql.insert })
             .bind(ids)
             .bind(jobs.clone().map(|job| job.kind.as_str()).collect::<Vec<_>>())
             .bind(jobs.clone().map(|job| job.queue.as_str()).collect::<Vec<_>>())
@@ -225,24 +221,26 @@ impl PostgresStore {
             .bind(jobs.clone().map(|job| job.run_at.map(within_calendar)).collect::<Vec<_>>())
             .bind(jobs.clone().map(labels).collect::<Result<Vec<_>, _>>()?)
             .bind(jobs.clone().map(|job| job.trace.as_ref().map(|t| t.as_str())).collect::<Vec<_>>())
-            .bind(grace.as_secs_f64())
-            .bind(if_any(
-                jobs.clone(),
-                |job| job.expires_at.is_some(),
-                |job| job.expires_at.map(within_calendar),
-            ))
-            .bind(if_any(jobs.clone(), |job| job.deadline.is_some(), |job| job.deadline.map(within_calendar)))
-            .bind(if_any(
-                jobs.clone(),
-                |job| job.version != 1,
-                |job| i16::try_from(job.version).unwrap_or(i16::MAX),
-            ))
-            .bind(if_any(jobs.clone(), NewJob::is_gated, NewJob::is_gated))
-            .bind(if_any(jobs.clone(), NewJob::is_followed, NewJob::is_followed))
-            .bind(if gating.iter().any(Option::is_some) { gating } else { Vec::new() })
-            .bind(if_any(jobs.clone(), |job| job.has_parents, |job| job.has_parents))
-            .fetch_one(connection)
-            .await?;
+            .bind(grace.as_secs_f64());
+        if !plain {
+            let gating = |job: &NewJob| match job.gating == Gating::default() {
+                true => Ok(None),
+                false => serde_json::to_string(&job.gating).map(Some).map_err(unexpected),
+            };
+            insert = insert
+                .bind(jobs.clone().map(|job| job.expires_at.map(within_calendar)).collect::<Vec<_>>())
+                .bind(jobs.clone().map(|job| job.deadline.map(within_calendar)).collect::<Vec<_>>())
+                .bind(
+                    jobs.clone()
+                        .map(|job| i16::try_from(job.version).unwrap_or(i16::MAX))
+                        .collect::<Vec<_>>(),
+                )
+                .bind(jobs.clone().map(NewJob::is_gated).collect::<Vec<_>>())
+                .bind(jobs.clone().map(NewJob::is_followed).collect::<Vec<_>>())
+                .bind(jobs.clone().map(gating).collect::<Result<Vec<_>, _>>()?)
+                .bind(jobs.clone().map(|job| job.has_parents).collect::<Vec<_>>());
+        }
+        let row = insert.fetch_one(connection).await?;
         Ok(Written {
             at: row.try_get(0)?,
             outbox: row.try_get::<Option<i64>, _>(1)?.map(OutboxId),
@@ -276,15 +274,6 @@ impl PostgresStore {
             .map(|row| Ok((row.try_get(0)?, Holder { fingerprint: row.try_get(1)?, id: row.try_get(2)? })))
             .collect()
     }
-}
-
-/// What few jobs have: nothing at all for a group without any.
-fn if_any<'a, T>(
-    jobs: impl Iterator<Item = &'a NewJob> + Clone,
-    has: impl Fn(&NewJob) -> bool,
-    value: impl Fn(&NewJob) -> T,
-) -> Vec<T> {
-    if jobs.clone().any(has) { jobs.map(value).collect() } else { Vec::new() }
 }
 
 /// Postgres' calendar does not begin as early as ours; whatever is past means at once.

@@ -45,7 +45,10 @@ use windlass_core::{
 };
 
 use self::error::{classify, unexpected};
-use crate::{Retention, StoreOptions, VirtualClock, template::fill};
+use crate::{
+    Retention, StoreOptions, VirtualClock,
+    template::{fill, with_extras},
+};
 
 /// Connections idle for longer are tried before use, so that a server's restart is noticed in time; younger ones are
 /// not, since that would cost every statement a round trip.
@@ -80,6 +83,7 @@ pub struct PostgresStore {
 /// The statements, filled in once.
 struct Statements {
     insert: SqlStr,
+    insert_plain: SqlStr,
     insert_keys: SqlStr,
     select_keys: SqlStr,
     claim: SqlStr,
@@ -97,7 +101,8 @@ struct Statements {
 impl Statements {
     fn new(fill: impl Fn(&str) -> SqlStr) -> Self {
         Self {
-            insert: fill(insert::INSERT),
+            insert: fill(&with_extras(insert::INSERT, true)),
+            insert_plain: fill(&with_extras(insert::INSERT, false)),
             insert_keys: fill(insert::INSERT_KEYS),
             select_keys: fill(insert::SELECT_KEYS),
             claim: fill(claim::CLAIM),

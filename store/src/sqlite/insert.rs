@@ -3,6 +3,8 @@ use std::collections::{HashMap, HashSet};
 use sqlx::{Error, Row, SqliteConnection};
 use windlass_core::{Gating, Idempotency, InsertOutcome, Inserted, LimitKey, NewJob, OutboxId, State};
 
+use crate::template::with_extras;
+
 use super::{
     Commit, SqliteStore, followup::note_followups, ids, micros, read, statement, timers::INSERT_TIMERS,
     timestamp, unexpected, unique::resolve_unique,
@@ -11,18 +13,23 @@ use super::{
 /// How long the process that accepted a group has to publish it, before a relay does.
 const GRACE_MICROS: i64 = 5_000_000;
 
-statement!(
-    INSERT,
-    "INSERT INTO jobs (id, kind, queue, priority, payload, max_attempts, timeout_ms, labels, trace, created_at, state, run_at,
-                       expires_at, deadline, version, gated, held, followed, gating)
-     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
-            value ->> 8, ?2, CASE WHEN value ->> 9 > ?2 THEN {scheduled} WHEN value ->> 13 > 0 THEN {waiting} ELSE {queued} END,
-            iif(value ->> 9 > ?2, value ->> 9, NULL),
-            value ->> 10, value ->> 11, value ->> 12, (value ->> 13) & 1, (value ->> 13) & 2 <> 0, value ->> 14, value ->> 15
-     FROM json_each(?1) WHERE true
-     ON CONFLICT (id) DO NOTHING
-     RETURNING id, state, held"
-);
+/// Extras are for groups with jobs that have what only some have.
+const INSERT_JOBS: &str = "
+INSERT INTO jobs (id, kind, queue, priority, payload, max_attempts, timeout_ms, labels, trace, created_at, state, run_at{+,
+                  expires_at, deadline, version, gated, held, followed, gating+})
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
+       value ->> 8, ?2,
+       CASE WHEN value ->> 9 > ?2 THEN {scheduled}{+
+            WHEN value ->> '$[10][3]' OR value ->> '$[10][4]' THEN {waiting}+} ELSE {queued} END,
+       iif(value ->> 9 > ?2, value ->> 9, NULL){+,
+       value ->> '$[10][0]', value ->> '$[10][1]', value ->> '$[10][2]', value ->> '$[10][3]', value ->> '$[10][4]',
+       value ->> '$[10][5]', value ->> '$[10][6]'+}
+FROM json_each(?1) WHERE true
+ON CONFLICT (id) DO NOTHING
+RETURNING id, state, held";
+
+statement!(INSERT, &with_extras(INSERT_JOBS, true));
+statement!(INSERT_PLAIN, &with_extras(INSERT_JOBS, false));
 statement!(
     INSERT_DUE,
     "INSERT INTO due (job_id, run_at)
@@ -169,11 +176,24 @@ pub(super) async fn insert_rows(
     now: i64,
     grace: i64,
 ) -> Result<Option<OutboxId>, Error> {
+    let limited = |job: &NewJob| said.limited.contains(job.queue.as_str());
+    let plain = jobs.iter().all(|job| job.is_plain() && !limited(job));
     let rows: Vec<_> = jobs
         .iter()
         .map(|job| {
-            let gated = job.is_gated() || said.limited.contains(job.queue.as_str());
-            let gating = (job.gating != Gating::default()).then(|| serde_json::to_string(&job.gating));
+            let rare = (!plain).then(|| {
+                let gated = job.is_gated() || limited(job);
+                let gating = (job.gating != Gating::default()).then(|| serde_json::to_string(&job.gating));
+                Ok((
+                    job.expires_at.map(|at| at.timestamp_micros()),
+                    job.deadline.map(|at| at.timestamp_micros()),
+                    job.version,
+                    u8::from(gated),
+                    u8::from(job.has_parents),
+                    u8::from(gated || job.is_followed()),
+                    gating.transpose()?,
+                ))
+            });
             Ok((
                 job.id,
                 &job.kind,
@@ -185,19 +205,14 @@ pub(super) async fn insert_rows(
                 serde_json::to_string(&job.labels)?,
                 job.trace.as_ref().map(|trace| trace.as_str()),
                 job.run_at.map(|at| at.timestamp_micros()),
-                job.expires_at.map(|at| at.timestamp_micros()),
-                job.deadline.map(|at| at.timestamp_micros()),
-                job.version,
-                // Two bits: gates, and parents.
-                u8::from(gated) | u8::from(job.has_parents) << 1,
-                u8::from(gated || job.is_followed()),
-                gating.transpose()?,
+                rare.transpose()?,
             ))
         })
         .collect::<Result<_, serde_json::Error>>()
         .map_err(unexpected)?;
     let rows = serde_json::to_string(&rows).map_err(unexpected)?;
-    let created = sqlx::query(INSERT.clone()).bind(rows).bind(now).fetch_all(&mut *connection).await?;
+    let insert = if plain { INSERT_PLAIN.clone() } else { INSERT.clone() };
+    let created = sqlx::query(insert).bind(rows).bind(now).fetch_all(&mut *connection).await?;
     let (mut queued, mut scheduled, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
     for row in &created {
         let id: String = row.try_get(0)?;
