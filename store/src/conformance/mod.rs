@@ -102,6 +102,7 @@ macro_rules! store_conformance {
             a_lost_worker_settles_cancellations
             a_paused_queue_starts_nothing
             a_queue_is_limited_as_a_whole
+            a_repeated_insert_is_not_refused
             a_request_ends_with_its_job
             a_rescue_takes_what_is_still_held
             a_turn_is_kept_at_other_gates

@@ -87,3 +87,30 @@ pub async fn a_draining_queue_takes_no_jobs(case: Case) {
     let inserted = case.store.insert(std::slice::from_ref(&again)).await.unwrap();
     assert_eq!(inserted.outcomes, [InsertOutcome::Created(State::Queued)]);
 }
+
+/// What has been accepted stays so when its insert is repeated, though its queue takes no more and its limit is gone by
+/// then; and it keeps its idempotency key.
+pub async fn a_repeated_insert_is_not_refused(case: Case) {
+    let (queue, operations) = (QueueName::default(), case.other.operations());
+    operations.set_limit(&"one".parse().unwrap(), Limit::concurrent(1)).await.unwrap();
+    let idempotency = Idempotency { key: "k".into(), fingerprint: [1; 32], ttl: HOUR };
+    let plain = NewJob { idempotency: Some(idempotency), ..job() };
+    let mut limited = job();
+    limited.gating.limits.push("one".parse().unwrap());
+    let group = [plain.clone(), limited.clone()];
+    case.insert(&group).await;
+    let before = case.picture(&[plain.id, limited.id]).await;
+
+    operations.remove_limit(&"one".parse().unwrap()).await.unwrap();
+    operations.drain_queue(&queue).await.unwrap();
+    let again = case.store.insert(&group).await.unwrap().outcomes;
+    assert!(matches!(again[..], [InsertOutcome::Created(_), InsertOutcome::Created(_)]), "{again:?}");
+    assert_eq!(case.picture(&[plain.id, limited.id]).await, before);
+    let other = NewJob { id: JobId::new(), ..plain.clone() };
+    let mut limited = NewJob { id: JobId::new(), ..other.clone() };
+    limited.gating.limits.push("one".parse().unwrap());
+    for same_request in [other, limited] {
+        let answer = case.store.insert(std::slice::from_ref(&same_request)).await.unwrap().outcomes;
+        assert_eq!(answer, [InsertOutcome::Existing(plain.id)]);
+    }
+}

@@ -7,7 +7,7 @@ use sqlx::{Error, PgConnection, Row};
 use uuid::Uuid;
 use windlass_core::{Gating, Idempotency, InsertOutcome, Inserted, NewJob, OutboxId, State, Timestamp};
 
-use super::{PostgresStore, finish::seconds, unexpected};
+use super::{PostgresStore, finish::seconds, range, unexpected};
 
 /// How long the process that accepted a group has to publish it, before a relay does.
 const GRACE: Duration = Duration::from_secs(5);
@@ -135,10 +135,12 @@ impl PostgresStore {
         let jobs = adapted.as_deref().unwrap_or(jobs);
         let new = || jobs.iter().zip(&answers).filter(|(_, answer)| answer.is_none()).map(|(job, _)| job);
         let written = self.insert_rows(connection, new(), grace).await?;
+        let drained: Vec<&NewJob> = new().filter(|job| written.refuses(job)).collect();
+        let before = self.accepted_before(connection, &drained).await?;
         let mut returned = Vec::new();
         let outcomes = jobs.iter().zip(&answers).map(|(job, answer)| match answer {
             Some(answer) => *answer,
-            None if written.refuses(job) => {
+            None if written.refuses(job) && !before.contains(&job.id.as_uuid()) => {
                 returned.push(job);
                 InsertOutcome::QueueDraining
             }
@@ -180,12 +182,42 @@ impl PostgresStore {
             return Ok(vec![None; jobs.len()]);
         }
         let query = self.rare("SELECT name FROM {schema}.limits WHERE name = ANY($1)").bind(names);
-        let known = query.fetch_all(connection).await?;
+        let known = query.fetch_all(&mut *connection).await?;
         let known: Vec<String> = known.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
         let unknown = |job: &NewJob| {
             job.gating.limits.iter().position(|limit| !known.iter().any(|name| name == limit.name()))
         };
-        Ok(jobs.iter().map(|job| unknown(job).map(InsertOutcome::UnknownLimit)).collect())
+        let refused: Vec<&NewJob> = jobs.iter().filter(|job| unknown(job).is_some()).collect();
+        let before = self.accepted_before(connection, &refused).await?;
+        let refusal = |job: &NewJob| unknown(job).filter(|_| !before.contains(&job.id.as_uuid()));
+        Ok(jobs.iter().map(|job| refusal(job).map(InsertOutcome::UnknownLimit)).collect())
+    }
+
+    /// Those of these jobs that were accepted before: by an earlier call whose answer was lost, or under their idempotency
+    /// key. What has been accepted is not refused any more, though a queue or limit has changed since.
+    async fn accepted_before(
+        &self,
+        connection: &mut PgConnection,
+        jobs: &[&NewJob],
+    ) -> Result<HashSet<Uuid>, Error> {
+        let ids: Vec<Uuid> = jobs.iter().map(|job| job.id.as_uuid()).collect();
+        let Some((least, greatest)) = range(&ids) else { return Ok(HashSet::new()) };
+        let keyed = || jobs.iter().filter_map(|job| Some((job.idempotency.as_ref()?, job.id.as_uuid())));
+        let rows = self
+            .rare(
+                "SELECT id FROM {schema}.jobs WHERE id = ANY($1) AND id >= $2 AND id <= $3
+                 UNION ALL
+                 SELECT i.id FROM unnest($4::bytea[], $5::uuid[]) AS i (key, id)
+                 JOIN {schema}.idempotency_keys k ON k.key = i.key AND k.job_id <> i.id AND k.expires_at > {now}",
+            )
+            .bind(ids)
+            .bind(least)
+            .bind(greatest)
+            .bind(keyed().map(|(idempotency, _)| idempotency.key.as_bytes().to_vec()).collect::<Vec<_>>())
+            .bind(keyed().map(|(_, id)| id).collect::<Vec<_>>())
+            .fetch_all(connection)
+            .await?;
+        rows.iter().map(|row| row.try_get(0)).collect()
     }
 
     pub(super) async fn insert_rows<'a>(

@@ -68,8 +68,8 @@ pub(super) async fn insert_jobs(
     let said = Said::read(connection, jobs).await?;
     for job in jobs {
         answers.push(match said.refusal(job) {
-            None => taken(connection, &mut holders, job, now).await?,
-            refusal => refusal,
+            Some(refusal) if !accepted_before(connection, job, now).await? => Some(refusal),
+            _ => taken(connection, &mut holders, job, now).await?,
         });
     }
     let adapted = resolve_unique(connection, jobs, &mut answers, now).await?;
@@ -86,6 +86,21 @@ pub(super) async fn insert_jobs(
         })
     });
     Ok(Inserted { at, outcomes: outcomes.collect(), outbox })
+}
+
+/// Whether the job was accepted before: by an earlier call whose answer was lost, or under its idempotency key. What has
+/// been accepted is not refused any more, though a queue or limit has changed since.
+async fn accepted_before(connection: &mut SqliteConnection, job: &NewJob, now: i64) -> Result<bool, Error> {
+    sqlx::query(
+        "SELECT EXISTS (SELECT 1 FROM jobs WHERE id = ?1)
+             OR EXISTS (SELECT 1 FROM idempotency_keys WHERE key = ?2 AND expires_at > ?3)",
+    )
+    .bind(job.id.to_string())
+    .bind(job.idempotency.as_ref().map(|idempotency| idempotency.key.as_str()))
+    .bind(now)
+    .fetch_one(connection)
+    .await?
+    .try_get(0)
 }
 
 /// What has been said of queues and limits.
