@@ -19,6 +19,7 @@ mod retry;
 mod schedule;
 mod state;
 mod store;
+mod text;
 mod timetable;
 mod unique;
 mod workflow;

@@ -1,6 +1,8 @@
-use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
+
+use crate::text::text;
 
 /// The longest key or name of this module, in bytes.
 const LONGEST: usize = 255;
@@ -18,82 +20,35 @@ fn check(text: &str, what: &'static str) -> Result<Arc<str>, InvalidKey> {
     if fits { Ok(text.into()) } else { Err(InvalidKey { what, more: "" }) }
 }
 
-macro_rules! key {
-    ($(#[$doc:meta])* $name:ident, $text:ident => $check:expr) => {
-        $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(Arc<str>);
-
-        impl $name {
-            /// The key as text.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = InvalidKey;
-
-            fn from_str($text: &str) -> Result<Self, InvalidKey> {
-                $check.map(Self)
-            }
-        }
-
-        impl TryFrom<String> for $name {
-            type Error = InvalidKey;
-
-            fn try_from(text: String) -> Result<Self, InvalidKey> {
-                text.parse()
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(key: $name) -> Self {
-                key.0.as_ref().to_owned()
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Debug::fmt(&*self.0, f)
-            }
-        }
-    };
-}
-
-key!(
+text!(
     /// The name of a limit, such as `customer`: any text of 1 to 255 bytes without `/`.
     LimitName,
+    InvalidKey,
     text => match text.contains('/') {
         false => check(text, "name of a limit"),
         true => Err(InvalidKey { what: "name of a limit", more: ", and no '/'" }),
     }
 );
-key!(
+text!(
     /// What a job is limited by: a limit's name alone, or with a key, as `customer/42`. Each key is limited for itself,
     /// under the rules of the name.
     LimitKey,
+    InvalidKey,
     text => match text.split_once('/') {
         Some(("", _) | (_, "")) => Err(InvalidKey { what: "limit", more: ", as `name` or `name/key`" }),
         _ => check(text, "limit"),
     }
 );
-key!(
+text!(
     /// Jobs of one ordering key run one at a time, in the order of their acceptance.
     OrderingKey,
+    InvalidKey,
     text => check(text, "ordering key")
 );
-key!(
+text!(
     /// On whose behalf a job runs, in queues that are shared fairly.
     Tenant,
+    InvalidKey,
     text => check(text, "tenant")
 );
 
