@@ -53,7 +53,7 @@ pub(crate) async fn enqueue(
     let accepted = service.client.accept(job.clone()).await?;
     match accepted.outcome {
         // When it starts is the store's to say.
-        InsertOutcome::Created(_) if job.unique.as_ref().is_some_and(Unique::is_debounced) => {
+        InsertOutcome::Created(_) if job.unique.as_deref().is_some_and(Unique::is_debounced) => {
             answer_stored(&service, job.id, None).await
         }
         InsertOutcome::Created(state) => {
@@ -245,10 +245,10 @@ impl Draft {
         job.expires_at = self.expires_at.or(self.expires_in.map(from_now));
         job.deadline = self.deadline;
         job.version = self.version;
-        job.unique = self.unique;
+        job.unique = self.unique.map(Box::new);
         job.gating = self.gating;
         job.labels = self.labels;
-        job.idempotency = self.idempotency;
+        job.idempotency = self.idempotency.map(Box::new);
         job
     }
 

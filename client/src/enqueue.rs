@@ -8,8 +8,8 @@ use std::{
 use serde_json::value::{RawValue, to_raw_value};
 use sha2::{Digest, Sha256};
 use windlass_core::{
-    Gating, Idempotency, InsertOutcome, InvalidKey, Job, JobId, NewJob, OnFailure, Priority, QueueName,
-    Timestamp, TraceParent, Unique,
+    Gating, Idempotency, InsertOutcome, InvalidKey, Job, JobId, LimitKey, NewJob, OnFailure, Priority,
+    QueueName, Timestamp, TraceParent, Unique,
 };
 
 use crate::{Client, ClientError};
@@ -223,7 +223,10 @@ impl<J: Job> Enqueue<J> {
             .ok_or(ClientError::NeedsPostgres { what: "enqueueing in your own transaction" })?;
         let inserted = store.insert_in(transaction, std::slice::from_ref(&job)).await?;
         // One job, one answer.
-        inserted.outcomes.first().map_or(Ok(job.id), |outcome| answer(&job, *outcome))
+        inserted
+            .outcomes
+            .first()
+            .map_or(Ok(job.id), |outcome| answer(job.id, &job.queue, &job.gating.limits, *outcome))
     }
 
     pub(crate) fn into_new_job(self) -> Result<NewJob, ClientError> {
@@ -240,14 +243,15 @@ impl<J: Job> Enqueue<J> {
         job.expires_at = self.expires.instant();
         job.deadline = self.deadline.instant();
         job.version = J::VERSION;
-        job.unique = self.unique;
+        job.unique = self.unique.map(Box::new);
         job.gating = self.gating?;
         if job.gating.limits.len() > Gating::MAX_LIMITS {
             return Err(ClientError::TooManyLimits);
         }
         job.labels = self.labels.into_iter().collect();
         job.trace = self.trace;
-        job.idempotency = self.key.map(|(key, ttl)| Idempotency { key, fingerprint: fingerprint(&job), ttl });
+        job.idempotency =
+            self.key.map(|(key, ttl)| Box::new(Idempotency { key, fingerprint: fingerprint(&job), ttl }));
         Ok(job)
     }
 }
@@ -260,20 +264,27 @@ impl<J: Job> IntoFuture for Enqueue<J> {
         Box::pin(async move {
             let client = self.client.clone();
             let job = self.into_new_job()?;
-            let accepted = client.accept(job.clone()).await?;
-            answer(&job, accepted.outcome)
+            // What a refusal names.
+            let (id, queue, limits) = (job.id, job.queue.clone(), job.gating.limits.clone());
+            let accepted = client.accept(job).await?;
+            answer(id, &queue, &limits, accepted.outcome)
         })
     }
 }
 
-pub(crate) fn answer(job: &NewJob, outcome: InsertOutcome) -> Result<JobId, ClientError> {
+pub(crate) fn answer(
+    id: JobId,
+    queue: &QueueName,
+    limits: &[LimitKey],
+    outcome: InsertOutcome,
+) -> Result<JobId, ClientError> {
     match outcome {
-        InsertOutcome::Created(_) => Ok(job.id),
+        InsertOutcome::Created(_) => Ok(id),
         InsertOutcome::Existing(id) | InsertOutcome::Held(id) | InsertOutcome::Replaced(id) => Ok(id),
         InsertOutcome::Refused(holder) => Err(ClientError::NotUnique(holder)),
         InsertOutcome::KeyReused => Err(ClientError::KeyReused),
-        InsertOutcome::QueueDraining => Err(ClientError::QueueDraining(job.queue.clone())),
-        InsertOutcome::UnknownLimit(at) => match job.gating.limits.get(at) {
+        InsertOutcome::QueueDraining => Err(ClientError::QueueDraining(queue.clone())),
+        InsertOutcome::UnknownLimit(at) => match limits.get(at) {
             Some(limit) => Err(ClientError::UnknownLimit(limit.clone())),
             None => Err(ClientError::TooManyLimits),
         },

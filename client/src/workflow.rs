@@ -157,7 +157,9 @@ impl IntoFuture for Workflow {
                 WorkflowOutcome::Existing(id) => Ok(id),
                 WorkflowOutcome::KeyReused => Err(ClientError::KeyReused),
                 WorkflowOutcome::Refused { at, why } => Err(match workflow.jobs().get(at) {
-                    Some(job) => crate::enqueue::answer(job, why).err().unwrap_or(ClientError::Closed),
+                    Some(job) => crate::enqueue::answer(job.id, &job.queue, &job.gating.limits, why)
+                        .err()
+                        .unwrap_or(ClientError::Closed),
                     None => ClientError::Closed,
                 }),
             }

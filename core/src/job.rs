@@ -8,7 +8,7 @@ use crate::{Gating, JobId, Kind, Lane, Message, Priority, Progress, QueueName, S
 /// A job to be accepted by the store.
 ///
 /// The id is chosen by the caller, so that an insert whose answer was lost can be repeated without making a
-/// second job.
+/// second job. What few jobs have is boxed, since groups of jobs are moved about.
 #[derive(Debug, Clone)]
 pub struct NewJob {
     /// The job's id.
@@ -41,9 +41,9 @@ pub struct NewJob {
     /// The trace that the enqueue was part of.
     pub trace: Option<TraceParent>,
     /// Makes the enqueue repeatable (P3).
-    pub idempotency: Option<Idempotency>,
+    pub idempotency: Option<Box<Idempotency>>,
     /// Makes it the only one of its key.
-    pub unique: Option<Unique>,
+    pub unique: Option<Box<Unique>>,
     /// Whether it waits for parents in its workflow; see [`NewWorkflow`](crate::NewWorkflow).
     pub has_parents: bool,
     /// Whether other jobs of its workflow wait for it.

@@ -110,7 +110,7 @@ impl ScheduleDefinition {
             expires_at: expires_at.and_then(|by| start.checked_add_signed(by)),
             version: template.version,
             labels: template.labels.clone(),
-            unique: template.unique.clone(),
+            unique: template.unique.clone().map(Box::new),
             ..NewJob::new(template.kind.clone(), template.payload.clone())
         }
     }

@@ -15,7 +15,7 @@ fn group() -> impl Strategy<Value = Vec<(u8, OnConflict)>> {
 fn job(key: u8, on: OnConflict, payload: usize) -> NewJob {
     let payload = RawValue::from_string(payload.to_string()).unwrap();
     let mut job = NewJob::new("test.kind".parse().unwrap(), payload);
-    job.unique = Some(Unique::by_key(key.to_string()).unwrap().on_conflict(on));
+    job.unique = Some(Box::new(Unique::by_key(key.to_string()).unwrap().on_conflict(on)));
     job
 }
 
@@ -99,7 +99,10 @@ fn a_debounced_group_is_one_job_with_the_last_payload_and_time() {
     let now = Timestamp::UNIX_EPOCH;
     let debounced = |delay| {
         let unique = Unique::debounce("k", Duration::from_secs(delay)).unwrap();
-        NewJob { unique: Some(unique), ..job(1, OnConflict::Existing, usize::try_from(delay).unwrap()) }
+        NewJob {
+            unique: Some(Box::new(unique)),
+            ..job(1, OnConflict::Existing, usize::try_from(delay).unwrap())
+        }
     };
     let mut jobs = vec![debounced(10), debounced(5)];
     let mut answers = vec![None, None];

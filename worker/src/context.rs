@@ -4,7 +4,7 @@ use std::{
     fmt,
     ops::Deref,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU8, Ordering},
     },
 };
@@ -32,7 +32,9 @@ struct Inner {
     worker: WorkerId,
     client: Client,
     states: Arc<States>,
-    token: CancellationToken,
+    told: CancellationToken,
+    /// The handler's own, a child of `told`: what it does with it calls nothing off. Most never ask for it.
+    token: OnceLock<CancellationToken>,
     completion: AtomicU8,
     gate: Option<Box<Gate>>,
     voice: Voice,
@@ -60,7 +62,7 @@ impl Context {
         token: &CancellationToken,
         notes: Arc<Notes>,
     ) -> Self {
-        Self::make(job, worker, client, states, token, notes, None)
+        Self::make(job, worker, client, states, token.clone(), notes, None)
     }
 
     /// The attempt of a handler behind a gate, at which its place among the running ones is kept.
@@ -74,24 +76,23 @@ impl Context {
         permit: Option<OwnedSemaphorePermit>,
     ) -> Self {
         let gate = Gate::new(token.child_token(), permit);
-        let token = gate.told().clone();
-        Self::make(job, worker, client, states, &token, notes, Some(Box::new(gate)))
+        let told = gate.told().clone();
+        Self::make(job, worker, client, states, told, notes, Some(Box::new(gate)))
     }
 
-    /// The handler gets a child of `token`: what it does with that calls nothing off.
     fn make(
         job: ClaimedJob,
         worker: WorkerId,
         client: Client,
         states: Arc<States>,
-        token: &CancellationToken,
+        told: CancellationToken,
         notes: Arc<Notes>,
         gate: Option<Box<Gate>>,
     ) -> Self {
         let voice = Voice::new(notes, &job);
         let completion = AtomicU8::new(Completion::Ordinary as u8);
-        let token = token.child_token();
-        Self { inner: Arc::new(Inner { job, worker, client, states, token, completion, gate, voice }) }
+        let token = OnceLock::new();
+        Self { inner: Arc::new(Inner { job, worker, client, states, told, token, completion, gate, voice }) }
     }
 
     /// The job's id: the same in every attempt, so a good idempotency key for whatever the handler calls.
@@ -148,7 +149,7 @@ impl Context {
     /// should look here now and then.
     #[must_use]
     pub fn cancelled(&self) -> &CancellationToken {
-        &self.inner.token
+        self.inner.token.get_or_init(|| self.inner.told.child_token())
     }
 
     /// The client, to enqueue more jobs.

@@ -277,7 +277,7 @@ pub async fn changed_limits_hold_at_once(case: Case) {
 pub async fn unknown_limits_are_refused(case: Case) {
     set_limit(&case, "known", Limit::default()).await;
     let idempotency = windlass_core::Idempotency { key: "k".into(), fingerprint: [1; 32], ttl: HOUR };
-    let unknown = NewJob { idempotency: Some(idempotency), ..limited(&["known/1", "unknown/1"]) };
+    let unknown = NewJob { idempotency: Some(Box::new(idempotency)), ..limited(&["known/1", "unknown/1"]) };
     let fine = limited(&["known/1"]);
     let group = [unknown.clone(), fine.clone(), job()];
     let inserted = case.store.insert(&group).await.unwrap();

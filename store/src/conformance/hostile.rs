@@ -26,7 +26,8 @@ pub async fn texts_are_data(case: Case) {
     for text in TEXTS {
         let mut job = job();
         job.labels = [(text.to_owned(), text.to_owned())].into();
-        job.idempotency = Some(Idempotency { key: format!("k{text}"), fingerprint: [0; 32], ttl: HOUR });
+        job.idempotency =
+            Some(Box::new(Idempotency { key: format!("k{text}"), fingerprint: [0; 32], ttl: HOUR }));
         case.insert(std::slice::from_ref(&job)).await;
         let worker = NewWorker { label: text.into(), ..worker(HOUR) };
         case.store.register(&worker).await.unwrap();
@@ -82,7 +83,7 @@ pub async fn extreme_times(case: Case) {
     jobs[1].run_at = Some(Timestamp::MIN_UTC);
     jobs[2].timeout = Some(Duration::MAX);
     jobs[3].idempotency =
-        Some(Idempotency { key: "for ever".into(), fingerprint: [0; 32], ttl: Duration::MAX });
+        Some(Box::new(Idempotency { key: "for ever".into(), fingerprint: [0; 32], ttl: Duration::MAX }));
     let group = case.insert(&jobs).await.outbox.unwrap();
     assert_eq!(case.state(jobs[0].id).await, State::Scheduled);
     assert!(case.get(jobs[0].id).await.run_at.unwrap() > Timestamp::UNIX_EPOCH);

@@ -14,7 +14,7 @@ fn keyed(key: &str, fingerprint: u8) -> NewJob {
 
 fn keyed_for(key: &str, fingerprint: u8, ttl: Duration) -> NewJob {
     let idempotency = Idempotency { key: key.into(), fingerprint: [fingerprint; 32], ttl };
-    NewJob { idempotency: Some(idempotency), ..job() }
+    NewJob { idempotency: Some(Box::new(idempotency)), ..job() }
 }
 
 impl Case {

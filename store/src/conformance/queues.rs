@@ -72,7 +72,7 @@ pub async fn a_draining_queue_takes_no_jobs(case: Case) {
     operations.drain_queue(&queue).await.unwrap();
     assert!(operations.queues().await.unwrap()[0].draining);
     let idempotency = Idempotency { key: "k".into(), fingerprint: [1; 32], ttl: HOUR };
-    let refused = NewJob { queue: queue.clone(), idempotency: Some(idempotency), ..job() };
+    let refused = NewJob { queue: queue.clone(), idempotency: Some(Box::new(idempotency)), ..job() };
     let other = job();
     let inserted = case.store.insert(&[refused.clone(), other.clone()]).await.unwrap();
     assert_eq!(inserted.outcomes, [InsertOutcome::QueueDraining, InsertOutcome::Created(State::Queued)]);
@@ -94,7 +94,7 @@ pub async fn a_repeated_insert_is_not_refused(case: Case) {
     let (queue, operations) = (QueueName::default(), case.other.operations());
     operations.set_limit(&"one".parse().unwrap(), Limit::concurrent(1)).await.unwrap();
     let idempotency = Idempotency { key: "k".into(), fingerprint: [1; 32], ttl: HOUR };
-    let plain = NewJob { idempotency: Some(idempotency), ..job() };
+    let plain = NewJob { idempotency: Some(Box::new(idempotency)), ..job() };
     let mut limited = job();
     limited.gating.limits.push("one".parse().unwrap());
     let group = [plain.clone(), limited.clone()];

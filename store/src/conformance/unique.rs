@@ -11,7 +11,7 @@ const CREATED: InsertOutcome = InsertOutcome::Created(State::Queued);
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn unique(rule: &Unique, payload: &str) -> NewJob {
-    NewJob { unique: Some(rule.clone()), payload: raw(payload), ..job() }
+    NewJob { unique: Some(Box::new(rule.clone())), payload: raw(payload), ..job() }
 }
 
 fn by_key(on_conflict: OnConflict) -> Unique {
@@ -168,7 +168,7 @@ pub async fn replacements_race_claims(case: Case) {
 pub async fn unique_and_idempotency_keys_together(case: Case) {
     let keyed = |rule: &Unique, key: &str| {
         let idempotency = Idempotency { key: key.into(), fingerprint: [1; 32], ttl: HOUR };
-        NewJob { idempotency: Some(idempotency), ..unique(rule, "1") }
+        NewJob { idempotency: Some(Box::new(idempotency)), ..unique(rule, "1") }
     };
     let rule = by_key(OnConflict::Existing);
     let first = keyed(&rule, "a");

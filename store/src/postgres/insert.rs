@@ -115,7 +115,7 @@ impl PostgresStore {
     ) -> Result<Inserted, Error> {
         let mut answers = self.refused(connection, jobs).await?;
         let sound = jobs.iter().zip(&answers).filter(|(_, refusal)| refusal.is_none()).map(|(job, _)| job);
-        let keyed = sound.filter_map(|job| Some((job.idempotency.as_ref()?, job.id.as_uuid())));
+        let keyed = sound.filter_map(|job| Some((job.idempotency.as_deref()?, job.id.as_uuid())));
         let holders = self.take_keys(connection, keyed.collect()).await?;
         let held_by_another = |job: &NewJob| -> Option<InsertOutcome> {
             let idempotency = job.idempotency.as_ref()?;

@@ -102,7 +102,7 @@ impl PostgresStore {
         let mut ids: Vec<Uuid> = rows.iter().map(|row| row.try_get(1)).collect::<Result<_, _>>()?;
         ids.extend(wanting.map(|(_, id)| id));
         let Some((least, greatest)) = range(&ids) else { return Ok(None) };
-        let replaces = jobs.iter().filter_map(|job| job.unique.as_ref()).any(Unique::may_replace);
+        let replaces = jobs.iter().filter_map(|job| job.unique.as_deref()).any(Unique::may_replace);
         if replaces {
             // Times before jobs, as promotion takes them.
             self.rare("SELECT FROM {schema}.due WHERE job_id = ANY($1) ORDER BY job_id FOR UPDATE")
