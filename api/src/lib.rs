@@ -3,6 +3,7 @@
 //! | route | |
 //! |---|---|
 //! | `POST /v1/jobs` | accept a job: 202 once it is committed |
+//! | `GET /v1/jobs` | the jobs that fit, newest first: `queue`, `kind`, `state`, `label`, `created_after`, `created_before`, `cursor`, `limit`; or several by `id` |
 //! | `GET /v1/jobs/{id}` | the job as it is now, with an `ETag` |
 //! | `POST /v1/jobs/{id}/cancel` | call it off |
 //! | `GET /v1/jobs/{id}/logs` | what its handler has logged: `cursor`, `limit` |
@@ -27,6 +28,7 @@
 //! Every error is a problem document (RFC 9457); 4xx means that nothing was stored.
 
 mod body;
+mod cursor;
 mod dead;
 mod duration;
 mod enqueue;
@@ -35,6 +37,7 @@ mod guard;
 mod health;
 mod job;
 mod limits;
+mod listing;
 mod logs;
 mod name;
 mod problem;
@@ -111,7 +114,7 @@ impl Service {
 pub fn router(client: Client, options: ApiOptions) -> Router {
     let service = Arc::new(Service { client, options });
     Router::new()
-        .route("/v1/jobs", post(enqueue::enqueue))
+        .route("/v1/jobs", get(listing::list).post(enqueue::enqueue))
         .route("/v1/jobs/{id}", get(job::get).delete(dead::delete))
         .route("/v1/jobs/{id}/cancel", post(job::cancel))
         .route("/v1/jobs/{id}/logs", get(logs::logs))

@@ -10,6 +10,7 @@ mod enqueue;
 mod faults;
 mod idempotency;
 mod limits;
+mod listing;
 mod notes;
 mod poll;
 mod schedules;

@@ -3,6 +3,7 @@
 mod claim;
 mod dead;
 mod error;
+mod find;
 mod finish;
 mod followup;
 mod gates;
@@ -38,10 +39,10 @@ use sqlx::{
 };
 use uuid::Uuid;
 use windlass_core::{
-    CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Finish, HeartbeatReply, Inserted,
-    JobId, JobNotes, JobRecord, KindInfo, Limit, LimitName, LimitRecord, LogCursor, LogRecord, NewJob,
-    NewWorker, Note, Operations, OutboxGroup, OutboxId, Priority, QueueName, QueueRecord, Rescued, State,
-    Store, StoreError, Timetable, WorkerId, Workflows,
+    CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Finish, Found, HeartbeatReply,
+    Inserted, JobFilter, JobId, JobNotes, JobRecord, KindInfo, Limit, LimitName, LimitRecord, LogCursor,
+    LogRecord, NewJob, NewWorker, Note, Operations, OutboxGroup, OutboxId, Priority, QueueName, QueueRecord,
+    Rescued, State, Store, StoreError, Timetable, WorkerId, Workflows,
 };
 
 use self::error::{classify, unexpected};
@@ -417,6 +418,15 @@ impl Operations for PostgresStore {
 
     async fn pause_queue(&self, queue: &QueueName, paused: bool) -> Result<(), StoreError> {
         self.within(self.set_paused(queue, paused)).await
+    }
+
+    async fn find(
+        &self,
+        filter: &JobFilter,
+        before: Option<JobId>,
+        limit: usize,
+    ) -> Result<Found, StoreError> {
+        self.within(self.find_jobs(filter, before, limit)).await
     }
 
     async fn dead(

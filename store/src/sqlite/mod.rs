@@ -3,6 +3,7 @@
 mod attempt;
 mod dead;
 mod error;
+mod find;
 mod followup;
 mod gates;
 mod insert;
@@ -31,10 +32,10 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use windlass_core::{
-    CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Finish, HeartbeatReply, Inserted,
-    JobId, JobNotes, JobRecord, KindInfo, Limit, LimitName, LimitRecord, LogCursor, LogRecord, NewJob,
-    NewWorker, Note, Operations, OutboxGroup, OutboxId, QueueName, QueueRecord, Rescued, Source, State,
-    Store, StoreError, Timestamp, Timetable, WorkerId, Workflows,
+    CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Finish, Found, HeartbeatReply,
+    Inserted, JobFilter, JobId, JobNotes, JobRecord, KindInfo, Limit, LimitName, LimitRecord, LogCursor,
+    LogRecord, NewJob, NewWorker, Note, Operations, OutboxGroup, OutboxId, QueueName, QueueRecord, Rescued,
+    Source, State, Store, StoreError, Timestamp, Timetable, WorkerId, Workflows,
 };
 
 use self::error::{classify, is_locked};
@@ -333,6 +334,15 @@ impl Operations for SqliteStore {
 
     async fn pause_queue(&self, queue: &QueueName, paused: bool) -> Result<(), StoreError> {
         self.within(self.set_paused(queue, paused)).await
+    }
+
+    async fn find(
+        &self,
+        filter: &JobFilter,
+        before: Option<JobId>,
+        limit: usize,
+    ) -> Result<Found, StoreError> {
+        self.within(self.find_jobs(filter, before, limit)).await
     }
 
     async fn dead(
