@@ -3,6 +3,7 @@
 //! | route | |
 //! |---|---|
 //! | `POST /v1/jobs` | accept a job: 202 once it is committed |
+//! | `POST /v1/jobs/batch` | accept up to 10,000 jobs, with an answer for each |
 //! | `GET /v1/jobs` | the jobs that fit, newest first: `queue`, `kind`, `state`, `label`, `created_after`, `created_before`, `cursor`, `limit`; or several by `id` |
 //! | `GET /v1/jobs/{id}` | the job as it is now, with an `ETag` |
 //! | `POST /v1/jobs/{id}/cancel` | call it off |
@@ -27,6 +28,7 @@
 //!
 //! Every error is a problem document (RFC 9457); 4xx means that nothing was stored.
 
+mod batch;
 mod body;
 mod cursor;
 mod dead;
@@ -66,6 +68,8 @@ pub use crate::serve::serve;
 pub struct ApiOptions {
     /// The largest request body, in bytes.
     pub max_body: usize,
+    /// The largest body of a batch, in bytes; each of its jobs is held to [`max_body`](Self::max_body).
+    pub max_batch_body: usize,
     /// The deepest nesting of JSON; the request's own object is the first level.
     pub max_depth: usize,
     /// What becomes of kinds that no worker has made known.
@@ -87,6 +91,7 @@ impl Default for ApiOptions {
     fn default() -> Self {
         Self {
             max_body: 1024 * 1024,
+            max_batch_body: 16 * 1024 * 1024,
             max_depth: 64,
             unknown_kinds: UnknownKinds::Refuse,
             workflow_limits: WorkflowLimits::default(),
@@ -115,6 +120,7 @@ pub fn router(client: Client, options: ApiOptions) -> Router {
     let service = Arc::new(Service { client, options });
     Router::new()
         .route("/v1/jobs", get(listing::list).post(enqueue::enqueue))
+        .route("/v1/jobs/batch", post(batch::enqueue))
         .route("/v1/jobs/{id}", get(job::get).delete(dead::delete))
         .route("/v1/jobs/{id}/cancel", post(job::cancel))
         .route("/v1/jobs/{id}/logs", get(logs::logs))

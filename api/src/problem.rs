@@ -7,7 +7,7 @@ use windlass_client::{ClientError, EnvelopeError};
 use windlass_core::{JobId, StoreError};
 
 /// An error as clients see it: a problem document, RFC 9457.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub(crate) struct Problem {
     #[serde(rename = "type")]
     kind: String,
@@ -98,6 +98,11 @@ impl Problem {
             error.pointer.insert_str(0, parent);
         }
         self
+    }
+
+    /// Whether the same request may succeed later without anyone's doing.
+    pub(crate) fn passes(&self) -> bool {
+        self.retry_after.is_some()
     }
 
     pub(crate) fn unknown_kind(kind: &str) -> Self {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod any_bytes;
+mod batch;
 mod cancel;
 mod connections;
 mod dead;
