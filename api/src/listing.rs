@@ -123,11 +123,11 @@ impl Selection {
     }
 }
 
-fn named<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {
+pub(crate) fn named<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|error: T::Err| error.to_string())
 }
 
-fn states() -> String {
+pub(crate) fn states() -> String {
     format!("use one of {}", JobState::ALL.map(JobState::as_str).join(", "))
 }
 

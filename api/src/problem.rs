@@ -175,6 +175,11 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "job-unfinished", "The job is not over", detail)
     }
 
+    pub(crate) fn no_result_yet(state: windlass_core::State) -> Self {
+        let detail = format!("the job is {state}; there is a result once it has succeeded");
+        Self::new(StatusCode::CONFLICT, "job-unfinished", "The job is not over", detail)
+    }
+
     pub(crate) fn draining(queue: &windlass_core::QueueName) -> Self {
         let detail = format!("the queue {queue} takes no new jobs until it is resumed; nothing was stored");
         Self::new(StatusCode::CONFLICT, "queue-draining", "The queue is being drained", detail)

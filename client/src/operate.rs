@@ -73,6 +73,15 @@ impl Client {
         Ok(self.store().notes().logs(id, after, limit).await?)
     }
 
+    /// Calls off those of `ids` that are in one of the `from` states, which are not terminal: at once, or by telling
+    /// their handlers. Answers which.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn cancel_many(&self, ids: &[JobId], from: &[State]) -> Result<Vec<JobId>, ClientError> {
+        Ok(self.store().operations().cancel_many(ids, from).await?)
+    }
+
     /// Queues those of `ids` that are in one of the `from` states, which are terminal, with fresh attempts. Answers
     /// which.
     ///

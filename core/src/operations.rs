@@ -38,6 +38,12 @@ pub trait Operations: Send + Sync {
         limit: usize,
     ) -> Result<DeadPage, StoreError>;
 
+    /// Calls off those of `ids` that are in one of the `from` states, none of which is terminal: at once, or where a job
+    /// runs by a request to its worker, as [`Store::cancel`](crate::Store::cancel) does. Answers which.
+    ///
+    /// Repeated, it finds those called off in another state, and asks for the others again.
+    async fn cancel_many(&self, ids: &[JobId], from: &[State]) -> Result<Vec<JobId>, StoreError>;
+
     /// Queues those of `ids` that are in one of the `from` states, all of which are terminal, with fresh attempts, in an
     /// outbox group that is due at once. Answers which. What went wrong before stays in the record; the result goes, and
     /// so does an expiry or deadline that has passed.

@@ -4,6 +4,7 @@
 
 mod any_bytes;
 mod batch;
+mod bulk;
 mod cancel;
 mod connections;
 mod dead;

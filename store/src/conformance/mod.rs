@@ -172,6 +172,7 @@ macro_rules! store_conformance {
             leadership_passes_on
             limits_hold_whatever_happens
             lists_keep_their_order
+            many_are_called_off_at_once
             many_unknown_ids
             messages_announce_the_next_attempt
             messages_say_what_a_worker_needs

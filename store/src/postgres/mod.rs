@@ -1,5 +1,6 @@
 //! The Postgres store. Each file holds the statements of one group of operations, with the plan they must keep.
 
+mod cancel;
 mod claim;
 mod dead;
 mod error;
@@ -436,6 +437,10 @@ impl Operations for PostgresStore {
         limit: usize,
     ) -> Result<DeadPage, StoreError> {
         self.within(self.select_dead(filter, after, limit)).await
+    }
+
+    async fn cancel_many(&self, ids: &[JobId], from: &[State]) -> Result<Vec<JobId>, StoreError> {
+        self.within(self.cancel_jobs(ids, from)).await
     }
 
     async fn retry(&self, ids: &[JobId], from: &[State]) -> Result<Vec<JobId>, StoreError> {

@@ -42,7 +42,7 @@ async fn check(store: &PostgresStore, connection: &mut PgConnection, when: &str)
         (store.fill(&unique::HOLDERS.replace("{lock}", "FOR UPDATE")), store.fill(unique::REPLACE));
     let clean = store.fill(unique::CLEAN);
     let settle = store.fill(super::workflows::SETTLE);
-    let cancel_all = store.fill(super::workflows::CANCEL_ALL);
+    let cancel_all = store.fill(super::cancel::CANCEL_ALL);
     let reopen = store.fill(super::workflows::REOPEN);
     let retry_all = store.fill(super::workflows::RETRY_ALL);
     let cases = [
@@ -87,7 +87,7 @@ async fn check(store: &PostgresStore, connection: &mut PgConnection, when: &str)
         ),
         ("clean", &clean, vec![]),
         ("settle", &settle, vec![ids.clone(), nulls("text"), id.clone(), id.clone()]),
-        ("cancel_all", &cancel_all, vec![ids.clone(), id.clone(), id.clone()]),
+        ("cancel_all", &cancel_all, vec![ids.clone(), id.clone(), id.clone(), "ARRAY[1]::int2[]".into()]),
         ("reopen", &reopen, vec![ids.clone(), id.clone(), id.clone()]),
         ("retry_all", &retry_all, vec![ids.clone(), id.clone(), id.clone()]),
         ("rescue", &sql.rescue, vec![ids.clone(), ids.clone(), id.clone(), id.clone(), "3".into()]),

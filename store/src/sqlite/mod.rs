@@ -1,6 +1,7 @@
 //! The SQLite store: the Postgres store's model for one machine, in one file.
 
 mod attempt;
+mod cancel;
 mod dead;
 mod error;
 mod find;
@@ -352,6 +353,10 @@ impl Operations for SqliteStore {
         limit: usize,
     ) -> Result<DeadPage, StoreError> {
         self.within(self.select_dead(filter, after, limit)).await
+    }
+
+    async fn cancel_many(&self, ids: &[JobId], from: &[State]) -> Result<Vec<JobId>, StoreError> {
+        self.within(self.cancel_jobs(ids, from)).await
     }
 
     async fn retry(&self, ids: &[JobId], from: &[State]) -> Result<Vec<JobId>, StoreError> {
