@@ -51,47 +51,59 @@ pub(crate) async fn enqueue(
     job.trace = trace.and_then(|trace| trace.parse().ok());
 
     let accepted = service.client.accept(job.clone()).await?;
+    let (id, instead) = made(&job, accepted.outcome)?;
     match accepted.outcome {
-        // When it starts is the store's to say.
-        InsertOutcome::Created(_) if job.unique.as_deref().is_some_and(Unique::is_debounced) => {
-            answer_stored(&service, job.id, None).await
+        // When a debounced one starts is the store's to say.
+        InsertOutcome::Created(state) if !job.unique.as_deref().is_some_and(Unique::is_debounced) => {
+            answer(&JobView::accepted(&job, state, accepted.at), id, None)
         }
-        InsertOutcome::Created(state) => {
-            answer(&JobView::accepted(&job, state, accepted.at), &job.id.to_string(), None)
-        }
-        InsertOutcome::Existing(id) => {
-            answer_stored(&service, id, Some(("idempotency-replayed", "true"))).await
-        }
-        InsertOutcome::Held(id) => answer_stored(&service, id, Some(("unique-conflict", "existing"))).await,
-        InsertOutcome::Replaced(id) => {
-            answer_stored(&service, id, Some(("unique-conflict", "replaced"))).await
-        }
-        InsertOutcome::Refused(holder) => Err(Problem::not_unique(holder)),
-        InsertOutcome::KeyReused => Err(Problem::key_reused()),
-        InsertOutcome::QueueDraining => Err(Problem::draining(&job.queue)),
-        InsertOutcome::UnknownLimit(at) => Err(gating::unknown_limit(&job, at)),
+        _ => answer_stored(&service, id, instead).await,
     }
 }
 
-/// Why the answer is another job than the one the request would have made: a header.
-type Instead = Option<(&'static str, &'static str)>;
+/// Why the answer is another job than the one the request would have made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Instead {
+    /// An earlier request with the same idempotency key made it.
+    Replayed,
+    /// It has the unique key: what became of the conflict.
+    Conflict(&'static str),
+}
 
-async fn answer_stored(service: &Service, id: JobId, instead: Instead) -> Result<Response, Problem> {
+/// The job that the answer to an accepted request is about, or why it was refused after all.
+pub(crate) fn made(job: &NewJob, outcome: InsertOutcome) -> Result<(JobId, Option<Instead>), Problem> {
+    match outcome {
+        InsertOutcome::Created(_) => Ok((job.id, None)),
+        InsertOutcome::Existing(id) => Ok((id, Some(Instead::Replayed))),
+        InsertOutcome::Held(id) => Ok((id, Some(Instead::Conflict("existing")))),
+        InsertOutcome::Replaced(id) => Ok((id, Some(Instead::Conflict("replaced")))),
+        InsertOutcome::Refused(holder) => Err(Problem::not_unique(holder)),
+        InsertOutcome::KeyReused => Err(Problem::key_reused()),
+        InsertOutcome::QueueDraining => Err(Problem::draining(&job.queue)),
+        InsertOutcome::UnknownLimit(at) => Err(gating::unknown_limit(job, at)),
+    }
+}
+
+async fn answer_stored(service: &Service, id: JobId, instead: Option<Instead>) -> Result<Response, Problem> {
     match service.client.get(id).await? {
-        Some(existing) => answer(&JobView::from(&existing), &id.to_string(), instead),
+        Some(existing) => answer(&JobView::from(&existing), id, instead),
         None => {
             Err(Problem::not_found(format!("the request made the job {id}, which has been removed since")))
         }
     }
 }
 
-fn answer(view: &JobView<'_>, id: &str, instead: Instead) -> Result<Response, Problem> {
+fn answer(view: &JobView<'_>, id: JobId, instead: Option<Instead>) -> Result<Response, Problem> {
     let mut response = job_response(StatusCode::ACCEPTED, view)?;
     let headers = response.headers_mut();
     if let Ok(location) = HeaderValue::from_str(&format!("/v1/jobs/{id}")) {
         headers.insert(header::LOCATION, location);
     }
-    if let Some((name, value)) = instead {
+    if let Some(instead) = instead {
+        let (name, value) = match instead {
+            Instead::Replayed => ("idempotency-replayed", "true"),
+            Instead::Conflict(what) => ("unique-conflict", what),
+        };
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     Ok(response.into_response())
@@ -110,29 +122,43 @@ pub(crate) async fn kind_info(service: &Service, kind: &Kind) -> Result<KindInfo
     }
 }
 
-/// The key with a fingerprint of the route and of the body without insignificant white space. The order of its
-/// fields counts: a client that repeats a request repeats its bytes.
+pub(crate) const KEY_RULE: &str = "send one key of 1 to 255 visible ASCII characters";
+
+/// The request's idempotency key with its fingerprint, if it has one.
 pub(crate) fn idempotency(
     headers: &HeaderMap,
     route: &str,
     text: &str,
     ttl: Duration,
 ) -> Result<Option<Idempotency>, Problem> {
+    Ok(key(headers)?.map(|key| keyed(key.to_owned(), route, text, ttl)))
+}
+
+/// The request's idempotency key, if it has one.
+pub(crate) fn key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let mut values = headers.get_all("idempotency-key").iter();
     let Some(value) = values.next() else { return Ok(None) };
-    let visible =
-        (1..=255).contains(&value.len()) && value.as_bytes().iter().all(|b| (0x21..=0x7e).contains(b));
-    let (true, None, Ok(key)) = (visible, values.next(), value.to_str()) else {
-        return Err(Problem::invalid(vec![FieldError {
+    match (is_key(value.as_bytes()), values.next(), value.to_str()) {
+        (true, None, Ok(key)) => Ok(Some(key)),
+        _ => Err(Problem::invalid(vec![FieldError {
             pointer: "header:idempotency-key".into(),
-            detail: "send one key of 1 to 255 visible ASCII characters".into(),
-        }]));
-    };
+            detail: KEY_RULE.into(),
+        }])),
+    }
+}
+
+pub(crate) fn is_key(key: &[u8]) -> bool {
+    (1..=255).contains(&key.len()) && key.iter().all(|b| (0x21..=0x7e).contains(b))
+}
+
+/// The key with a fingerprint of the route and of the request's JSON without insignificant white space. The order of its
+/// fields counts: a client that repeats a request repeats its bytes.
+pub(crate) fn keyed(key: String, route: &str, text: &str, ttl: Duration) -> Idempotency {
     let mut hash = Sha256::new();
     hash.update(route);
     hash.update("\n");
     body::compact(text, |part| hash.update(part));
-    Ok(Some(Idempotency { key: key.to_owned(), fingerprint: hash.finalize().into(), ttl }))
+    Idempotency { key, fingerprint: hash.finalize().into(), ttl }
 }
 
 /// A request's job, before the kind's defaults are known.
@@ -151,7 +177,7 @@ pub(crate) struct Draft {
     timeout: Option<Duration>,
     gating: Gating,
     labels: BTreeMap<String, String>,
-    idempotency: Option<Idempotency>,
+    pub(crate) idempotency: Option<Idempotency>,
 }
 
 impl Draft {

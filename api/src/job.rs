@@ -5,10 +5,16 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use windlass_core::{CancelOutcome, InvalidId, JobId, State as JobState};
 
-use crate::{Service, problem::Problem, view::JobView};
+use crate::{
+    Service,
+    dead::json,
+    problem::Problem,
+    view::{ErrorView, JobView, ProgressView},
+};
 
 /// `GET /v1/jobs/{id}`
 pub(crate) async fn get(
@@ -33,6 +39,49 @@ pub(crate) async fn get(
         return Ok(answer);
     }
     Ok(response)
+}
+
+/// `GET /v1/jobs/{id}/result`: the value itself.
+pub(crate) async fn result(State(service): State<Arc<Service>>, Id(id): Id) -> Result<Response, Problem> {
+    let job = service.client.get(id).await?.ok_or_else(|| no_such_job(id))?;
+    match (job.result, job.state) {
+        (Some(result), _) => {
+            let headers =
+                [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "private, no-cache")];
+            Ok((headers, result.get().to_owned()).into_response())
+        }
+        (None, JobState::Succeeded) => {
+            Err(Problem::not_found("the job has succeeded without a result, or its result is no longer kept"))
+        }
+        (None, state) if state.is_terminal() => {
+            Err(Problem::not_found(format!("the job is {state}, and so has no result")))
+        }
+        (None, state) => Err(Problem::no_result_yet(state)),
+    }
+}
+
+/// `GET /v1/jobs/{id}/errors`
+pub(crate) async fn errors(State(service): State<Arc<Service>>, Id(id): Id) -> Result<Response, Problem> {
+    let job = service.client.get(id).await?.ok_or_else(|| no_such_job(id))?;
+    Ok(json(&ErrorsView { errors: job.errors.iter().map(ErrorView::from).collect() }))
+}
+
+/// `GET /v1/jobs/{id}/progress`
+pub(crate) async fn progress(State(service): State<Arc<Service>>, Id(id): Id) -> Result<Response, Problem> {
+    let job = service.client.get(id).await?.ok_or_else(|| no_such_job(id))?;
+    Ok(json(&ProgressOf { progress: job.progress.as_ref().map(ProgressView::from) }))
+}
+
+#[derive(Debug, Serialize)]
+struct ErrorsView<'a> {
+    /// Oldest first.
+    errors: Vec<ErrorView<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct ProgressOf<'a> {
+    /// As its newest attempt that has said so sees it.
+    progress: Option<ProgressView<'a>>,
 }
 
 /// `POST /v1/jobs/{id}/cancel`

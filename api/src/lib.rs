@@ -3,11 +3,16 @@
 //! | route | |
 //! |---|---|
 //! | `POST /v1/jobs` | accept a job: 202 once it is committed |
+//! | `POST /v1/jobs/batch` | accept up to 10,000 jobs, with an answer for each |
+//! | `GET /v1/jobs` | the jobs that fit, newest first: `queue`, `kind`, `state`, `label`, `created_after`, `created_before`, `cursor`, `limit`; or several by `id` |
 //! | `GET /v1/jobs/{id}` | the job as it is now, with an `ETag` |
+//! | `GET /v1/jobs/{id}/result` | what its handler returned, as it is; 409 until the job is over |
+//! | `GET /v1/jobs/{id}/errors`, `…/progress` | what went wrong, how far it is |
 //! | `POST /v1/jobs/{id}/cancel` | call it off |
 //! | `GET /v1/jobs/{id}/logs` | what its handler has logged: `cursor`, `limit` |
 //! | `POST /v1/jobs/{id}/retry` | run it again, once it is over |
 //! | `DELETE /v1/jobs/{id}` | remove it, once it is over |
+//! | `POST /v1/jobs/cancel`, `…/retry`, `…/delete` | the same for all that a filter in the body means, in batches, or for those named |
 //! | `GET /v1/dead` | the dead jobs, newest first: `queue`, `kind`, `label`, `since`, `until`, `cursor`, `limit` |
 //! | `POST /v1/dead/retry`, `POST /v1/dead/delete` | the same for all that the body selects, in batches |
 //! | `GET /v1/schedules` | the schedules, with their next runs |
@@ -26,7 +31,10 @@
 //!
 //! Every error is a problem document (RFC 9457); 4xx means that nothing was stored.
 
+mod batch;
 mod body;
+mod bulk;
+mod cursor;
 mod dead;
 mod duration;
 mod enqueue;
@@ -35,6 +43,7 @@ mod guard;
 mod health;
 mod job;
 mod limits;
+mod listing;
 mod logs;
 mod name;
 mod problem;
@@ -63,6 +72,8 @@ pub use crate::serve::serve;
 pub struct ApiOptions {
     /// The largest request body, in bytes.
     pub max_body: usize,
+    /// The largest body of a batch, in bytes; each of its jobs is held to [`max_body`](Self::max_body).
+    pub max_batch_body: usize,
     /// The deepest nesting of JSON; the request's own object is the first level.
     pub max_depth: usize,
     /// What becomes of kinds that no worker has made known.
@@ -84,6 +95,7 @@ impl Default for ApiOptions {
     fn default() -> Self {
         Self {
             max_body: 1024 * 1024,
+            max_batch_body: 16 * 1024 * 1024,
             max_depth: 64,
             unknown_kinds: UnknownKinds::Refuse,
             workflow_limits: WorkflowLimits::default(),
@@ -111,10 +123,17 @@ impl Service {
 pub fn router(client: Client, options: ApiOptions) -> Router {
     let service = Arc::new(Service { client, options });
     Router::new()
-        .route("/v1/jobs", post(enqueue::enqueue))
+        .route("/v1/jobs", get(listing::list).post(enqueue::enqueue))
+        .route("/v1/jobs/batch", post(batch::enqueue))
+        .route("/v1/jobs/cancel", post(bulk::cancel))
+        .route("/v1/jobs/retry", post(bulk::retry))
+        .route("/v1/jobs/delete", post(bulk::delete))
         .route("/v1/jobs/{id}", get(job::get).delete(dead::delete))
         .route("/v1/jobs/{id}/cancel", post(job::cancel))
+        .route("/v1/jobs/{id}/errors", get(job::errors))
         .route("/v1/jobs/{id}/logs", get(logs::logs))
+        .route("/v1/jobs/{id}/progress", get(job::progress))
+        .route("/v1/jobs/{id}/result", get(job::result))
         .route("/v1/jobs/{id}/retry", post(dead::retry))
         .route("/v1/dead", get(dead::list))
         .route("/v1/dead/retry", post(dead::retry_many))

@@ -7,7 +7,7 @@ use windlass_client::{ClientError, EnvelopeError};
 use windlass_core::{JobId, StoreError};
 
 /// An error as clients see it: a problem document, RFC 9457.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub(crate) struct Problem {
     #[serde(rename = "type")]
     kind: String,
@@ -100,6 +100,11 @@ impl Problem {
         self
     }
 
+    /// Whether the same request may succeed later without anyone's doing.
+    pub(crate) fn passes(&self) -> bool {
+        self.retry_after.is_some()
+    }
+
     pub(crate) fn unknown_kind(kind: &str) -> Self {
         let detail =
             format!("no worker has ever handled the kind {kind}; start one that does, or correct the name");
@@ -167,6 +172,11 @@ impl Problem {
             true => format!("the job has only just become {state}; it can be {wanted} in a moment"),
             false => format!("the job is {state}, and can only be {wanted} once it is over"),
         };
+        Self::new(StatusCode::CONFLICT, "job-unfinished", "The job is not over", detail)
+    }
+
+    pub(crate) fn no_result_yet(state: windlass_core::State) -> Self {
+        let detail = format!("the job is {state}; there is a result once it has succeeded");
         Self::new(StatusCode::CONFLICT, "job-unfinished", "The job is not over", detail)
     }
 

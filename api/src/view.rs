@@ -35,7 +35,7 @@ pub(crate) struct JobView<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct ProgressView<'a> {
+pub(crate) struct ProgressView<'a> {
     value: f64,
     message: &'a str,
     #[serde(serialize_with = "time")]
@@ -43,7 +43,7 @@ struct ProgressView<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct ErrorView<'a> {
+pub(crate) struct ErrorView<'a> {
     attempt: u32,
     #[serde(serialize_with = "time")]
     at: Timestamp,

@@ -53,6 +53,7 @@ pub(crate) async fn listen(settings: &Settings) -> Result<TcpListener, Failure> 
 pub(crate) fn options(settings: &Settings) -> ApiOptions {
     ApiOptions {
         max_body: settings.api_max_body,
+        max_batch_body: settings.api_max_batch_body,
         max_depth: settings.api_max_depth,
         unknown_kinds: settings.api_unknown_kinds,
         workflow_limits: WorkflowLimits {

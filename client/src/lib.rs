@@ -19,5 +19,6 @@ pub use client::{Accepted, Client, ClientOptions};
 pub use enqueue::Enqueue;
 pub use envelope::{EncryptionKey, Envelope, EnvelopeError, InvalidKey, Part};
 pub use error::ClientError;
+pub use operate::JobPage;
 pub use settings::{LogFormat, QueueRetention, SecretUrl, Settings, SettingsError, UnknownKinds};
 pub use workflow::Workflow;

@@ -1,10 +1,51 @@
 //! What operators see of jobs, and do with those that are over.
 
-use windlass_core::{DeadCursor, DeadFilter, DeadPage, JobId, LogCursor, LogRecord, State};
+use std::collections::HashMap;
+
+use windlass_core::{
+    DeadCursor, DeadFilter, DeadPage, JobFilter, JobId, JobRecord, LogCursor, LogRecord, State,
+};
 
 use crate::{Client, ClientError};
 
+/// A part of a list of jobs.
+#[derive(Debug, Clone, Default)]
+pub struct JobPage {
+    /// The jobs, newest first.
+    pub jobs: Vec<JobRecord>,
+    /// Before which id to go on; `None` at the end of the list.
+    pub next: Option<JobId>,
+}
+
 impl Client {
+    /// A page of the jobs that fit the filter, newest first, from below the id `before` on. It may hold fewer than
+    /// `limit` before the end, even none; see [`Operations::find`](windlass_core::Operations::find).
+    ///
+    /// # Errors
+    /// What the store says; also when a result is encrypted under a key that the settings do not have.
+    pub async fn jobs(
+        &self,
+        filter: &JobFilter,
+        before: Option<JobId>,
+        limit: usize,
+    ) -> Result<JobPage, ClientError> {
+        let found = self.store().operations().find(filter, before, limit).await?;
+        let mut jobs = self.get_many(&found.ids).await?;
+        // They may have moved on since they were found.
+        jobs.retain(|job| filter.fits(job));
+        Ok(JobPage { jobs, next: found.next })
+    }
+
+    /// Those of the jobs with these ids that exist, in the order of the ids, each once.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub async fn get_many(&self, ids: &[JobId]) -> Result<Vec<JobRecord>, ClientError> {
+        let found = self.store().get(ids).await?;
+        let mut found: HashMap<JobId, JobRecord> = found.into_iter().map(|job| (job.id, job)).collect();
+        ids.iter().filter_map(|id| found.remove(id)).map(|job| self.open_record(job)).collect()
+    }
+
     /// A page of the dead jobs that fit the filter, newest death first. See
     /// [`Operations::dead`](windlass_core::Operations::dead).
     ///
@@ -30,6 +71,15 @@ impl Client {
         limit: usize,
     ) -> Result<Vec<LogRecord>, ClientError> {
         Ok(self.store().notes().logs(id, after, limit).await?)
+    }
+
+    /// Calls off those of `ids` that are in one of the `from` states, which are not terminal: at once, or by telling
+    /// their handlers. Answers which.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn cancel_many(&self, ids: &[JobId], from: &[State]) -> Result<Vec<JobId>, ClientError> {
+        Ok(self.store().operations().cancel_many(ids, from).await?)
     }
 
     /// Queues those of `ids` that are in one of the `from` states, which are terminal, with fresh attempts. Answers

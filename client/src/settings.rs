@@ -70,6 +70,8 @@ pub struct Settings {
     pub api_listen: String,
     /// The largest request body, in bytes.
     pub api_max_body: usize,
+    /// The largest body of a batch of jobs, in bytes.
+    pub api_max_batch_body: usize,
     /// The deepest nesting of JSON in a request.
     pub api_max_depth: usize,
     /// What becomes of a job whose kind no worker has made known: `refuse` or `accept`.
@@ -200,6 +202,7 @@ impl Default for Settings {
             encryption_keys: Vec::new(),
             api_listen: "127.0.0.1:8080".into(),
             api_max_body: 1024 * 1024,
+            api_max_batch_body: 16 * 1024 * 1024,
             api_max_depth: 64,
             api_unknown_kinds: UnknownKinds::Refuse,
             api_workflow_jobs: workflow.jobs,

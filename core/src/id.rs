@@ -3,6 +3,8 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::Timestamp;
+
 /// Text that should be a UUID and is not.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a valid {what}: expected a UUID such as 0199d5a2-7c1e-7cc3-98c4-dc0c0c07398f")]
@@ -65,6 +67,17 @@ id!(
     JobId,
     "job id"
 );
+impl JobId {
+    /// The least id that may have been made at this time, to the millisecond: what an id is compared with to tell
+    /// whether it is older. Times outside of what ids can hold give the least or the greatest such id.
+    #[must_use]
+    pub fn least_at(time: Timestamp) -> Self {
+        const MOST: u64 = (1 << 48) - 1;
+        let millis = u64::try_from(time.timestamp_millis()).unwrap_or(0).min(MOST);
+        Self(Uuid::from_u64_pair(millis << 16, 0))
+    }
+}
+
 id!(
     /// Names one run of one worker process. New at every start: host and pod names come back, this never does.
     WorkerId,

@@ -4,6 +4,7 @@
 //! This crate does no I/O. Stores live in `windlass-store`, brokers in `windlass-brokers`; users depend on `windlass`.
 
 mod broker;
+mod filter;
 mod graph;
 mod id;
 mod job;
@@ -25,6 +26,7 @@ mod unique;
 mod workflow;
 
 pub use broker::{Broker, BrokerError, Capabilities, Delivery, DeliveryTag, Subscription};
+pub use filter::JobFilter;
 pub use graph::{After, GraphError, Needs, NewWorkflow, Step, WorkflowLimits};
 pub use id::{ClaimId, InvalidId, JobId, WorkerId, WorkflowId};
 pub use job::{
@@ -37,7 +39,7 @@ pub use name::{InvalidName, JobName, Kind, QueueName, ScheduleName, WorkflowName
 pub use notes::{
     JobNotes, LogCursor, LogLevel, LogRecord, NewLine, NewProgress, Note, Progress, UnknownLevel,
 };
-pub use operations::{DeadCursor, DeadFilter, DeadPage, LimitRecord, Operations, QueueRecord};
+pub use operations::{DeadCursor, DeadFilter, DeadPage, Found, LimitRecord, Operations, QueueRecord};
 pub use outcome::{Finish, Outcome};
 pub use payload::Job;
 pub use retry::{RetryFn, RetryPolicy};

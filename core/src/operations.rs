@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::{JobId, JobRecord, Kind, Limit, LimitName, QueueName, State, StoreError, Timestamp};
+use crate::{JobFilter, JobId, JobRecord, Kind, Limit, LimitName, QueueName, State, StoreError, Timestamp};
 
 /// What operators see and do in a store, away from the hot paths. Every method is one transaction and may be repeated
 /// after a [retryable](StoreError::retryable) error.
@@ -15,6 +15,18 @@ pub trait Operations: Send + Sync {
     /// the commit on none of them is started, and those running go on.
     async fn pause_queue(&self, queue: &QueueName, paused: bool) -> Result<(), StoreError>;
 
+    /// Up to `limit` jobs that fit the filter and have an id below `before`, greatest id and so newest first.
+    ///
+    /// `jobs` has no index but its primary key, on purpose, so one call looks at a bounded number of jobs, some ten
+    /// thousand: it may find fewer than `limit`, even none, before the end, which is where [`next`](Found::next) is
+    /// `None`. It also stops early where the results of what it has found are large, so that they can be read at once.
+    async fn find(
+        &self,
+        filter: &JobFilter,
+        before: Option<JobId>,
+        limit: usize,
+    ) -> Result<Found, StoreError>;
+
     /// Up to `limit` dead jobs that fit the filter, newest death first, from behind `after` on.
     ///
     /// One call looks at a bounded number of dead jobs, so a page may hold fewer than `limit`, even none; the list ends
@@ -25,6 +37,12 @@ pub trait Operations: Send + Sync {
         after: Option<DeadCursor>,
         limit: usize,
     ) -> Result<DeadPage, StoreError>;
+
+    /// Calls off those of `ids` that are in one of the `from` states, none of which is terminal: at once, or where a job
+    /// runs by a request to its worker, as [`Store::cancel`](crate::Store::cancel) does. Answers which.
+    ///
+    /// Repeated, it finds those called off in another state, and asks for the others again.
+    async fn cancel_many(&self, ids: &[JobId], from: &[State]) -> Result<Vec<JobId>, StoreError>;
 
     /// Queues those of `ids` that are in one of the `from` states, all of which are terminal, with fresh attempts, in an
     /// outbox group that is due at once. Answers which. What went wrong before stays in the record; the result goes, and
@@ -63,6 +81,15 @@ pub trait Operations: Send + Sync {
     /// How long until a rate lets a waiting job start; [`Store::follow_up`](crate::Store::follow_up) does it then.
     /// `None`: no job waits for that.
     async fn next_start(&self) -> Result<Option<Duration>, StoreError>;
+}
+
+/// What a search has found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The jobs, newest first.
+    pub ids: Vec<JobId>,
+    /// Before which id to go on; `None` at the end.
+    pub next: Option<JobId>,
 }
 
 /// Which dead jobs: those that fit all that is given.

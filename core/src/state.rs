@@ -122,6 +122,10 @@ impl State {
     /// The states in which a job is over.
     pub const TERMINAL: [Self; 3] = [Self::Succeeded, Self::Cancelled, Self::Dead];
 
+    /// The states in which a job is not over.
+    pub const UNFINISHED: [Self; 5] =
+        [Self::Scheduled, Self::Waiting, Self::Queued, Self::Running, Self::Retrying];
+
     /// Whether the job is over.
     #[must_use]
     pub const fn is_terminal(self) -> bool {

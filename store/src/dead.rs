@@ -1,6 +1,17 @@
 //! What the stores have in common about dead jobs.
 
-use windlass_core::{DeadCursor, JobId, Timestamp};
+use windlass_core::{DeadCursor, DeadFilter, JobFilter, JobId, State, Timestamp};
+
+/// What the filter wants of a dead job itself.
+pub(crate) fn filter(filter: &DeadFilter) -> JobFilter {
+    JobFilter {
+        queue: filter.queue.clone(),
+        kind: filter.kind.clone(),
+        states: vec![State::Dead],
+        labels: filter.label.iter().cloned().collect(),
+        ..JobFilter::default()
+    }
+}
 
 /// The first `limit` of the jobs looked at that fit, and where to go on: behind the last one that was looked at, unless
 /// there are no `more` behind it.

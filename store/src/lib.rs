@@ -8,6 +8,8 @@ mod clock;
 pub mod conformance;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod dead;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod find;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod retention;

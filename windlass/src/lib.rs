@@ -39,16 +39,16 @@ pub use logging::{LoggingError, init_logging};
 /// A payload on its way from an older version to a newer, in `Job::upgrade`.
 pub use serde_json::Value as JsonValue;
 pub use windlass_client::{
-    Accepted, Client, ClientError, ClientOptions, EncryptionKey, Enqueue, Envelope, LogFormat,
+    Accepted, Client, ClientError, ClientOptions, EncryptionKey, Enqueue, Envelope, JobPage, LogFormat,
     QueueRetention, SecretUrl, Settings, SettingsError, UnknownKinds, Workflow,
 };
 pub use windlass_core::{
-    CancelOutcome, DeadCursor, DeadFilter, DeadPage, ErrorRecord, Gating, GraphError, InsertOutcome,
-    InvalidKey, Job, JobId, JobName, JobRecord, Kind, KindInfo, Limit, LimitKey, LimitName, LimitRecord,
-    LogCursor, LogRecord, Missed, NewJob, OnConflict, OnFailure, Operations, OrderingKey, Priority, Progress,
-    QueueName, QueueRecord, Rate, RetryFn, RetryPolicy, Schedule, Source as UpgradeError, State as JobState,
-    Tenant, Timestamp, TraceParent, Unique, WorkflowId, WorkflowJob, WorkflowLimits, WorkflowName,
-    WorkflowRecord, WorkflowStatus,
+    CancelOutcome, DeadCursor, DeadFilter, DeadPage, ErrorRecord, Found, Gating, GraphError, InsertOutcome,
+    InvalidKey, Job, JobFilter, JobId, JobName, JobRecord, Kind, KindInfo, Limit, LimitKey, LimitName,
+    LimitRecord, LogCursor, LogRecord, Missed, NewJob, OnConflict, OnFailure, Operations, OrderingKey,
+    Priority, Progress, QueueName, QueueRecord, Rate, RetryFn, RetryPolicy, Schedule, Source as UpgradeError,
+    State as JobState, Tenant, Timestamp, TraceParent, Unique, WorkflowId, WorkflowJob, WorkflowLimits,
+    WorkflowName, WorkflowRecord, WorkflowStatus,
 };
 pub use windlass_derive::Job;
 #[cfg(feature = "postgres")]

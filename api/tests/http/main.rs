@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod any_bytes;
+mod batch;
+mod bulk;
 mod cancel;
 mod connections;
 mod dead;
@@ -10,6 +12,7 @@ mod enqueue;
 mod faults;
 mod idempotency;
 mod limits;
+mod listing;
 mod notes;
 mod poll;
 mod schedules;

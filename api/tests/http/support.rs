@@ -107,8 +107,7 @@ impl Api {
     pub(crate) async fn stored(&self) -> i64 {
         let mut all = 0;
         for table in ["jobs", "due", "outbox", "idempotency_keys", "timers", "unique_keys", "schedules"] {
-            let count = AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
-            all += sqlx::query(count).fetch_one(&self.rows).await.unwrap().get::<i64, _>(0);
+            all += self.count(table).await;
         }
         all
     }
@@ -120,7 +119,13 @@ impl Api {
 
     /// How many jobs the store has.
     pub(crate) async fn jobs(&self) -> i64 {
-        sqlx::query("SELECT count(*) FROM jobs").fetch_one(&self.rows).await.unwrap().get(0)
+        self.count("jobs").await
+    }
+
+    /// How many rows a table of the store has.
+    pub(crate) async fn count(&self, table: &str) -> i64 {
+        let count = AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
+        sqlx::query(count).fetch_one(&self.rows).await.unwrap().get(0)
     }
 }
 

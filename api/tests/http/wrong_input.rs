@@ -286,8 +286,8 @@ async fn other_routes_and_methods_are_problems_too() {
         api.get(path).await.problem(404);
     }
     for (method, path, allow) in [
-        ("GET", "/v1/jobs", "POST"),
-        ("DELETE", "/v1/jobs", "POST"),
+        ("PUT", "/v1/jobs", "GET,HEAD,POST"),
+        ("DELETE", "/v1/jobs", "GET,HEAD,POST"),
         ("POST", "/v1/jobs/x", "GET,HEAD,DELETE"),
         ("OPTIONS", "/v1/jobs/x", "GET,HEAD,DELETE"),
         ("GET", "/v1/jobs/x/cancel", "POST"),

@@ -85,3 +85,86 @@ pub async fn cancellations_race_claims(case: Case) {
     }
     assert_eq!(set(case.store.heartbeat(worker).await.unwrap().cancel), set(asked));
 }
+
+/// Many jobs are called off at once, as far as they are in the states asked for.
+pub async fn many_are_called_off_at_once(case: Case) {
+    let operations = case.store.operations();
+    let scheduled = NewJob { run_at: Some(Timestamp::MAX_UTC), ..job() };
+    let gone = NewJob { run_at: Some(Timestamp::MAX_UTC), ..job() };
+    case.insert(&[scheduled.clone(), gone.clone()]).await;
+    let queued = case.queued(2).await;
+    let running = case.running(2).await;
+    let retrying = case.running(1).await[0];
+    assert!(case.finish(retrying, retry()).await);
+    let over = case.running(1).await[0];
+    assert!(case.finish(over, succeeded()).await);
+    let all = [
+        scheduled.id,
+        queued[0],
+        queued[1],
+        running[0].id,
+        running[1].id,
+        retrying.id,
+        over.id,
+        JobId::new(),
+    ];
+    let called = operations.cancel_many(&all, &[State::Queued]).await.unwrap();
+    assert_eq!(set(called), set(queued.clone()));
+    assert_eq!(case.state(scheduled.id).await, State::Scheduled);
+    assert!(operations.cancel_many(&all, &State::TERMINAL).await.unwrap().is_empty());
+    assert!(operations.cancel_many(&[], &State::UNFINISHED).await.unwrap().is_empty());
+
+    let unfinished = [scheduled.id, running[0].id, running[1].id, retrying.id];
+    for expected in [&unfinished[..], &[running[0].id, running[1].id]] {
+        let called = operations.cancel_many(&all, &State::UNFINISHED).await.unwrap();
+        assert_eq!(set(called), set(expected.to_vec()), "a repeat asks again where it was but a request");
+    }
+    for id in [scheduled.id, queued[0], queued[1], retrying.id] {
+        let found = case.get(id).await;
+        assert_eq!((found.state, found.run_at), (State::Cancelled, None));
+    }
+    assert_eq!(set(case.store.heartbeat(running[0].worker).await.unwrap().cancel), set(ids_of(&running)));
+    assert_eq!(case.state(gone.id).await, State::Scheduled, "others are left alone");
+    assert_eq!(case.store.promote_due(10).await.unwrap(), 0);
+    // None of their times is left to stand in the way of a later one.
+    operations.retry(&[retrying.id], &[State::Cancelled]).await.unwrap();
+    let again = case.run_jobs(case.worker().await, &[retrying.id]).await[0];
+    assert!(case.finish(again, retry()).await);
+    assert_eq!(case.store.promote_due(10).await.unwrap(), 1);
+}
+
+/// Cancellations of many, promotions, claims and outcomes of the same jobs do not stand in each other's way, and no job
+/// is lost.
+pub async fn cancellations_of_many_race_everything(case: Case) {
+    let due: Vec<NewJob> = (0..60).map(|_| NewJob { run_at: Some(Timestamp::UNIX_EPOCH), ..job() }).collect();
+    case.insert(&due).await;
+    let queued = super::support::ids(&due);
+    let running = case.running(60).await;
+    let all: Vec<JobId> = queued.iter().copied().chain(ids_of(&running)).collect();
+    let worker = case.worker().await;
+    let operations = case.other.operations();
+    let cancels = join_all(
+        all.chunks(15)
+            .rev()
+            .chain(all.chunks(40))
+            .map(|group| operations.cancel_many(group, &State::UNFINISHED)),
+    );
+    let finishes = join_all(running.iter().map(|job| case.finish(*job, retry())));
+    let promotions = join_all((0..10).map(|_| case.store.promote_due(20)));
+    let claims = join_all(queued.chunks(5).map(|group| case.store.claim(worker, ClaimId::new(), group)));
+    let (cancels, _, promotions, claims) = futures::join!(cancels, finishes, promotions, claims);
+    cancels.into_iter().for_each(|called| drop(called.unwrap()));
+    assert!(promotions.iter().all(Result::is_ok), "{promotions:?}");
+    claims.into_iter().for_each(|claimed| drop(claimed.unwrap()));
+    // What was between two states goes on, and what goes on can be called off.
+    operations.cancel_many(&all, &State::UNFINISHED).await.unwrap();
+    while case.store.promote_due(100).await.unwrap() > 0 {}
+    for found in case.other.get(&all).await.unwrap() {
+        let asked = found.state == State::Running && found.cancel_requested;
+        assert!(asked || found.state == State::Cancelled, "{found:?}");
+    }
+}
+
+fn ids_of(running: &[super::support::Running]) -> Vec<JobId> {
+    running.iter().map(|job| job.id).collect()
+}

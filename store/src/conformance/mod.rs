@@ -11,6 +11,7 @@ mod accept;
 mod cancel;
 mod claim;
 mod dead;
+mod find;
 mod finish;
 mod gates;
 mod gates_model;
@@ -43,6 +44,7 @@ pub use accept::*;
 pub use cancel::*;
 pub use claim::*;
 pub use dead::*;
+pub use find::*;
 pub use finish::*;
 pub use gates::*;
 pub use gates_model::*;
@@ -105,6 +107,7 @@ macro_rules! store_conformance {
             a_repeated_insert_is_not_refused
             a_request_ends_with_its_job
             a_rescue_takes_what_is_still_held
+            a_search_is_bounded
             a_turn_is_kept_at_other_gates
             a_unique_insert_given_up_is_all_or_nothing
             a_unique_insert_may_be_repeated
@@ -158,14 +161,18 @@ macro_rules! store_conformance {
             insert_may_be_repeated
             insert_then_claim
             insert_then_get
+            jobs_are_found_by_filter
             json_is_kept_byte_for_byte
             keys_are_bytes
             keys_of_jobs_that_wait
             large_groups
+            large_results_make_short_pages
             large_texts
             late_notes_of_older_attempts_are_dropped
             leadership_passes_on
             limits_hold_whatever_happens
+            lists_keep_their_order
+            many_are_called_off_at_once
             many_unknown_ids
             messages_announce_the_next_attempt
             messages_say_what_a_worker_needs

@@ -31,13 +31,6 @@ WHERE (at, job_id) < (coalesce($1, 'infinity'::timestamptz), coalesce($2, 'fffff
 AND at >= coalesce($3, '-infinity'::timestamptz) AND at < coalesce($4, 'infinity'::timestamptz)
 ORDER BY at DESC, job_id DESC LIMIT $5";
 
-/// Those of these jobs that fit. Plan: as for a claim.
-pub(super) const FITTING: &str = "
-SELECT id FROM {schema}.jobs
-WHERE id = ANY($1) AND id >= $2 AND id <= $3 AND state = {dead}
-AND ($4::text IS NULL OR queue = $4) AND ($5::text IS NULL OR kind = $5)
-AND ($6::text IS NULL OR labels ->> $6 = $7)";
-
 /// Locks jobs in the order in which claims do, so that the statements after it see all that was committed with their
 /// ends.
 const LOCK: &str = "
@@ -100,22 +93,9 @@ impl PostgresStore {
         let scanned: Vec<(Uuid, Timestamp)> =
             scanned.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, Error>>()?;
         let ids: Vec<Uuid> = scanned.iter().map(|(id, _)| *id).collect();
-        // For none, any range does.
-        let (least, greatest) = range(&ids).unwrap_or_default();
-        let fitting = self
-            .rare(FITTING)
-            .bind(ids)
-            .bind(least)
-            .bind(greatest)
-            .bind(filter.queue.as_ref().map(|queue| queue.as_str().to_owned()))
-            .bind(filter.kind.as_ref().map(|kind| kind.as_str().to_owned()))
-            .bind(filter.label.as_ref().map(|(name, _)| name.replace('\0', "\u{fffd}")))
-            .bind(filter.label.as_ref().map(|(_, value)| value.replace('\0', "\u{fffd}")))
-            .fetch_all(&mut *session)
-            .await?;
+        let fitting = self.fitting(&mut session, &crate::dead::filter(filter), ids, scanned.len()).await?;
         session.commit().await?;
-        let fitting = fitting.iter().map(|row| Ok(row.try_get::<Uuid, _>(0)?.into()));
-        let fitting = fitting.collect::<Result<HashSet<JobId>, Error>>()?;
+        let fitting: HashSet<JobId> = fitting.into_iter().map(|(id, _)| id).collect();
         let scanned: Vec<(JobId, Timestamp)> = scanned.into_iter().map(|(id, at)| (id.into(), at)).collect();
         let (ids, next) = crate::dead::page(&scanned, more, |id| fitting.contains(id), limit);
         let jobs = self.select_jobs(&ids).await?;

@@ -1,8 +1,10 @@
 //! The Postgres store. Each file holds the statements of one group of operations, with the plan they must keep.
 
+mod cancel;
 mod claim;
 mod dead;
 mod error;
+mod find;
 mod finish;
 mod followup;
 mod gates;
@@ -38,10 +40,10 @@ use sqlx::{
 };
 use uuid::Uuid;
 use windlass_core::{
-    CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Finish, HeartbeatReply, Inserted,
-    JobId, JobNotes, JobRecord, KindInfo, Limit, LimitName, LimitRecord, LogCursor, LogRecord, NewJob,
-    NewWorker, Note, Operations, OutboxGroup, OutboxId, Priority, QueueName, QueueRecord, Rescued, State,
-    Store, StoreError, Timetable, WorkerId, Workflows,
+    CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Finish, Found, HeartbeatReply,
+    Inserted, JobFilter, JobId, JobNotes, JobRecord, KindInfo, Limit, LimitName, LimitRecord, LogCursor,
+    LogRecord, NewJob, NewWorker, Note, Operations, OutboxGroup, OutboxId, Priority, QueueName, QueueRecord,
+    Rescued, State, Store, StoreError, Timetable, WorkerId, Workflows,
 };
 
 use self::error::{classify, unexpected};
@@ -419,6 +421,15 @@ impl Operations for PostgresStore {
         self.within(self.set_paused(queue, paused)).await
     }
 
+    async fn find(
+        &self,
+        filter: &JobFilter,
+        before: Option<JobId>,
+        limit: usize,
+    ) -> Result<Found, StoreError> {
+        self.within(self.find_jobs(filter, before, limit)).await
+    }
+
     async fn dead(
         &self,
         filter: &DeadFilter,
@@ -426,6 +437,10 @@ impl Operations for PostgresStore {
         limit: usize,
     ) -> Result<DeadPage, StoreError> {
         self.within(self.select_dead(filter, after, limit)).await
+    }
+
+    async fn cancel_many(&self, ids: &[JobId], from: &[State]) -> Result<Vec<JobId>, StoreError> {
+        self.within(self.cancel_jobs(ids, from)).await
     }
 
     async fn retry(&self, ids: &[JobId], from: &[State]) -> Result<Vec<JobId>, StoreError> {

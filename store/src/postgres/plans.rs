@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Row, raw_sql};
 use uuid::Uuid;
 use windlass_core::Store;
 
-use super::{PostgresStore, dead, notes, support::Scratch, timers, unique};
+use super::{PostgresStore, dead, find, notes, support::Scratch, timers, unique};
 use crate::StoreOptions;
 
 #[tokio::test]
@@ -31,6 +31,7 @@ async fn hot_statements_find_jobs_by_primary_key_at_every_size() {
 }
 
 async fn check(store: &PostgresStore, connection: &mut PgConnection, when: &str) {
+    check_searches(store, connection, when).await;
     let id = format!("'{}'::uuid", Uuid::now_v7());
     let ids = format!("ARRAY[{id}, {id}]");
     let nulls = |kind: &str| format!("ARRAY[NULL, NULL]::{kind}[]");
@@ -41,7 +42,7 @@ async fn check(store: &PostgresStore, connection: &mut PgConnection, when: &str)
         (store.fill(&unique::HOLDERS.replace("{lock}", "FOR UPDATE")), store.fill(unique::REPLACE));
     let clean = store.fill(unique::CLEAN);
     let settle = store.fill(super::workflows::SETTLE);
-    let cancel_all = store.fill(super::workflows::CANCEL_ALL);
+    let cancel_all = store.fill(super::cancel::CANCEL_ALL);
     let reopen = store.fill(super::workflows::REOPEN);
     let retry_all = store.fill(super::workflows::RETRY_ALL);
     let cases = [
@@ -86,12 +87,12 @@ async fn check(store: &PostgresStore, connection: &mut PgConnection, when: &str)
         ),
         ("clean", &clean, vec![]),
         ("settle", &settle, vec![ids.clone(), nulls("text"), id.clone(), id.clone()]),
-        ("cancel_all", &cancel_all, vec![ids.clone(), id.clone(), id.clone()]),
+        ("cancel_all", &cancel_all, vec![ids.clone(), id.clone(), id.clone(), "ARRAY[1]::int2[]".into()]),
         ("reopen", &reopen, vec![ids.clone(), id.clone(), id.clone()]),
         ("retry_all", &retry_all, vec![ids.clone(), id.clone(), id.clone()]),
         ("rescue", &sql.rescue, vec![ids.clone(), ids.clone(), id.clone(), id.clone(), "3".into()]),
     ];
-    let (retry, fitting) = (store.fill(dead::RETRY), store.fill(dead::FITTING));
+    let (retry, fitting) = (store.fill(dead::RETRY), store.fill(&find::filled(find::FITTING)));
     let (progress, lines) = (store.fill(notes::PROGRESS), store.fill(notes::LINES));
     let checkpoint = store.fill(notes::CHECKPOINT);
     let (ones, words) = ("ARRAY[1, 1]".to_owned(), "ARRAY['a', 'b']".to_owned());
@@ -101,7 +102,7 @@ async fn check(store: &PostgresStore, connection: &mut PgConnection, when: &str)
         (
             "fitting",
             &fitting,
-            [&ids, &id, &id, "NULL", "NULL", "NULL", "NULL"].map(ToString::to_string).to_vec(),
+            [&*id, &id, "'{}'", "NULL", "NULL", "'{}'", "10", &ids].map(ToString::to_string).to_vec(),
         ),
         (
             "progress",
@@ -150,6 +151,29 @@ async fn check(store: &PostgresStore, connection: &mut PgConnection, when: &str)
         let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
         if let Err(fault) = find_fault(&plan, name != "claimed_before") {
             panic!("{name}, {when}: {fault} in\n{}", plan.join("\n"));
+        }
+    }
+}
+
+/// A search goes backwards through the primary keys, and stops where it has enough.
+async fn check_searches(store: &PostgresStore, connection: &mut PgConnection, when: &str) {
+    for (template, arguments) in [(find::SCAN, ", '{}', NULL, 'a', '{}', 10"), (find::LAST, "")] {
+        let statement = store.fill(&find::filled(template));
+        let [least, greatest] = [Uuid::nil(), Uuid::max()];
+        let prepare = format!("PREPARE search AS {}", statement.as_str());
+        let explain =
+            format!("EXPLAIN (COSTS OFF) EXECUTE search('{least}'::uuid, '{greatest}'::uuid{arguments})");
+        for statement in [prepare.as_str(), "BEGIN", find::BEGIN] {
+            raw_sql(AssertSqlSafe(statement.to_owned())).execute(&mut *connection).await.unwrap();
+        }
+        let plan = raw_sql(AssertSqlSafe(explain)).fetch_all(&mut *connection).await.unwrap();
+        raw_sql("ROLLBACK; DEALLOCATE search").execute(&mut *connection).await.unwrap();
+        let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
+        let looks = |line: &&String| line.contains(" on jobs_");
+        assert!(plan.iter().any(|line| looks(&line)), "{plan:?}");
+        for line in plan.iter().filter(|line| looks(line) || line.contains("Sort  ")) {
+            let backwards = line.contains("Index Scan Backward") || line.contains("Index Only Scan Backward");
+            assert!(backwards, "a search, {when}: {line} in\n{}", plan.join("\n"));
         }
     }
 }

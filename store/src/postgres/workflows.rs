@@ -43,23 +43,6 @@ WITH input AS (
 )
 SELECT count(*) FROM changed WHERE followed AND state IN ({cancelled}, {waiting})";
 
-/// As the cancellation of one job. Its times are gone already.
-pub(super) const CANCEL_ALL: &str = "
-WITH called AS (
-    UPDATE {schema}.jobs
-    SET state = CASE WHEN state = {running} THEN {running} ELSE {to:cancel} END,
-        cancel_requested = true,
-        finished_at = CASE WHEN state <> {running} THEN {now} END,
-        run_at = NULL
-    WHERE id = ANY($1::uuid[]) AND id >= $2 AND id <= $3 AND state IN ({from:cancel}, {running})
-    RETURNING id, state, worker_id, followed
-), asked AS (
-    INSERT INTO {schema}.cancellations (job_id, worker_id)
-    SELECT id, worker_id FROM called WHERE state = {running}
-    ON CONFLICT (job_id) DO UPDATE SET worker_id = excluded.worker_id
-)
-INSERT INTO {schema}.followups (job_id) SELECT id FROM called WHERE followed AND state <> {running}";
-
 /// Parents that have not succeeded count as open again. Those that have and are not counted yet have a follow-up.
 pub(super) const REOPEN: &str = "
 UPDATE {schema}.dependencies d SET resolved = false
@@ -302,11 +285,8 @@ impl PostgresStore {
     pub(super) async fn cancel_graph(&self, id: WorkflowId) -> Result<bool, Error> {
         let mut session = self.transaction().await?;
         let jobs = self.lock_graph(&mut session, id).await?;
-        if let Some((ids, (least, greatest))) = jobs.as_ref().and_then(|ids| Some((ids, range(ids)?))) {
-            let forget = self.rare("DELETE FROM {schema}.due WHERE job_id = ANY($1)").bind(ids.clone());
-            forget.execute(&mut *session).await?;
-            let cancel = self.rare(CANCEL_ALL).bind(ids.clone()).bind(least).bind(greatest);
-            cancel.execute(&mut *session).await?;
+        if let Some(ids) = &jobs {
+            self.call_off(&mut session, ids, &State::UNFINISHED).await?;
         }
         session.commit().await?;
         Ok(jobs.is_some())

@@ -4,8 +4,8 @@ use sqlx::{Error, Row, SqliteConnection};
 use windlass_core::{DeadCursor, DeadFilter, DeadPage, JobId, State, Timestamp};
 
 use super::{
-    Commit, SqliteStore, followup::note_followups, ids, insert::insert_outbox, read, statement, timestamp,
-    unexpected,
+    Commit, SqliteStore, find, followup::note_followups, ids, insert::insert_outbox, read, statement,
+    timestamp, unexpected,
 };
 
 /// How many dead jobs one page looks at.
@@ -33,13 +33,6 @@ WHERE (at, job_id) < (coalesce(?1, 9223372036854775807), coalesce(?2, 'g'))
   AND at >= coalesce(?3, -9223372036854775808) AND at < coalesce(?4, 9223372036854775807)
 ORDER BY at DESC, job_id DESC LIMIT ?5";
 
-statement!(
-    FITTING,
-    "SELECT id FROM jobs
-     WHERE id IN (SELECT value FROM json_each(?1)) AND state = {dead}
-       AND (?2 IS NULL OR queue = ?2) AND (?3 IS NULL OR kind = ?3)
-       AND (?4 IS NULL OR EXISTS (SELECT 1 FROM json_each(labels) l WHERE l.key = ?4 AND l.value = ?5))"
-);
 statement!(
     // A gated job is held at once, as when it is promoted.
     RETRY,
@@ -76,17 +69,11 @@ impl SqliteStore {
             .iter()
             .map(|row| Ok((read::id(row.try_get(0)?)?, timestamp(row.try_get(1)?)?)))
             .collect::<Result<_, Error>>()?;
-        let fitting = sqlx::query(FITTING.clone())
-            .bind(ids(scanned.iter().map(|(id, _)| id)))
-            .bind(filter.queue.as_ref().map(|queue| queue.as_str()))
-            .bind(filter.kind.as_ref().map(|kind| kind.as_str()))
-            .bind(filter.label.as_ref().map(|(name, _)| name))
-            .bind(filter.label.as_ref().map(|(_, value)| value))
-            .fetch_all(&mut *transaction)
-            .await?;
+        let looked_at: Vec<JobId> = scanned.iter().map(|(id, _)| *id).collect();
+        let filter = crate::dead::filter(filter);
+        let fitting = find::fitting(&mut transaction, &filter, &looked_at, looked_at.len()).await?;
         drop(transaction);
-        let fitting: HashSet<JobId> =
-            fitting.iter().map(|row| read::id(row.try_get(0)?)).collect::<Result<_, Error>>()?;
+        let fitting: HashSet<JobId> = fitting.into_iter().map(|(id, _)| id).collect();
         let (found, next) = crate::dead::page(&scanned, more, |id| fitting.contains(id), limit);
         let jobs = self.select_jobs(&found).await?;
         let mut jobs: HashMap<JobId, _> = jobs.into_iter().map(|job| (job.id, job)).collect();

@@ -1,8 +1,10 @@
 //! The SQLite store: the Postgres store's model for one machine, in one file.
 
 mod attempt;
+mod cancel;
 mod dead;
 mod error;
+mod find;
 mod followup;
 mod gates;
 mod insert;
@@ -31,10 +33,10 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use windlass_core::{
-    CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Finish, HeartbeatReply, Inserted,
-    JobId, JobNotes, JobRecord, KindInfo, Limit, LimitName, LimitRecord, LogCursor, LogRecord, NewJob,
-    NewWorker, Note, Operations, OutboxGroup, OutboxId, QueueName, QueueRecord, Rescued, Source, State,
-    Store, StoreError, Timestamp, Timetable, WorkerId, Workflows,
+    CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Finish, Found, HeartbeatReply,
+    Inserted, JobFilter, JobId, JobNotes, JobRecord, KindInfo, Limit, LimitName, LimitRecord, LogCursor,
+    LogRecord, NewJob, NewWorker, Note, Operations, OutboxGroup, OutboxId, QueueName, QueueRecord, Rescued,
+    Source, State, Store, StoreError, Timestamp, Timetable, WorkerId, Workflows,
 };
 
 use self::error::{classify, is_locked};
@@ -335,6 +337,15 @@ impl Operations for SqliteStore {
         self.within(self.set_paused(queue, paused)).await
     }
 
+    async fn find(
+        &self,
+        filter: &JobFilter,
+        before: Option<JobId>,
+        limit: usize,
+    ) -> Result<Found, StoreError> {
+        self.within(self.find_jobs(filter, before, limit)).await
+    }
+
     async fn dead(
         &self,
         filter: &DeadFilter,
@@ -342,6 +353,10 @@ impl Operations for SqliteStore {
         limit: usize,
     ) -> Result<DeadPage, StoreError> {
         self.within(self.select_dead(filter, after, limit)).await
+    }
+
+    async fn cancel_many(&self, ids: &[JobId], from: &[State]) -> Result<Vec<JobId>, StoreError> {
+        self.within(self.cancel_jobs(ids, from)).await
     }
 
     async fn retry(&self, ids: &[JobId], from: &[State]) -> Result<Vec<JobId>, StoreError> {

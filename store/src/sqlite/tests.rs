@@ -16,6 +16,7 @@ async fn store() -> (TempDir, SqliteStore) {
 #[tokio::test]
 async fn no_statement_scans_the_jobs() {
     let (_folder, store) = store().await;
+    let searches = [find::SCAN, find::LAST, find::FITTING].map(find::filled);
     let statements = [
         &*attempt::CLAIM,
         &attempt::CLAIMED_BEFORE,
@@ -36,7 +37,7 @@ async fn no_statement_scans_the_jobs() {
         &unique::REPLACE,
         &worker::RESCUE,
     ];
-    for statement in statements {
+    for statement in statements.into_iter().chain(&searches) {
         let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", statement.as_str()));
         let rows = sqlx::query(explain).fetch_all(&store.readers).await.unwrap();
         let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();

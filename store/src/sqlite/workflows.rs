@@ -8,7 +8,7 @@ use windlass_core::{
 };
 
 use super::{
-    Commit, SqliteStore,
+    Commit, SqliteStore, cancel,
     followup::note_followups,
     ids,
     insert::{Said, insert_outbox, insert_rows, take_key},
@@ -35,16 +35,6 @@ statement!(
     "INSERT INTO job_errors (job_id, fence, attempt, at, worker, message)
      SELECT j.id, j.attempt, j.attempt - j.uncounted, ?2, '', i.value ->> 1
      FROM json_each(?1) i CROSS JOIN jobs j ON j.id = i.value ->> 0"
-);
-statement!(
-    CANCEL_ALL,
-    "UPDATE jobs
-     SET state = iif(state = {running}, {running}, {to:cancel}),
-         cancel_requested = 1,
-         finished_at = iif(state = {running}, NULL, ?2),
-         run_at = NULL
-     WHERE id IN (SELECT value FROM json_each(?1)) AND state IN ({from:cancel}, {running})
-     RETURNING id, state, worker_id, followed"
 );
 statement!(
     REOPEN,
@@ -129,28 +119,7 @@ impl SqliteStore {
     pub(super) async fn cancel_graph(&self, id: WorkflowId) -> Result<bool, Error> {
         let mut transaction = self.write(Commit::Durable).await?;
         let Some(jobs) = graph_jobs(&mut transaction, id).await? else { return Ok(false) };
-        let called =
-            sqlx::query(CANCEL_ALL.clone()).bind(&jobs).bind(self.now()).fetch_all(&mut *transaction).await?;
-        let (mut off, mut followed) = (Vec::new(), Vec::new());
-        for row in &called {
-            let job: String = row.try_get(0)?;
-            if read::state(row.try_get(1)?)? == State::Running {
-                sqlx::query(
-                    "INSERT INTO cancellations (job_id, worker_id) VALUES (?, ?) ON CONFLICT DO NOTHING",
-                )
-                .bind(job)
-                .bind(row.try_get::<String, _>(2)?)
-                .execute(&mut *transaction)
-                .await?;
-                continue;
-            }
-            if row.try_get(3)? {
-                followed.push(job.clone());
-            }
-            off.push(job);
-        }
-        forget_times(&mut transaction, &ids(off)).await?;
-        note_followups(&mut transaction, followed).await?;
+        cancel::call_off(&mut transaction, &jobs, &State::UNFINISHED, self.now()).await?;
         transaction.commit().await?;
         Ok(true)
     }
