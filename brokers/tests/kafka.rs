@@ -13,7 +13,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::util::Timeout;
 use tokio::time::timeout;
 use windlass_brokers::conformance::{Case, Fixture, distinct, messages, within};
-use windlass_core::{Broker, BrokerError, Lane, Priority};
+use windlass_core::{Broker, BrokerError, Lane, Priorities, Priority};
 
 struct Kafka;
 
@@ -86,8 +86,11 @@ async fn wrong_credentials_are_for_the_operator() {
     let broker = windlass_brokers::open(&url_as("windlass", "s3cret")).await.unwrap();
     let start = Instant::now();
     let (lanes, batch) = ([nobody()], messages(&nobody(), 1));
-    let (ping, mut publish, subscribe) =
-        tokio::join!(broker.ping(), broker.publish(&batch), broker.subscribe(&lanes, 1));
+    let (ping, mut publish, subscribe) = tokio::join!(
+        broker.ping(),
+        broker.publish(&batch),
+        broker.subscribe(&lanes, 1, Priorities::Weighted)
+    );
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     for result in [ping, publish.remove(0), subscribe.map(drop)] {
         let error = result.unwrap_err();
@@ -105,8 +108,11 @@ async fn missing_credentials_are_for_the_operator() {
     let broker = windlass_brokers::open(&url).await.unwrap();
     let start = Instant::now();
     let (lanes, batch) = ([nobody()], messages(&nobody(), 1));
-    let (ping, mut publish, subscribe) =
-        tokio::join!(broker.ping(), broker.publish(&batch), broker.subscribe(&lanes, 1));
+    let (ping, mut publish, subscribe) = tokio::join!(
+        broker.ping(),
+        broker.publish(&batch),
+        broker.subscribe(&lanes, 1, Priorities::Weighted)
+    );
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     for result in [ping, publish.remove(0), subscribe.map(drop)] {
         let error = result.unwrap_err();
@@ -122,7 +128,7 @@ async fn missing_rights_are_for_the_operator() {
         let broker = windlass_brokers::open(&url_as("nobody", "nobody")).await.unwrap();
         let start = Instant::now();
         let publish = broker.publish(&messages(&case.lane(), 1)).await.remove(0);
-        let subscribe = broker.subscribe(&[case.lane()], 1).await.map(drop);
+        let subscribe = broker.subscribe(&[case.lane()], 1, Priorities::Weighted).await.map(drop);
         let depth = broker.depth(&case.lane()).await.map(drop);
         for result in [publish, subscribe, depth] {
             let error = result.unwrap_err();
@@ -144,7 +150,7 @@ async fn brokers_that_are_down_fail_calls_soon_but_not_the_opening() {
         let lanes = [nobody()];
         let start = Instant::now();
         let receive = async {
-            let mut subscription = broker.subscribe(&lanes, 10).await.unwrap();
+            let mut subscription = broker.subscribe(&lanes, 10, Priorities::Weighted).await.unwrap();
             assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
             timeout(Duration::from_secs(7), subscription.receive(1)).await.expect("a report").unwrap_err()
         };
@@ -186,7 +192,7 @@ async fn a_lane_that_cannot_be_made_is_for_the_operator() {
     Case::run(&Kafka, async |case: Case<'_>| {
         let broker = windlass_brokers::open(&format!("{}&replication=3", url())).await.unwrap();
         let publish = broker.publish(&messages(&case.lane(), 1)).await.remove(0);
-        let subscribe = broker.subscribe(&[case.lane()], 1).await.map(drop);
+        let subscribe = broker.subscribe(&[case.lane()], 1, Priorities::Weighted).await.map(drop);
         for error in [publish.unwrap_err(), subscribe.unwrap_err()] {
             is_config(&error);
             assert!(error.to_string().contains("replication=3"), "{error}");
@@ -248,7 +254,7 @@ async fn a_full_worker_stays_in_its_group() {
     Case::run(&Kafka, async |case: Case<'_>| {
         let url = format!("{}&session.timeout.ms=6000&max.poll.interval.ms=6000", url());
         let broker = windlass_brokers::open(&url).await.unwrap();
-        let mut subscription = broker.subscribe(&[case.lane()], 1).await.unwrap();
+        let mut subscription = broker.subscribe(&[case.lane()], 1, Priorities::Weighted).await.unwrap();
         case.publish(2).await;
         let first = within("a message", subscription.receive(1)).await.unwrap();
         // Twice what the group would put up with.

@@ -11,7 +11,7 @@ use figment::{
     providers::{Env, Format, Serialized, Toml},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-use windlass_core::{QueueName, WorkflowLimits};
+use windlass_core::{Priorities, QueueName, WorkflowLimits};
 use windlass_store::{Keep, Retention, StoreOptions};
 
 use crate::{ClientOptions, EncryptionKey, Envelope};
@@ -92,6 +92,8 @@ pub struct Settings {
     /// Which queues it takes from (a comma-separated list); by default those of the kinds it handles.
     #[serde(deserialize_with = "list")]
     pub worker_queues: Vec<QueueName>,
+    /// How it divides itself among the priorities of jobs: `weighted` or `strict`.
+    pub worker_priorities: Priorities,
     /// A name for people; by default the host's name.
     pub worker_label: Option<String>,
     /// A worker silent for this long loses its jobs to others.
@@ -209,6 +211,7 @@ impl Default for Settings {
             worker_concurrency: 100,
             worker_buffer: None,
             worker_queues: Vec::new(),
+            worker_priorities: Priorities::Weighted,
             worker_label: None,
             worker_lease: Duration::from_secs(30),
             worker_grace: Duration::from_secs(25),
@@ -554,6 +557,7 @@ mod tests {
             ("worker_buffer = 9223372036854775807", "worker_buffer"),
             ("worker_queues = [\"a b\"]", "worker_queues"),
             ("api_unknown_kinds = \"maybe\"", "api_unknown_kinds"),
+            ("worker_priorities = \"fair\"", "worker_priorities"),
             ("result_ttl = \"soon\"", "result_ttl"),
             ("retention_dead = \"soon\"", "retention_dead"),
             ("retention_queues.mail.deed = \"1d\"", "deed"),

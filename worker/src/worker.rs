@@ -14,7 +14,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use windlass_client::{Client, Settings};
 use windlass_core::{
-    BrokerError, Job, Kind, KindInfo, Lane, Limit, LimitName, NewWorker, QueueName, Schedule,
+    BrokerError, Job, Kind, KindInfo, Lane, Limit, LimitName, NewWorker, Priorities, QueueName, Schedule,
     ScheduleDefinition, StoreError,
 };
 
@@ -65,6 +65,8 @@ pub struct WorkerOptions {
     pub buffer: usize,
     /// Which queues it takes from; none means those of its kinds.
     pub queues: Vec<QueueName>,
+    /// How it divides itself among the priorities of jobs.
+    pub priorities: Priorities,
     /// A name for people.
     pub label: String,
     /// A silence of this length costs it its jobs.
@@ -83,6 +85,7 @@ impl From<&Settings> for WorkerOptions {
             concurrency: settings.worker_concurrency,
             buffer: settings.worker_buffer.unwrap_or(settings.worker_concurrency.min(100)),
             queues: settings.worker_queues.clone(),
+            priorities: settings.worker_priorities,
             label: settings.worker_label.clone().unwrap_or_else(host_name),
             lease: settings.worker_lease,
             grace: settings.worker_grace,
@@ -342,8 +345,13 @@ impl Running {
         let mut completer = tokio::spawn(Completer::new(session.clone(), endings).run(last.clone()));
         let (pauses, paused) = watch::channel(BTreeSet::new());
         duties.spawn(pauses::run(session.clone(), pauses));
-        let mut intake =
-            tokio::spawn(intake::run(session.clone(), lanes.clone(), places.max(lanes.len()), paused));
+        let mut intake = tokio::spawn(intake::run(
+            session.clone(),
+            lanes.clone(),
+            options.priorities,
+            places.max(lanes.len()),
+            paused,
+        ));
 
         // Until it is time to stop, nothing but intake may end. Should something panic, the session is given up: its
         // jobs are rescued, and a new session begins.

@@ -54,7 +54,7 @@ use async_trait::async_trait;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use windlass_core::{Broker, BrokerError, Capabilities, Lane, Message, Subscription};
+use windlass_core::{Broker, BrokerError, Capabilities, Lane, Message, Priorities, Subscription};
 
 use self::address::Address;
 use self::health::Health;
@@ -129,10 +129,15 @@ impl Broker for Kafka {
         }
     }
 
-    async fn subscribe(&self, lanes: &[Lane], capacity: usize) -> Result<Box<dyn Subscription>, BrokerError> {
+    async fn subscribe(
+        &self,
+        lanes: &[Lane],
+        capacity: usize,
+        priorities: Priorities,
+    ) -> Result<Box<dyn Subscription>, BrokerError> {
         self.open_still()?;
         let mut lanes = lanes.to_vec();
-        let rota = Rota::new(&mut lanes);
+        let rota = Rota::new(&mut lanes, priorities);
         let failed = self.lanes.ensure(&lanes).await;
         let intake = Intake::new(lanes, capacity, self.leaving.clone());
         let outage = !failed.is_empty();
