@@ -201,6 +201,7 @@ mod tests {
             lane: lane.clone(),
             kind: "k".parse().unwrap(),
             trace: None,
+            ordering_key: None,
         }
     }
 

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{Consumer, StreamConsumer};
+use rdkafka::message::Message as _;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::util::Timeout;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::time::timeout;
 use windlass_brokers::conformance::{Case, Fixture, distinct, messages, within};
-use windlass_core::{Broker, BrokerError, Lane, Priorities, Priority};
+use windlass_core::{Broker, BrokerError, Lane, Message, Priorities, Priority};
 
 struct Kafka;
 
@@ -283,4 +285,47 @@ async fn a_failed_handshake_is_for_the_operator() {
         is_config(&error);
     }
     broker.close().await;
+}
+
+/// The messages of one ordering key are in one partition, also those that were given back; others are spread.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_of_an_ordering_key_share_a_partition() {
+    Case::run(&Kafka, async |case: Case<'_>| {
+        let mut sent = messages(&case.lane(), 40);
+        for message in &mut sent[..20] {
+            message.ordering_key = Some("account/1".parse().unwrap());
+        }
+        case.publish_all(&sent).await;
+        let mut subscription = case.subscribe(100).await;
+        let mut found = Vec::new();
+        while found.len() < 40 {
+            found.extend(within("messages", subscription.receive(100)).await.unwrap());
+        }
+        let tags: Vec<_> = found.iter().map(|delivery| delivery.tag).collect();
+        subscription.release(&tags).await.unwrap();
+        drop(subscription);
+        let (ordered, others) = partitions(&case.lane(), &sent[..20], 80).await;
+        assert_eq!(ordered.len(), 1, "{ordered:?}");
+        assert!(others.len() > 1, "{others:?}");
+    })
+    .await;
+}
+
+/// Where the first `count` messages of the lane are: those of the jobs that `ordered` announce, and others.
+async fn partitions(lane: &Lane, ordered: &[Message], count: usize) -> (HashSet<i32>, HashSet<i32>) {
+    let consumer: StreamConsumer = raw().set("group.id", format!("{lane}-test")).create().unwrap();
+    let metadata = consumer.fetch_metadata(Some(&lane.to_string()), Duration::from_secs(10)).unwrap();
+    let mut all = TopicPartitionList::new();
+    for partition in metadata.topics()[0].partitions() {
+        all.add_partition_offset(&lane.to_string(), partition.id(), Offset::Beginning).unwrap();
+    }
+    consumer.assign(&all).unwrap();
+    let ordered = distinct(ordered);
+    let (mut theirs, mut others) = (HashSet::new(), HashSet::new());
+    for _ in 0..count {
+        let record = within("a record", consumer.recv()).await.unwrap();
+        let message = Message::decode(record.payload().unwrap()).unwrap();
+        if ordered.contains(&message.job_id) { &mut theirs } else { &mut others }.insert(record.partition());
+    }
+    (theirs, others)
 }

@@ -23,6 +23,7 @@ fn message() -> Message {
         lane: lane(),
         kind: "k".parse().unwrap(),
         trace: None,
+        ordering_key: None,
     }
 }
 

@@ -49,6 +49,7 @@ async fn main() -> Result<()> {
             lane: lane.clone(),
             kind: "email.send".parse().unwrap_or_else(|_| unreachable!("a valid name")),
             trace: None,
+            ordering_key: None,
         };
         let messages: Vec<Message> = (0..BATCH + count).map(message).collect();
         let payloads: Vec<Vec<u8>> = messages.iter().map(Message::encode).collect();

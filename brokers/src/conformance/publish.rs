@@ -16,6 +16,7 @@ pub async fn round_trip(case: Case<'_>) {
                 lane: lane.clone(),
                 kind: format!("a.B_c-{}", "x".repeat(120)).parse().unwrap(),
                 trace: trace.map(|trace| trace.parse().unwrap()),
+                ordering_key: None,
             });
         }
     }

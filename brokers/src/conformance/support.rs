@@ -97,6 +97,7 @@ pub fn messages(lane: &Lane, count: usize) -> Vec<Message> {
         lane: lane.clone(),
         kind: "test.kind".parse().unwrap(),
         trace: None,
+        ordering_key: None,
     };
     (0..count).map(message).collect()
 }

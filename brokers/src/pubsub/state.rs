@@ -172,6 +172,7 @@ mod tests {
             lane: Lane { queue: "q".parse().unwrap(), priority: Priority::Normal },
             kind: "k".parse().unwrap(),
             trace: None,
+            ordering_key: None,
         };
         (0..count).map(|n| (Held::new(0, 1, n.to_string()), message.clone())).collect()
     }

@@ -239,6 +239,7 @@ mod tests {
                 lane: lane.clone(),
                 kind: "k".parse().unwrap(),
                 trace: None,
+                ordering_key: None,
             };
             let body = aws_smithy_types::base64::encode(message.encode());
             Received::builder().body(body).receipt_handle(message.job_id.to_string()).build()
