@@ -9,7 +9,7 @@ use std::{
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::{JoinHandle, JoinSet},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use windlass_client::{Client, Settings};
@@ -26,6 +26,12 @@ use crate::{
 
 /// How long the end of a worker may wait for what its handlers have said last to be written.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// For how long a worker that starts asks a broker again that does not answer, since it may be about to. A call takes up
+/// to five seconds more, so that the process has ended within ten.
+const FIRST_ANSWER: Duration = Duration::from_secs(2);
+/// How long the end of a client may take whose broker does not answer.
+const GOODBYE: Duration = Duration::from_secs(3);
 
 /// A worker process: handlers, and the loop that feeds them.
 ///
@@ -95,6 +101,18 @@ impl From<&Settings> for WorkerOptions {
     }
 }
 
+/// Asks the broker whether it answers. No call is cut off: its end says more, and some go on in threads of their own.
+async fn broker_answers(client: &Client) -> Result<(), BrokerError> {
+    let until = Instant::now() + FIRST_ANSWER;
+    loop {
+        match client.broker().ping().await {
+            Err(error) if error.retryable() && Instant::now() < until => {}
+            answer => return answer,
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
 fn host_name() -> String {
     let name = std::env::var("HOSTNAME").or_else(|_| std::fs::read_to_string("/etc/hostname"));
     name.map(|name| name.trim().to_owned()).ok().filter(|name| !name.is_empty()).unwrap_or("worker".into())
@@ -104,16 +122,19 @@ impl Worker {
     /// A worker on the store and broker that the [settings](Settings) name.
     ///
     /// # Errors
-    /// Settings that cannot work, and a store that does not answer or whose schema does not fit. A broker that merely does
-    /// not answer yet is waited for.
+    /// Settings that cannot work, a store that does not answer or whose schema does not fit, and a broker that does not
+    /// answer within seconds. Whatever started the process is to start it again; once it runs, it waits out every outage.
     pub async fn from_env() -> Result<Self, WorkerError> {
         let settings = Settings::load()?;
         let client = Client::connect(&settings).await?;
         client.store().ping().await?;
-        match client.broker().ping().await {
-            Err(error @ BrokerError::Config { .. }) => return Err(error.into()),
-            Err(error) => tracing::warn!(%error, "the broker does not answer yet (setting broker_url)"),
-            Ok(()) => {}
+        if let Err(error) = broker_answers(&client).await {
+            // The libraries of some brokers must not be at work when the process ends.
+            let _ = timeout(GOODBYE, client.close()).await;
+            return Err(match error {
+                BrokerError::Config { .. } => error.into(),
+                error => WorkerError::BrokerSilent { url: settings.broker(), error },
+            });
         }
         Ok(Self::new(client, (&settings).into()))
     }

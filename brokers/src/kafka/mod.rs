@@ -1,8 +1,8 @@
 //! Kafka, 2.4 and later, through librdkafka.
 //!
-//! A lane is a topic under the lane's name, made when first used; a message's key is its job's id. All who take from a
-//! queue are one consumer group, `windlass.<queue>`, which divides the partitions of the queue's lanes among them.
-//! Since messages are acknowledged once their jobs are claimed, no job, however long, holds up its partition.
+//! A lane is a topic under the lane's name, made when first used; a message's key is its job's ordering key, or else the
+//! job's id. All who take from a queue are one consumer group, `windlass.<queue>`, which divides the partitions of the
+//! queue's lanes among them. Since messages are acknowledged once their jobs are claimed, no job, however long, holds up its partition.
 //!
 //! What differs from brokers that hand out message by message:
 //! - At most as many subscriptions as a lane has partitions get something of it, and what waits in a partition waits
