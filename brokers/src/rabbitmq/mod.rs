@@ -2,6 +2,7 @@
 //!
 //! A lane is a durable quorum queue. Publishing and consuming have a connection each: a broker short of memory or
 //! disk stops reading from connections that publish, and acknowledgements must still get through then.
+//! `amqps://…?cacertfile=FILE` trusts the authorities whose certificates are in that PEM file beside the system's.
 //! The client library's own recovery stays off: it replays consumers with stale tags and knows nothing of lanes.
 
 mod address;

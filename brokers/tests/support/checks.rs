@@ -28,11 +28,14 @@ pub(crate) fn changed(url: &str, user_info: Option<(&str, &str)>, path: Option<&
 pub(crate) async fn refuses(url: &str) -> Vec<String> {
     let broker = windlass_brokers::open(url).await.unwrap();
     let start = Instant::now();
-    let publish = broker.publish(&messages(&lane(), 1)).await.remove(0);
-    let subscribe = broker.subscribe(&[lane()], 1, Priorities::Weighted).await.map(drop);
-    let depth = broker.depth(&lane()).await.map(drop);
+    let (batch, lanes) = (messages(&lane(), 1), [lane()]);
+    let (mut publish, subscribe, depth) = tokio::join!(
+        broker.publish(&batch),
+        broker.subscribe(&lanes, 1, Priorities::Weighted),
+        broker.depth(&lanes[0]),
+    );
     let mut errors = Vec::new();
-    for result in [publish, subscribe, depth] {
+    for result in [publish.remove(0), subscribe.map(drop), depth.map(drop)] {
         let error = result.unwrap_err();
         assert!(matches!(error, BrokerError::Config { .. }), "{error:?}");
         assert!(error.to_string().contains("broker_url"), "{error}");
