@@ -588,6 +588,14 @@ mod tests {
         let shown = format!("{:?}", read("store_url = \"postgres://u:hunter2@db/x\"").unwrap());
         assert!(!shown.contains("hunter2"), "{shown}");
     }
+
+    #[test]
+    fn priorities_are_weighted_unless_said_otherwise() {
+        let priorities = |toml: &str| read(toml).unwrap().worker_priorities;
+        assert_eq!(priorities(""), Priorities::Weighted);
+        assert_eq!(priorities("worker_priorities = \"strict\""), Priorities::Strict);
+    }
+
     #[test]
     fn retention_is_read_for_any_queue_and_for_single_ones() {
         let settings = read("retention_succeeded = \"7d\"\nretention_queues.mail.dead = \"90d\"").unwrap();
