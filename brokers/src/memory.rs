@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
-use windlass_core::{Broker, BrokerError, Capabilities, Delivery, DeliveryTag, Lane, Message, Subscription};
+use windlass_core::{
+    Broker, BrokerError, Capabilities, Delivery, DeliveryTag, Lane, Message, Priorities, Subscription,
+};
 
 use crate::rota::Rota;
 
@@ -66,9 +68,14 @@ impl Broker for Memory {
         messages.iter().map(|_| Ok(())).collect()
     }
 
-    async fn subscribe(&self, lanes: &[Lane], capacity: usize) -> Result<Box<dyn Subscription>, BrokerError> {
+    async fn subscribe(
+        &self,
+        lanes: &[Lane],
+        capacity: usize,
+        priorities: Priorities,
+    ) -> Result<Box<dyn Subscription>, BrokerError> {
         let mut lanes = lanes.to_vec();
-        let rota = Rota::new(&mut lanes);
+        let rota = Rota::new(&mut lanes, priorities);
         let capacity = capacity.max(lanes.len());
         let wake = Arc::new(Notify::new());
         let mut state = self.open()?;
@@ -206,16 +213,18 @@ impl MemorySubscription {
         let State { lanes, holdings, .. } = &mut *state;
         let holding = holdings.get_mut(&self.id).ok_or(BrokerError::Closed)?;
         let room = self.capacity.saturating_sub(holding.unacknowledged.len()).min(max);
+        let (names, last_tag) = (&self.lanes, &mut self.last_tag);
         let mut deliveries = Vec::new();
-        for index in self.rota.turn() {
-            let Some(lane) = lanes.get_mut(&self.lanes[index]) else { continue };
-            let count = lane.waiting.len().min(room - deliveries.len());
+        self.rota.hand_out(room, |index, most| {
+            let Some(lane) = lanes.get_mut(&names[index]) else { return 0 };
+            let count = lane.waiting.len().min(most);
             for message in lane.waiting.drain(..count) {
-                self.last_tag += 1;
-                holding.unacknowledged.insert(self.last_tag, message.clone());
-                deliveries.push(Delivery { tag: DeliveryTag(self.last_tag), message });
+                *last_tag += 1;
+                holding.unacknowledged.insert(*last_tag, message.clone());
+                deliveries.push(Delivery { tag: DeliveryTag(*last_tag), message });
             }
-        }
+            count
+        });
         Ok(deliveries)
     }
 }

@@ -4,14 +4,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep_until};
-use windlass_core::{Broker, BrokerError, Capabilities, Delivery, DeliveryTag, Lane, Message, Subscription};
+use windlass_core::{
+    Broker, BrokerError, Capabilities, Delivery, DeliveryTag, Lane, Message, Priorities, Subscription,
+};
 
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Two brokers during the move from one to the other: publishes to the new one and takes from both, so that nothing
 /// waits in the old one for a worker that never comes.
 ///
-/// A subscription may hold its capacity at each of them.
+/// A subscription may hold its capacity at each of them, and each by itself keeps to the priorities.
 #[derive(Debug)]
 pub struct Moving {
     to: Arc<dyn Broker>,
@@ -37,12 +39,17 @@ impl Broker for Moving {
         self.to.publish(messages).await
     }
 
-    async fn subscribe(&self, lanes: &[Lane], capacity: usize) -> Result<Box<dyn Subscription>, BrokerError> {
-        let from = self.from.subscribe(lanes, capacity).await;
+    async fn subscribe(
+        &self,
+        lanes: &[Lane],
+        capacity: usize,
+        priorities: Priorities,
+    ) -> Result<Box<dyn Subscription>, BrokerError> {
+        let from = self.from.subscribe(lanes, capacity, priorities).await;
         let from = from.inspect_err(|error| {
             tracing::warn!(%error, "nothing is taken from the old broker (setting broker_from_url)");
         });
-        let to = self.to.subscribe(lanes, capacity).await?;
+        let to = self.to.subscribe(lanes, capacity, priorities).await?;
         Ok(Box::new(MovingSubscription {
             to,
             from: from.ok(),
@@ -194,6 +201,7 @@ mod tests {
             lane: lane.clone(),
             kind: "k".parse().unwrap(),
             trace: None,
+            ordering_key: None,
         }
     }
 
@@ -208,7 +216,8 @@ mod tests {
         moving.publish(&newer).await.remove(0).unwrap();
         assert_eq!(depths().await, (Some(2), Some(2)));
 
-        let mut subscription = moving.subscribe(std::slice::from_ref(&lane), 10).await.unwrap();
+        let mut subscription =
+            moving.subscribe(std::slice::from_ref(&lane), 10, Priorities::Weighted).await.unwrap();
         let mut taken = subscription.receive(10).await.unwrap();
         taken.extend(subscription.receive(10).await.unwrap());
         assert_eq!(taken.len(), 4);
@@ -221,7 +230,8 @@ mod tests {
         assert_eq!(depths().await, (Some(1), Some(1)));
 
         // The old one may go.
-        let mut subscription = moving.subscribe(std::slice::from_ref(&lane), 10).await.unwrap();
+        let mut subscription =
+            moving.subscribe(std::slice::from_ref(&lane), 10, Priorities::Weighted).await.unwrap();
         moving.from.close().await;
         let left = subscription.receive(10).await.unwrap();
         assert!(newer.contains(&left[0].message), "{left:?}");

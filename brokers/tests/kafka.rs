@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{Consumer, StreamConsumer};
+use rdkafka::message::Message as _;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::util::Timeout;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::time::timeout;
 use windlass_brokers::conformance::{Case, Fixture, distinct, messages, within};
-use windlass_core::{Broker, BrokerError, Lane, Priority};
+use windlass_core::{Broker, BrokerError, Lane, Message, Priorities, Priority};
 
 struct Kafka;
 
@@ -86,8 +88,11 @@ async fn wrong_credentials_are_for_the_operator() {
     let broker = windlass_brokers::open(&url_as("windlass", "s3cret")).await.unwrap();
     let start = Instant::now();
     let (lanes, batch) = ([nobody()], messages(&nobody(), 1));
-    let (ping, mut publish, subscribe) =
-        tokio::join!(broker.ping(), broker.publish(&batch), broker.subscribe(&lanes, 1));
+    let (ping, mut publish, subscribe) = tokio::join!(
+        broker.ping(),
+        broker.publish(&batch),
+        broker.subscribe(&lanes, 1, Priorities::Weighted)
+    );
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     for result in [ping, publish.remove(0), subscribe.map(drop)] {
         let error = result.unwrap_err();
@@ -105,8 +110,11 @@ async fn missing_credentials_are_for_the_operator() {
     let broker = windlass_brokers::open(&url).await.unwrap();
     let start = Instant::now();
     let (lanes, batch) = ([nobody()], messages(&nobody(), 1));
-    let (ping, mut publish, subscribe) =
-        tokio::join!(broker.ping(), broker.publish(&batch), broker.subscribe(&lanes, 1));
+    let (ping, mut publish, subscribe) = tokio::join!(
+        broker.ping(),
+        broker.publish(&batch),
+        broker.subscribe(&lanes, 1, Priorities::Weighted)
+    );
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     for result in [ping, publish.remove(0), subscribe.map(drop)] {
         let error = result.unwrap_err();
@@ -122,7 +130,7 @@ async fn missing_rights_are_for_the_operator() {
         let broker = windlass_brokers::open(&url_as("nobody", "nobody")).await.unwrap();
         let start = Instant::now();
         let publish = broker.publish(&messages(&case.lane(), 1)).await.remove(0);
-        let subscribe = broker.subscribe(&[case.lane()], 1).await.map(drop);
+        let subscribe = broker.subscribe(&[case.lane()], 1, Priorities::Weighted).await.map(drop);
         let depth = broker.depth(&case.lane()).await.map(drop);
         for result in [publish, subscribe, depth] {
             let error = result.unwrap_err();
@@ -144,7 +152,7 @@ async fn brokers_that_are_down_fail_calls_soon_but_not_the_opening() {
         let lanes = [nobody()];
         let start = Instant::now();
         let receive = async {
-            let mut subscription = broker.subscribe(&lanes, 10).await.unwrap();
+            let mut subscription = broker.subscribe(&lanes, 10, Priorities::Weighted).await.unwrap();
             assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
             timeout(Duration::from_secs(7), subscription.receive(1)).await.expect("a report").unwrap_err()
         };
@@ -186,7 +194,7 @@ async fn a_lane_that_cannot_be_made_is_for_the_operator() {
     Case::run(&Kafka, async |case: Case<'_>| {
         let broker = windlass_brokers::open(&format!("{}&replication=3", url())).await.unwrap();
         let publish = broker.publish(&messages(&case.lane(), 1)).await.remove(0);
-        let subscribe = broker.subscribe(&[case.lane()], 1).await.map(drop);
+        let subscribe = broker.subscribe(&[case.lane()], 1, Priorities::Weighted).await.map(drop);
         for error in [publish.unwrap_err(), subscribe.unwrap_err()] {
             is_config(&error);
             assert!(error.to_string().contains("replication=3"), "{error}");
@@ -248,7 +256,7 @@ async fn a_full_worker_stays_in_its_group() {
     Case::run(&Kafka, async |case: Case<'_>| {
         let url = format!("{}&session.timeout.ms=6000&max.poll.interval.ms=6000", url());
         let broker = windlass_brokers::open(&url).await.unwrap();
-        let mut subscription = broker.subscribe(&[case.lane()], 1).await.unwrap();
+        let mut subscription = broker.subscribe(&[case.lane()], 1, Priorities::Weighted).await.unwrap();
         case.publish(2).await;
         let first = within("a message", subscription.receive(1)).await.unwrap();
         // Twice what the group would put up with.
@@ -277,4 +285,47 @@ async fn a_failed_handshake_is_for_the_operator() {
         is_config(&error);
     }
     broker.close().await;
+}
+
+/// The messages of one ordering key are in one partition, also those that were given back; others are spread.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_of_an_ordering_key_share_a_partition() {
+    Case::run(&Kafka, async |case: Case<'_>| {
+        let mut sent = messages(&case.lane(), 40);
+        for message in &mut sent[..20] {
+            message.ordering_key = Some("account/1".parse().unwrap());
+        }
+        case.publish_all(&sent).await;
+        let mut subscription = case.subscribe(100).await;
+        let mut found = Vec::new();
+        while found.len() < 40 {
+            found.extend(within("messages", subscription.receive(100)).await.unwrap());
+        }
+        let tags: Vec<_> = found.iter().map(|delivery| delivery.tag).collect();
+        subscription.release(&tags).await.unwrap();
+        drop(subscription);
+        let (ordered, others) = partitions(&case.lane(), &sent[..20], 80).await;
+        assert_eq!(ordered.len(), 1, "{ordered:?}");
+        assert!(others.len() > 1, "{others:?}");
+    })
+    .await;
+}
+
+/// Where the first `count` messages of the lane are: those of the jobs that `ordered` announce, and others.
+async fn partitions(lane: &Lane, ordered: &[Message], count: usize) -> (HashSet<i32>, HashSet<i32>) {
+    let consumer: StreamConsumer = raw().set("group.id", format!("{lane}-test")).create().unwrap();
+    let metadata = consumer.fetch_metadata(Some(&lane.to_string()), Duration::from_secs(10)).unwrap();
+    let mut all = TopicPartitionList::new();
+    for partition in metadata.topics()[0].partitions() {
+        all.add_partition_offset(&lane.to_string(), partition.id(), Offset::Beginning).unwrap();
+    }
+    consumer.assign(&all).unwrap();
+    let ordered = distinct(ordered);
+    let (mut theirs, mut others) = (HashSet::new(), HashSet::new());
+    for _ in 0..count {
+        let record = within("a record", consumer.recv()).await.unwrap();
+        let message = Message::decode(record.payload().unwrap()).unwrap();
+        if ordered.contains(&message.job_id) { &mut theirs } else { &mut others }.insert(record.partition());
+    }
+    (theirs, others)
 }

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
 
 use windlass_brokers::conformance::{messages, until, within};
-use windlass_core::{JobId, Lane, Priority};
+use windlass_core::{JobId, Lane, Priorities, Priority};
 
 /// The names of the threads that belong to the library, or wait for it.
 fn threads() -> Vec<String> {
@@ -20,7 +20,8 @@ async fn closing_ends_every_thread() {
         .expect("WINDLASS_TEST_KAFKA_URL is not set: run scripts/test, which starts the servers");
     let broker = windlass_brokers::open(&url).await.unwrap();
     let lane = Lane { queue: format!("t-{}", JobId::new()).parse().unwrap(), priority: Priority::Normal };
-    let mut subscription = broker.subscribe(std::slice::from_ref(&lane), 10).await.unwrap();
+    let mut subscription =
+        broker.subscribe(std::slice::from_ref(&lane), 10, Priorities::Weighted).await.unwrap();
     broker.publish(&messages(&lane, 1)).await.remove(0).unwrap();
     let found = within("a message", subscription.receive(1)).await.unwrap();
     subscription.ack(&[found[0].tag]).await.unwrap();

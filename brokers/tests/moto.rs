@@ -9,7 +9,7 @@ mod support;
 use server::OwnServer;
 use support::Sqs;
 use windlass_brokers::conformance::{Server, messages, within};
-use windlass_core::{BrokerError, Lane, Priority};
+use windlass_core::{BrokerError, Lane, Priorities, Priority};
 
 support::broker_conformance_in_small!(Sqs::new("WINDLASS_TEST_MOTO_URL"));
 
@@ -26,7 +26,7 @@ async fn unknown_credentials_are_for_the_operator() {
     let broker = server.client().await;
     let lane = Lane { queue: "nobody".parse().unwrap(), priority: Priority::Normal };
     let publish = within("publish", broker.publish(&messages(&lane, 1))).await.remove(0);
-    let subscribe = within("subscribe", broker.subscribe(&[lane], 1)).await.map(drop);
+    let subscribe = within("subscribe", broker.subscribe(&[lane], 1, Priorities::Weighted)).await.map(drop);
     for result in [within("ping", broker.ping()).await, publish, subscribe] {
         let error = result.unwrap_err();
         assert!(matches!(error, BrokerError::Config { .. }), "{error:?}");

@@ -14,7 +14,7 @@ use checks::{fails_soon, receive, refuses};
 use futures::StreamExt;
 use serde_json::Value;
 use windlass_brokers::conformance::{Case, Fixture, messages, until, within};
-use windlass_core::{Broker, JobId, Lane, Priority};
+use windlass_core::{Broker, JobId, Lane, Priorities, Priority};
 
 struct Nats;
 
@@ -108,7 +108,8 @@ async fn queues_with_dots_stay_apart() {
     }
     for (count, lane) in lanes.iter().enumerate() {
         assert_eq!(broker.depth(lane).await.unwrap(), Some(count as u64 + 1), "{lane}");
-        let mut subscription = broker.subscribe(std::slice::from_ref(lane), 10).await.unwrap();
+        let mut subscription =
+            broker.subscribe(std::slice::from_ref(lane), 10, Priorities::Weighted).await.unwrap();
         let found = receive(&mut *subscription, count + 1).await;
         assert!(found.iter().all(|delivery| delivery.message.lane == *lane));
     }

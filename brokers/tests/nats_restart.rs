@@ -13,7 +13,7 @@ use async_nats::{Client, ConnectOptions};
 use checks::{goes_on_after, suffices, takes_again};
 use server::OwnServer;
 use windlass_brokers::conformance::{Order, Server, distinct, messages, until, within};
-use windlass_core::{BrokerError, Lane, Priority};
+use windlass_core::{BrokerError, Lane, Priorities, Priority};
 
 windlass_brokers::broker_outage_conformance!(OwnServer::start("nats", &[]).await);
 
@@ -49,7 +49,7 @@ async fn refuses(url: &str) -> Vec<String> {
     let publish = broker.publish(&messages(&lane(), 1)).await.remove(0);
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     let start = Instant::now();
-    let subscribe = broker.subscribe(&[lane()], 1).await.map(drop);
+    let subscribe = broker.subscribe(&[lane()], 1, Priorities::Weighted).await.map(drop);
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     for result in [publish, subscribe] {
         let error = result.unwrap_err();
@@ -86,7 +86,7 @@ async fn a_stream_with_other_settings_is_for_the_operator() {
     let stream = r#"{"name":"windlass","subjects":["windlass.>"],"retention":"limits","storage":"file"}"#;
     assert!(!ask(&raw, "$JS.API.STREAM.CREATE.windlass", stream).await.contains("error"));
     let broker = server.client().await;
-    let error = broker.subscribe(&[lane()], 1).await.unwrap_err();
+    let error = broker.subscribe(&[lane()], 1, Priorities::Weighted).await.unwrap_err();
     assert!(matches!(error, BrokerError::Config { .. }), "{error:?}");
     assert!(error.to_string().contains("settings other than"), "{error}");
 
@@ -94,7 +94,7 @@ async fn a_stream_with_other_settings_is_for_the_operator() {
     let stream =
         r#"{"name":"theirs","subjects":["windlass.restart.*"],"retention":"limits","storage":"file"}"#;
     assert!(!ask(&raw, "$JS.API.STREAM.CREATE.theirs", stream).await.contains("error"));
-    let error = broker.subscribe(&[lane()], 1).await.unwrap_err();
+    let error = broker.subscribe(&[lane()], 1, Priorities::Weighted).await.unwrap_err();
     assert!(matches!(error, BrokerError::Config { .. }), "{error:?}");
     assert!(error.to_string().contains("overlap"), "{error}");
     broker.close().await;
@@ -120,7 +120,8 @@ async fn a_full_stream_is_waited_for() {
                      "discard":"new"}"#;
     assert!(!ask(&raw, "$JS.API.STREAM.CREATE.windlass", stream).await.contains("error"));
     let broker = server.client().await;
-    let mut subscription = within("subscribe", broker.subscribe(&[lane()], 50)).await.unwrap();
+    let mut subscription =
+        within("subscribe", broker.subscribe(&[lane()], 50, Priorities::Weighted)).await.unwrap();
     let answers = broker.publish(&messages(&lane(), 7)).await;
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 5);
     assert!(answers.iter().filter_map(|answer| answer.as_ref().err()).all(BrokerError::retryable));
@@ -135,14 +136,14 @@ async fn a_full_stream_is_waited_for() {
 async fn tags_from_before_a_wipe_settle_nothing() {
     let server = OwnServer::start("nats", &[]).await;
     let (old, new) = (server.client().await, server.client().await);
-    let mut before = within("subscribe", old.subscribe(&[lane()], 1)).await.unwrap();
+    let mut before = within("subscribe", old.subscribe(&[lane()], 1, Priorities::Weighted)).await.unwrap();
     takes_again(&*old, &lane()).await;
     let held = within("a message", before.receive(1)).await.unwrap();
     server.order(Order::Stop).await;
     server.order(Order::Wipe).await;
     server.order(Order::Start).await;
     takes_again(&*new, &lane()).await;
-    let mut after = within("subscribe", new.subscribe(&[lane()], 1)).await.unwrap();
+    let mut after = within("subscribe", new.subscribe(&[lane()], 1, Priorities::Weighted)).await.unwrap();
     within("the new message", after.receive(1)).await.unwrap();
     until("the connection", async || old.ping().await.is_ok()).await;
     before.ack(&[held[0].tag]).await.unwrap();
@@ -159,7 +160,8 @@ async fn tags_from_before_a_wipe_settle_nothing() {
 async fn what_is_held_survives_a_kill() {
     let server = OwnServer::start("nats", &[]).await;
     let broker = server.client().await;
-    let mut subscription = within("subscribe", broker.subscribe(&[lane()], 50)).await.unwrap();
+    let mut subscription =
+        within("subscribe", broker.subscribe(&[lane()], 50, Priorities::Weighted)).await.unwrap();
     let sent = messages(&lane(), 20);
     for answer in broker.publish(&sent).await {
         answer.unwrap();

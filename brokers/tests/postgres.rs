@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use server::OwnServer;
 use sqlx::{Connection, PgConnection, Row};
 use windlass_brokers::conformance::{Case, Fixture, messages, until, within};
-use windlass_core::{Broker, BrokerError, JobId, Lane, Priority};
+use windlass_core::{Broker, BrokerError, JobId, Lane, Priorities, Priority};
 
 fn url() -> String {
     std::env::var("WINDLASS_TEST_POSTGRES_URL")
@@ -93,7 +93,7 @@ async fn parcels_of_the_dead_come_again() {
         sqlx::query(take).bind(&lane).execute(&mut raw().await).await.unwrap();
         case.depth_becomes(&case.lane(), 0).await;
         let other = case.fixture.client().await;
-        let mut subscription = other.subscribe(&[case.lane()], 3).await.unwrap();
+        let mut subscription = other.subscribe(&[case.lane()], 3, Priorities::Weighted).await.unwrap();
         assert_eq!(within("messages", subscription.receive(3)).await.unwrap().len(), 3);
         other.close().await;
     })
@@ -107,7 +107,7 @@ async fn cut_connections_lose_nothing() {
         let name = format!("cut_{}", case.queue.as_str().replace('-', "_"));
         let client = windlass_brokers::open(&format!("{}?application_name={name}", url())).await.unwrap();
         let sent = case.publish(2000).await;
-        let mut subscription = client.subscribe(&[case.lane()], 20).await.unwrap();
+        let mut subscription = client.subscribe(&[case.lane()], 20, Priorities::Weighted).await.unwrap();
         let mut connection = raw().await;
         let mut missing: std::collections::HashSet<_> = sent.iter().map(|message| message.job_id).collect();
         let mut rounds = 0;
@@ -156,7 +156,8 @@ async fn what_an_operator_must_mend_is_said_with_setting_and_remedy() {
     for url in [stranger, nowhere] {
         let broker = windlass_brokers::open(url.as_str()).await.unwrap();
         let publish = broker.publish(&messages(&lane, 1)).await.remove(0);
-        let subscribe = broker.subscribe(std::slice::from_ref(&lane), 1).await.map(drop);
+        let subscribe =
+            broker.subscribe(std::slice::from_ref(&lane), 1, Priorities::Weighted).await.map(drop);
         for result in [broker.ping().await, publish, subscribe] {
             let error = result.unwrap_err();
             assert!(matches!(error, BrokerError::Config { .. }), "{error:?}");
@@ -176,7 +177,7 @@ async fn refusals(url: &url::Url) -> Vec<String> {
     let broker = windlass_brokers::open(url.as_str()).await.unwrap();
     let start = Instant::now();
     let publish = broker.publish(&messages(&lane, 1)).await.remove(0);
-    let receive = match broker.subscribe(std::slice::from_ref(&lane), 1).await {
+    let receive = match broker.subscribe(std::slice::from_ref(&lane), 1, Priorities::Weighted).await {
         Ok(mut subscription) => within("a report", subscription.receive(1)).await.map(drop),
         Err(error) => Err(error),
     };
@@ -242,7 +243,7 @@ async fn a_server_that_is_down_fails_calls_soon_but_not_the_opening() {
     let error = broker.publish(&messages(&lane, 1)).await.remove(0).unwrap_err();
     assert!(error.retryable() && error.to_string().contains(&unused.to_string()), "{error}");
     assert!(broker.ping().await.unwrap_err().retryable());
-    let mut subscription = broker.subscribe(&[lane], 10).await.unwrap();
+    let mut subscription = broker.subscribe(&[lane], 10, Priorities::Weighted).await.unwrap();
     assert!(subscription.receive(1).await.unwrap_err().retryable());
     assert!(start.elapsed() < Duration::from_secs(25), "{:?}", start.elapsed());
     broker.close().await;

@@ -18,7 +18,7 @@ use googleapis_tonic_google_pubsub_v1::google::pubsub::v1::{
 use tokio::time::timeout;
 use tonic::transport::Channel;
 use windlass_brokers::conformance::{Case, Fixture, messages, until, within};
-use windlass_core::{Broker, Lane, Priority};
+use windlass_core::{Broker, Lane, Priorities, Priority};
 
 struct PubSub;
 
@@ -83,7 +83,7 @@ async fn lanes_are_kept() {
 async fn a_prefix_is_another_set_of_lanes() {
     Case::run(&PubSub, async |case: Case<'_>| {
         let other = windlass_brokers::open(&format!("{}&prefix=other-", url())).await.unwrap();
-        let mut subscription = other.subscribe(&[case.lane()], 5).await.unwrap();
+        let mut subscription = other.subscribe(&[case.lane()], 5, Priorities::Weighted).await.unwrap();
         case.publish(1).await;
         assert!(timeout(Duration::from_millis(200), subscription.receive(1)).await.is_err());
         other.publish(&messages(&case.lane(), 1)).await.remove(0).unwrap();
@@ -188,7 +188,7 @@ async fn a_broker_that_is_down_fails_calls_soon_but_not_the_opening() {
     }
     assert!(broker.ping().await.unwrap_err().retryable());
     assert!(broker.delete(std::slice::from_ref(&lane)).await.unwrap_err().retryable());
-    let mut subscription = broker.subscribe(&[lane], 10).await.unwrap();
+    let mut subscription = broker.subscribe(&[lane], 10, Priorities::Weighted).await.unwrap();
     assert!(subscription.receive(1).await.unwrap_err().retryable());
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     broker.close().await;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::codegen::http;
-use windlass_core::{Broker, BrokerError, Lane, Message, Priority};
+use windlass_core::{Broker, BrokerError, Lane, Message, Priorities, Priority};
 
 fn lane() -> Lane {
     Lane { queue: "nobody".parse().unwrap(), priority: Priority::Normal }
@@ -23,6 +23,7 @@ fn message() -> Message {
         lane: lane(),
         kind: "k".parse().unwrap(),
         trace: None,
+        ordering_key: None,
     }
 }
 
@@ -59,7 +60,7 @@ async fn refuse(stream: TcpStream, code: &'static str) {
 async fn is_for_the_operator(broker: &dyn Broker, expected: &str) {
     let start = Instant::now();
     let publish = broker.publish(&[message()]).await.remove(0);
-    let subscribe = broker.subscribe(&[lane()], 1).await.map(drop);
+    let subscribe = broker.subscribe(&[lane()], 1, Priorities::Weighted).await.map(drop);
     for result in [broker.ping().await, publish, subscribe] {
         let error = result.unwrap_err();
         assert!(matches!(error, BrokerError::Config { .. }), "{error:?}");

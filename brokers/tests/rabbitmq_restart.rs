@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use checks::receive;
 use server::OwnServer;
 use windlass_brokers::conformance::{Server, messages, until, within};
-use windlass_core::{Broker, BrokerError, Delivery, DeliveryTag, Lane, Priority};
+use windlass_core::{Broker, BrokerError, Delivery, DeliveryTag, Lane, Priorities, Priority};
 
 windlass_brokers::broker_outage_conformance!(OwnServer::start("rabbitmq", &[]).await);
 
@@ -41,7 +41,7 @@ async fn missing_rights_are_for_the_operator() {
     within("ping", broker.ping()).await.unwrap();
     let start = Instant::now();
     let publish = broker.publish(&messages(&lane(), 1)).await.remove(0);
-    let subscribe = broker.subscribe(&[lane()], 1).await.map(drop);
+    let subscribe = broker.subscribe(&[lane()], 1, Priorities::Weighted).await.map(drop);
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     for result in [publish, subscribe] {
         let error = result.unwrap_err();
@@ -66,7 +66,7 @@ async fn a_channel_closed_by_the_consumer_timeout_is_replaced() {
     )
     .await;
     let broker = server.client().await;
-    let mut subscription = broker.subscribe(&[lane()], 50).await.unwrap();
+    let mut subscription = broker.subscribe(&[lane()], 50, Priorities::Weighted).await.unwrap();
     publish_ten(&*broker).await;
     let first = receive(&mut *subscription, 1).await;
     // Nobody takes the others; they sit in the driver's buffer past the timeout.
@@ -79,7 +79,7 @@ async fn a_channel_closed_by_the_consumer_timeout_is_replaced() {
     // Parked, it holds nothing that could time out, and what it holds no more is there for others.
     publish_ten(&*broker).await;
     subscription.park().await.unwrap();
-    let mut other = broker.subscribe(&[lane()], 50).await.unwrap();
+    let mut other = broker.subscribe(&[lane()], 50, Priorities::Weighted).await.unwrap();
     receive(&mut *other, 10).await;
     broker.close().await;
 }
@@ -91,7 +91,7 @@ async fn a_broker_short_of_memory_refuses_soon() {
     let settings = &[("WINDLASS_RABBITMQ_CONF", "vm_memory_high_watermark.absolute = 1MB")];
     let server = OwnServer::start("rabbitmq", settings).await;
     let broker = server.client().await;
-    let subscription = within("subscribe", broker.subscribe(&[lane()], 50)).await;
+    let subscription = within("subscribe", broker.subscribe(&[lane()], 50, Priorities::Weighted)).await;
     assert!(subscription.is_ok());
     let refused = async || {
         let start = Instant::now();

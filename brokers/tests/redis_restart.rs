@@ -13,7 +13,7 @@ use checks::{goes_on_after, takes_again};
 use redis::aio::MultiplexedConnection;
 use server::OwnServer;
 use windlass_brokers::conformance::{Order, Server, distinct, messages, until, within};
-use windlass_core::{Broker, Lane, Priority};
+use windlass_core::{Broker, Lane, Priorities, Priority};
 
 windlass_brokers::broker_outage_conformance!(OwnServer::start("redis", &[]).await);
 
@@ -46,7 +46,8 @@ async fn a_server_that_refuses_writes_is_waited_for() {
     let server = OwnServer::start("redis", &[]).await;
     let mut raw = raw(&server).await;
     let broker = server.client().await;
-    let mut subscription = within("subscribe", broker.subscribe(&[lane()], 50)).await.unwrap();
+    let mut subscription =
+        within("subscribe", broker.subscribe(&[lane()], 50, Priorities::Weighted)).await.unwrap();
     takes_again(&*broker, &lane()).await;
 
     tell(&mut raw, &["CONFIG", "SET", "maxmemory", "1"]).await;
@@ -106,7 +107,8 @@ async fn cut_connections_lose_nothing() {
     let server = OwnServer::start("redis", &[]).await;
     let mut raw = raw(&server).await;
     let broker = server.client().await;
-    let mut subscription = within("subscribe", broker.subscribe(&[lane()], 500)).await.unwrap();
+    let mut subscription =
+        within("subscribe", broker.subscribe(&[lane()], 500, Priorities::Weighted)).await.unwrap();
     let mut sent = std::collections::HashSet::new();
     let mut found = std::collections::HashSet::new();
     for _ in 0..20 {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use sqlx::{Connection, SqliteConnection};
 use tempfile::TempDir;
 use windlass_brokers::conformance::{Fixture, messages};
-use windlass_core::{Broker, BrokerError, Lane, Priority};
+use windlass_core::{Broker, BrokerError, Lane, Priorities, Priority};
 
 /// A file for each process of tests, which goes with the system's temporary files.
 static FOLDER: LazyLock<TempDir> = LazyLock::new(|| TempDir::new().unwrap());
@@ -43,7 +43,7 @@ async fn a_table_of_somebody_else_is_for_the_operator() {
     let lane = Lane { queue: "q".parse().unwrap(), priority: Priority::Normal };
     let broker = windlass_brokers::open(&url).await.unwrap();
     let publish = broker.publish(&messages(&lane, 1)).await.remove(0);
-    let subscribe = broker.subscribe(&[lane], 1).await.map(drop);
+    let subscribe = broker.subscribe(&[lane], 1, Priorities::Weighted).await.map(drop);
     for result in [publish, subscribe] {
         let error = result.unwrap_err();
         assert!(matches!(error, BrokerError::Config { .. }), "{error:?}");

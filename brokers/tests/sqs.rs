@@ -12,7 +12,7 @@ use aws_sdk_sqs::types::QueueAttributeName;
 use counter::Counter;
 use support::Sqs;
 use windlass_brokers::conformance::{Case, Fixture, messages, until, within};
-use windlass_core::{BrokerError, JobId, Lane, Priority};
+use windlass_core::{BrokerError, JobId, Lane, Priorities, Priority};
 
 windlass_brokers::broker_conformance!(fixture());
 
@@ -53,7 +53,8 @@ async fn a_queue_with_other_settings_is_for_the_operator() {
         let failed: Vec<usize> = (0..6).filter(|&index| answers[index].is_err()).collect();
         assert_eq!(failed, [1, 2], "answers come in the order of the messages");
         let errors = answers.into_iter().filter_map(Result::err);
-        let subscribe = case.broker.subscribe(&[case.lane(), high.clone()], 5).await.unwrap_err();
+        let subscribe =
+            case.broker.subscribe(&[case.lane(), high.clone()], 5, Priorities::Weighted).await.unwrap_err();
         for (error, lane) in errors.chain([subscribe]).zip([&urgent, &high, &high]) {
             assert!(matches!(error, BrokerError::Config { .. }), "{error:?}");
             assert!(error.to_string().contains("broker_url"), "{error}");
@@ -78,7 +79,8 @@ async fn any_queue_name_will_do() {
             answer.unwrap();
         }
         for (lane, sent) in lanes.iter().zip(sent) {
-            let mut subscription = broker.subscribe(std::slice::from_ref(lane), 5).await.unwrap();
+            let mut subscription =
+                broker.subscribe(std::slice::from_ref(lane), 5, Priorities::Weighted).await.unwrap();
             let found = within("the message", subscription.receive(5)).await.unwrap();
             assert_eq!(found.iter().map(|found| &found.message).collect::<Vec<_>>(), [&sent]);
         }
@@ -162,7 +164,7 @@ async fn ten_jobs_cost_three_calls() {
         for answer in broker.publish(&messages(&case.lane(), 1_000)).await {
             answer.unwrap();
         }
-        let mut subscription = broker.subscribe(&[case.lane()], 200).await.unwrap();
+        let mut subscription = broker.subscribe(&[case.lane()], 200, Priorities::Weighted).await.unwrap();
         let mut found = 0;
         while found < 1_000 {
             let some = within("messages", subscription.receive(100)).await.unwrap();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use windlass_brokers::conformance::messages;
-use windlass_core::{Broker, BrokerError, Lane, Priority};
+use windlass_core::{Broker, BrokerError, Lane, Priorities, Priority};
 
 const KEYS: [(&str, &str); 3] =
     [("AWS_ACCESS_KEY_ID", "AKIA"), ("AWS_SECRET_ACCESS_KEY", "s3cret"), ("AWS_SESSION_TOKEN", "t0ken")];
@@ -73,7 +73,7 @@ async fn errors(broker: &dyn Broker) -> Vec<BrokerError> {
     timed(Box::pin(async { broker.depth(&lane()).await.unwrap_err() })).await;
     timed(Box::pin(async { broker.delete(&[lane()]).await.unwrap_err() })).await;
     timed(Box::pin(async {
-        match broker.subscribe(&[lane()], 5).await {
+        match broker.subscribe(&[lane()], 5, Priorities::Weighted).await {
             Err(error) => error,
             Ok(mut subscription) => subscription.receive(1).await.unwrap_err(),
         }
@@ -228,7 +228,7 @@ fn secrets_are_not_shown() {
 #[ignore = "run in an environment of its own"]
 async fn with_secrets() {
     let broker = open(server(refusal(403, "SignatureDoesNotMatch")).await).await;
-    let subscription = broker.subscribe(&[lane()], 1).await;
+    let subscription = broker.subscribe(&[lane()], 1, Priorities::Weighted).await;
     for error in errors(&*broker).await {
         let text = format!("{error} {error:?} {broker:?} {subscription:?}");
         assert!(!text.contains("s3cret") && !text.contains("t0ken"), "{text}");

@@ -33,7 +33,12 @@ impl Api {
             Ok(()) => {}
             Err(error @ BrokerError::Config { .. }) => return Err(Failure::usage(error)),
             // Jobs are accepted all the same, and published when it is back (P6).
-            Err(error) => tracing::warn!(%error, "the broker does not answer yet (setting broker_url)"),
+            Err(error) => tracing::warn!(
+                %error,
+                broker = %settings.broker(),
+                "the broker does not answer; jobs are accepted, and published when it does: check broker_url \
+                 (WINDLASS_BROKER_URL), and whether it runs"
+            ),
         }
         let listener = listen(&settings).await?;
         let address = listener.local_addr().map_err(Failure::running)?;

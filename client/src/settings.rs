@@ -11,7 +11,7 @@ use figment::{
     providers::{Env, Format, Serialized, Toml},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-use windlass_core::{QueueName, WorkflowLimits};
+use windlass_core::{Priorities, QueueName, WorkflowLimits};
 use windlass_store::{Keep, Retention, StoreOptions};
 
 use crate::{ClientOptions, EncryptionKey, Envelope};
@@ -94,6 +94,8 @@ pub struct Settings {
     /// Which queues it takes from (a comma-separated list); by default those of the kinds it handles.
     #[serde(deserialize_with = "list")]
     pub worker_queues: Vec<QueueName>,
+    /// How it divides itself among the priorities of jobs: `weighted` or `strict`.
+    pub worker_priorities: Priorities,
     /// A name for people; by default the host's name.
     pub worker_label: Option<String>,
     /// A worker silent for this long loses its jobs to others.
@@ -212,6 +214,7 @@ impl Default for Settings {
             worker_concurrency: 100,
             worker_buffer: None,
             worker_queues: Vec::new(),
+            worker_priorities: Priorities::Weighted,
             worker_label: None,
             worker_lease: Duration::from_secs(30),
             worker_grace: Duration::from_secs(25),
@@ -557,6 +560,7 @@ mod tests {
             ("worker_buffer = 9223372036854775807", "worker_buffer"),
             ("worker_queues = [\"a b\"]", "worker_queues"),
             ("api_unknown_kinds = \"maybe\"", "api_unknown_kinds"),
+            ("worker_priorities = \"fair\"", "worker_priorities"),
             ("result_ttl = \"soon\"", "result_ttl"),
             ("retention_dead = \"soon\"", "retention_dead"),
             ("retention_queues.mail.deed = \"1d\"", "deed"),
@@ -587,6 +591,14 @@ mod tests {
         let shown = format!("{:?}", read("store_url = \"postgres://u:hunter2@db/x\"").unwrap());
         assert!(!shown.contains("hunter2"), "{shown}");
     }
+
+    #[test]
+    fn priorities_are_weighted_unless_said_otherwise() {
+        let priorities = |toml: &str| read(toml).unwrap().worker_priorities;
+        assert_eq!(priorities(""), Priorities::Weighted);
+        assert_eq!(priorities("worker_priorities = \"strict\""), Priorities::Strict);
+    }
+
     #[test]
     fn retention_is_read_for_any_queue_and_for_single_ones() {
         let settings = read("retention_succeeded = \"7d\"\nretention_queues.mail.dead = \"90d\"").unwrap();

@@ -2,7 +2,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-use crate::{Lane, Message, Source};
+use crate::{Lane, Message, Priorities, Source};
 
 /// Moves messages. All it must do is deliver each at least once; everything else is the store's work (P4).
 ///
@@ -18,9 +18,14 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
     /// of the messages. `Ok` means that the broker has it as safely as it keeps anything.
     async fn publish(&self, messages: &[Message]) -> Vec<Result<(), BrokerError>>;
 
-    /// Starts to take messages from `lanes`. Not more than `capacity` messages (but at least one per lane) are
-    /// ever unacknowledged through the subscription.
-    async fn subscribe(&self, lanes: &[Lane], capacity: usize) -> Result<Box<dyn Subscription>, BrokerError>;
+    /// Starts to take messages from `lanes`, in turns as `priorities` says. Not more than `capacity` messages (but at
+    /// least one per lane) are ever unacknowledged through the subscription.
+    async fn subscribe(
+        &self,
+        lanes: &[Lane],
+        capacity: usize,
+        priorities: Priorities,
+    ) -> Result<Box<dyn Subscription>, BrokerError>;
 
     /// How many messages wait in `lane`, not counting those delivered and unacknowledged; `None` where the broker
     /// cannot tell. A lane that does not exist is empty.
@@ -39,7 +44,8 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
 /// A stream of deliveries that belongs to one worker. Dropping it gives back whatever is unacknowledged.
 #[async_trait]
 pub trait Subscription: fmt::Debug + Send {
-    /// Waits for a message, then answers with up to `max` of those at hand, the most urgent lanes first.
+    /// Waits for a message, then answers with up to `max` of those at hand, by the lanes' priorities: each has its share
+    /// of what is handed out, in one answer or in many.
     ///
     /// Cancel-safe: a dropped call loses no message. Messages that cannot be decoded are set aside by the driver
     /// with a log line and never answered. After a lost connection the call reconnects by itself; it fails only to

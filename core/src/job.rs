@@ -115,6 +115,7 @@ impl NewJob {
             lane: Lane { queue: self.queue.clone(), priority: self.priority },
             kind: self.kind.clone(),
             trace: self.trace.clone(),
+            ordering_key: self.gating.ordering_key.clone(),
         }
     }
 }

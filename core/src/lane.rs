@@ -9,7 +9,7 @@ use crate::QueueName;
 #[serde(try_from = "u8", into = "u8")]
 #[repr(u8)]
 pub enum Priority {
-    /// 0: when nothing else waits.
+    /// 0: what can wait.
     Low = 0,
     /// 1: the default.
     #[default]
@@ -21,8 +21,26 @@ pub enum Priority {
 }
 
 impl Priority {
-    /// Every priority, most urgent first: the order in which a worker looks at its lanes.
+    /// Every priority, most urgent first.
     pub const ALL: [Self; 4] = [Self::Urgent, Self::High, Self::Normal, Self::Low];
+
+    /// How many messages of this priority come to one that is low, where they have [shares](Priorities::Weighted).
+    #[must_use]
+    pub const fn weight(self) -> u64 {
+        1 << self as u8
+    }
+}
+
+/// How a worker divides itself among its lanes when messages wait in several of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Priorities {
+    /// By [weight](Priority::weight): of fifteen messages eight are urgent, four high, two normal and one is low. The share
+    /// of a lane where nothing waits goes to the others, and what comes there is among the next.
+    #[default]
+    Weighted,
+    /// A lane waits as long as there are messages in a more urgent one.
+    Strict,
 }
 
 /// A number that is no priority.

@@ -32,7 +32,7 @@ pub use id::{ClaimId, InvalidId, JobId, WorkerId, WorkflowId};
 pub use job::{
     ClaimedJob, ErrorRecord, Idempotency, InvalidTraceParent, JobRecord, KindInfo, NewJob, TraceParent,
 };
-pub use lane::{InvalidPriority, Lane, Priority};
+pub use lane::{InvalidPriority, Lane, Priorities, Priority};
 pub use limit::{Gating, InvalidKey, Limit, LimitKey, LimitName, OnFailure, OrderingKey, Rate, Tenant};
 pub use message::{Message, MessageError};
 pub use name::{InvalidName, JobName, Kind, QueueName, ScheduleName, WorkflowName};

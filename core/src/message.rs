@@ -1,4 +1,4 @@
-use crate::{JobId, Kind, Lane, Priority, QueueName, TraceParent};
+use crate::{JobId, Kind, Lane, OrderingKey, Priority, QueueName, TraceParent};
 
 /// What travels through a broker: a reference to one attempt of a job, about 100 bytes. The payload stays in the
 /// store, so any message may be lost, repeated, late or out of order without harm.
@@ -27,6 +27,9 @@ pub struct Message {
     pub kind: Kind,
     /// The trace that the enqueue was part of.
     pub trace: Option<TraceParent>,
+    /// The job's ordering key, for brokers that keep messages of one key together. Not among the bytes, and not for
+    /// workers, whom it tells nothing: the store lets out one job of a key at a time.
+    pub ordering_key: Option<OrderingKey>,
 }
 
 /// Why bytes are no message for this version.
@@ -83,7 +86,7 @@ impl Message {
         if !reader.0.is_empty() {
             return Err(MessageError::Garbage("trailing bytes"));
         }
-        Ok(Self { job_id, attempt, lane: Lane { queue, priority }, kind, trace })
+        Ok(Self { job_id, attempt, lane: Lane { queue, priority }, kind, trace, ordering_key: None })
     }
 }
 
@@ -120,6 +123,7 @@ mod tests {
                 lane: Lane { queue: queue.parse().unwrap(), priority: priority.try_into().unwrap() },
                 kind: kind.parse().unwrap(),
                 trace: trace.map(|t| t.parse().unwrap()),
+                ordering_key: None,
             })
     }
 
@@ -158,6 +162,7 @@ mod tests {
             lane: Lane { queue: "mail".parse().unwrap(), priority: Priority::High },
             kind: "a.b".parse().unwrap(),
             trace: None,
+            ordering_key: Some("not among them".parse().unwrap()),
         };
         assert_eq!(message.encode(), b"\x01\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10\0\0\0\x03\x02\x04mail\x03a.b\0");
     }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use windlass_client::{ClientError, SettingsError};
+use windlass_client::{ClientError, SecretUrl, SettingsError};
 use windlass_core::{BrokerError, InvalidName, Kind, Outcome, RetryPolicy, ScheduleName, StoreError};
 
 /// Why an attempt failed, and what is to become of its job.
@@ -162,6 +162,14 @@ pub enum WorkerError {
     /// The broker will not work before someone changes something.
     #[error(transparent)]
     Broker(#[from] BrokerError),
+    /// The broker does not answer a worker that starts.
+    #[error("{error}; check broker_url (WINDLASS_BROKER_URL), which is {url}, and whether the broker runs")]
+    BrokerSilent {
+        /// Where it should be, without a password.
+        url: SecretUrl,
+        /// What came instead of an answer.
+        error: BrokerError,
+    },
     /// A payload type names a kind or queue that breaks the naming rule.
     #[error("the payload type {payload}: {error}")]
     Name {

@@ -9,7 +9,8 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 use windlass_core::{
-    BrokerError, ClaimId, ClaimedJob, Delivery, DeliveryTag, JobId, Kind, Lane, StoreError, Subscription,
+    BrokerError, ClaimId, ClaimedJob, Delivery, DeliveryTag, JobId, Kind, Lane, Priorities, StoreError,
+    Subscription,
 };
 
 use crate::{completer::Ended, pauses::Paused, session::Session};
@@ -50,7 +51,13 @@ struct Claimed {
 
 /// Runs until the session stops taking or is lost; the broker's outages are waited out. Takes nothing from the lanes of
 /// paused queues.
-pub(crate) async fn run(session: Arc<Session>, lanes: Vec<Lane>, capacity: usize, mut paused: Paused) {
+pub(crate) async fn run(
+    session: Arc<Session>,
+    lanes: Vec<Lane>,
+    priorities: Priorities,
+    capacity: usize,
+    mut paused: Paused,
+) {
     let ended = async {
         tokio::select! {
             () = session.stop.cancelled() => {}
@@ -71,7 +78,7 @@ pub(crate) async fn run(session: Arc<Session>, lanes: Vec<Lane>, capacity: usize
                 // Only the end of the session ends the watch.
                 Err(_) => return,
             },
-            subscription = subscribe(&session, &open, capacity, &mut failing) => subscription,
+            subscription = subscribe(&session, &open, priorities, capacity, &mut failing) => subscription,
         };
         let mut intake = Intake {
             session: session.clone(),
@@ -104,6 +111,7 @@ pub(crate) async fn run(session: Arc<Session>, lanes: Vec<Lane>, capacity: usize
 async fn subscribe(
     session: &Session,
     lanes: &[Lane],
+    priorities: Priorities,
     capacity: usize,
     failing: &mut bool,
 ) -> Box<dyn Subscription> {
@@ -111,7 +119,7 @@ async fn subscribe(
         std::future::pending::<()>().await;
     }
     loop {
-        match session.client.broker().subscribe(lanes, capacity).await {
+        match session.client.broker().subscribe(lanes, capacity, priorities).await {
             Ok(subscription) => return subscription,
             Err(error) => {
                 note_outage(failing, &error);

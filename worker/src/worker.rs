@@ -9,12 +9,12 @@ use std::{
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::{JoinHandle, JoinSet},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use windlass_client::{Client, Settings};
 use windlass_core::{
-    BrokerError, Job, Kind, KindInfo, Lane, Limit, LimitName, NewWorker, QueueName, Schedule,
+    BrokerError, Job, Kind, KindInfo, Lane, Limit, LimitName, NewWorker, Priorities, QueueName, Schedule,
     ScheduleDefinition, StoreError,
 };
 
@@ -26,6 +26,12 @@ use crate::{
 
 /// How long the end of a worker may wait for what its handlers have said last to be written.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// For how long a worker that starts asks a broker again that does not answer, since it may be about to. A call takes up
+/// to five seconds more, so that the process has ended within ten.
+const FIRST_ANSWER: Duration = Duration::from_secs(2);
+/// How long the end of a client may take whose broker does not answer.
+const GOODBYE: Duration = Duration::from_secs(3);
 
 /// A worker process: handlers, and the loop that feeds them.
 ///
@@ -65,6 +71,8 @@ pub struct WorkerOptions {
     pub buffer: usize,
     /// Which queues it takes from; none means those of its kinds.
     pub queues: Vec<QueueName>,
+    /// How it divides itself among the priorities of jobs.
+    pub priorities: Priorities,
     /// A name for people.
     pub label: String,
     /// A silence of this length costs it its jobs.
@@ -83,12 +91,25 @@ impl From<&Settings> for WorkerOptions {
             concurrency: settings.worker_concurrency,
             buffer: settings.worker_buffer.unwrap_or(settings.worker_concurrency.min(100)),
             queues: settings.worker_queues.clone(),
+            priorities: settings.worker_priorities,
             label: settings.worker_label.clone().unwrap_or_else(host_name),
             lease: settings.worker_lease,
             grace: settings.worker_grace,
             abort_after: settings.worker_abort_after,
             crash_limit: settings.worker_crash_limit,
         }
+    }
+}
+
+/// Asks the broker whether it answers. No call is cut off: its end says more, and some go on in threads of their own.
+async fn broker_answers(client: &Client) -> Result<(), BrokerError> {
+    let until = Instant::now() + FIRST_ANSWER;
+    loop {
+        match client.broker().ping().await {
+            Err(error) if error.retryable() && Instant::now() < until => {}
+            answer => return answer,
+        }
+        sleep(Duration::from_millis(200)).await;
     }
 }
 
@@ -101,16 +122,19 @@ impl Worker {
     /// A worker on the store and broker that the [settings](Settings) name.
     ///
     /// # Errors
-    /// Settings that cannot work, and a store that does not answer or whose schema does not fit. A broker that merely does
-    /// not answer yet is waited for.
+    /// Settings that cannot work, a store that does not answer or whose schema does not fit, and a broker that does not
+    /// answer within seconds. Whatever started the process is to start it again; once it runs, it waits out every outage.
     pub async fn from_env() -> Result<Self, WorkerError> {
         let settings = Settings::load()?;
         let client = Client::connect(&settings).await?;
         client.store().ping().await?;
-        match client.broker().ping().await {
-            Err(error @ BrokerError::Config { .. }) => return Err(error.into()),
-            Err(error) => tracing::warn!(%error, "the broker does not answer yet (setting broker_url)"),
-            Ok(()) => {}
+        if let Err(error) = broker_answers(&client).await {
+            // The libraries of some brokers must not be at work when the process ends.
+            let _ = timeout(GOODBYE, client.close()).await;
+            return Err(match error {
+                BrokerError::Config { .. } => error.into(),
+                error => WorkerError::BrokerSilent { url: settings.broker(), error },
+            });
         }
         Ok(Self::new(client, (&settings).into()))
     }
@@ -342,8 +366,13 @@ impl Running {
         let mut completer = tokio::spawn(Completer::new(session.clone(), endings).run(last.clone()));
         let (pauses, paused) = watch::channel(BTreeSet::new());
         duties.spawn(pauses::run(session.clone(), pauses));
-        let mut intake =
-            tokio::spawn(intake::run(session.clone(), lanes.clone(), places.max(lanes.len()), paused));
+        let mut intake = tokio::spawn(intake::run(
+            session.clone(),
+            lanes.clone(),
+            options.priorities,
+            places.max(lanes.len()),
+            paused,
+        ));
 
         // Until it is time to stop, nothing but intake may end. Should something panic, the session is given up: its
         // jobs are rescued, and a new session begins.

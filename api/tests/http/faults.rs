@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use windlass_core::{
     Broker, BrokerError, CancelOutcome, Capabilities, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted,
     JobId, JobNotes, JobRecord, KindInfo, Lane, Message, NewJob, NewWorker, Operations, OutboxGroup,
-    OutboxId, Rescued, Store, StoreError, Subscription, Timetable, WorkerId, Workflows,
+    OutboxId, Priorities, Rescued, Store, StoreError, Subscription, Timetable, WorkerId, Workflows,
 };
 use windlass_store::SqliteStore;
 
@@ -189,7 +189,12 @@ impl Broker for DownBroker {
         messages.iter().map(|_| Err(down())).collect()
     }
 
-    async fn subscribe(&self, _: &[Lane], _: usize) -> Result<Box<dyn Subscription>, BrokerError> {
+    async fn subscribe(
+        &self,
+        _: &[Lane],
+        _: usize,
+        _: Priorities,
+    ) -> Result<Box<dyn Subscription>, BrokerError> {
         Err(down())
     }
 

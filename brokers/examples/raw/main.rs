@@ -26,7 +26,7 @@ use std::time::Instant;
 
 use futures::future::try_join;
 use futures::{StreamExt as _, TryStreamExt as _};
-use windlass_core::{JobId, Lane, Message, Priority};
+use windlass_core::{JobId, Lane, Message, Priorities, Priority};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -49,6 +49,7 @@ async fn main() -> Result<()> {
             lane: lane.clone(),
             kind: "email.send".parse().unwrap_or_else(|_| unreachable!("a valid name")),
             trace: None,
+            ordering_key: None,
         };
         let messages: Vec<Message> = (0..BATCH + count).map(message).collect();
         let payloads: Vec<Vec<u8>> = messages.iter().map(Message::encode).collect();
@@ -117,7 +118,8 @@ impl Takers {
 async fn driver(url: &str, messages: &[Message]) -> Result<f64> {
     let broker = windlass_brokers::open(url).await?;
     let lane = messages[0].lane.clone();
-    let mut subscription = broker.subscribe(std::slice::from_ref(&lane), WINDOW).await?;
+    let mut subscription =
+        broker.subscribe(std::slice::from_ref(&lane), WINDOW, Priorities::Weighted).await?;
     let rate = rate(messages, async |messages| {
         let publish = in_batches(messages, BATCH, WINDOW / BATCH, async |batch| {
             for answer in broker.publish(batch).await {

@@ -2,7 +2,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::time::timeout;
-use windlass_core::Lane;
+use windlass_core::{Lane, Priorities};
 
 use super::support::{Case, distinct, jobs, messages, receive, receives_nothing, tags, within};
 
@@ -37,7 +37,7 @@ pub async fn several_lanes_share_the_capacity(case: Case<'_>) {
     for lane in &lanes {
         case.publish_all(&messages(lane, 20)).await;
     }
-    let mut subscription = case.broker.subscribe(&lanes, 10).await.unwrap();
+    let mut subscription = case.broker.subscribe(&lanes, 10, Priorities::Weighted).await.unwrap();
     let mut held = receive(&mut *subscription, lanes.len()).await;
     loop {
         let more = subscription.receive(80);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use tokio::time::{sleep, timeout};
-use windlass_core::{Lane, Priority};
+use windlass_core::{Lane, Priorities, Priority};
 
 use super::support::{
     Case, distinct, jobs, messages, receive, receive_beside_holder, receives_nothing, tags, within,
@@ -26,7 +26,7 @@ pub async fn dropping_gives_back(case: Case<'_>) {
 pub async fn acknowledged_is_gone(case: Case<'_>) {
     case.publish(30).await;
     let other = case.fixture.client().await;
-    let mut subscription = other.subscribe(&[case.lane()], 30).await.unwrap();
+    let mut subscription = other.subscribe(&[case.lane()], 30, Priorities::Weighted).await.unwrap();
     let mut found = receive(&mut *subscription, 30).await;
     let last = found.split_off(20);
     found.reverse();
@@ -121,7 +121,7 @@ pub async fn receive_can_be_dropped(case: Case<'_>) {
     assert_eq!(found.len(), 500, "nothing comes twice without a loss");
 }
 
-/// Of what waits, the most urgent comes first.
+/// Strictly, of what waits the most urgent comes first.
 pub async fn urgent_comes_first(case: Case<'_>) {
     let lanes: Vec<Lane> = Priority::ALL.map(|priority| case.lane_at(priority)).into();
     // A driver may buffer lane by lane, so an attempt counts only if all was at hand before the first call: most do.
@@ -129,7 +129,7 @@ pub async fn urgent_comes_first(case: Case<'_>) {
         for lane in lanes.iter().rev() {
             case.publish_all(&messages(lane, 5)).await;
         }
-        let mut subscription = case.broker.subscribe(&lanes, 100).await.unwrap();
+        let mut subscription = case.broker.subscribe(&lanes, 100, Priorities::Strict).await.unwrap();
         sleep(Duration::from_millis(50)).await;
         let mut found = Vec::new();
         while found.len() < 20 {
@@ -155,7 +155,8 @@ pub async fn consumers_join_and_leave(case: Case<'_>) {
         let client = if number.is_multiple_of(2) { &case.broker } else { &other };
         while missing() > 0 {
             round += 1;
-            let mut subscription = client.subscribe(&[case.lane()], 100 + number).await.unwrap();
+            let mut subscription =
+                client.subscribe(&[case.lane()], 100 + number, Priorities::Weighted).await.unwrap();
             for _ in 0..10 + round % 7 {
                 // The end is noticed by this: others may have taken the last.
                 let Ok(found) = timeout(Duration::from_secs(1), subscription.receive(100)).await else {

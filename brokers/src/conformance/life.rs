@@ -1,4 +1,4 @@
-use windlass_core::BrokerError;
+use windlass_core::{BrokerError, Priorities};
 
 use super::support::{Case, distinct, jobs, receive, within};
 
@@ -11,7 +11,7 @@ pub async fn ping_answers(case: Case<'_>) {
 pub async fn close_gives_back(case: Case<'_>) {
     let sent = case.publish(20).await;
     let other = case.fixture.client().await;
-    let mut subscription = other.subscribe(&[case.lane()], 20).await.unwrap();
+    let mut subscription = other.subscribe(&[case.lane()], 20, Priorities::Weighted).await.unwrap();
     receive(&mut *subscription, 5).await;
     within("close", other.close()).await;
     case.depth_becomes(&case.lane(), 20).await;
@@ -23,7 +23,7 @@ pub async fn close_gives_back(case: Case<'_>) {
 pub async fn closed_says_so(case: Case<'_>) {
     let other = case.fixture.client().await;
     within("ping", other.ping()).await.unwrap();
-    let mut subscription = other.subscribe(&[case.lane()], 5).await.unwrap();
+    let mut subscription = other.subscribe(&[case.lane()], 5, Priorities::Weighted).await.unwrap();
     within("close", other.close()).await;
     within("close", other.close()).await;
     let answers = within("publish", other.publish(&super::messages(&case.lane(), 2))).await;
@@ -35,7 +35,7 @@ pub async fn closed_says_so(case: Case<'_>) {
         within("ping", other.ping()).await.err(),
         within("depth", other.depth(&case.lane())).await.err(),
         within("delete", other.delete(&[case.lane()])).await.err(),
-        within("subscribe", other.subscribe(&[case.lane()], 5)).await.err(),
+        within("subscribe", other.subscribe(&[case.lane()], 5, Priorities::Weighted)).await.err(),
         within("receive", subscription.receive(5)).await.err(),
     ];
     for error in errors {

@@ -28,7 +28,10 @@ pub use delivery::{
     acknowledged_is_gone, consumers_join_and_leave, dropping_gives_back, receive_can_be_dropped,
     release_gives_back, stale_tags_are_ignored, urgent_comes_first,
 };
-pub use lanes::{delete_empties, deleted_under_a_subscription, depth_counts_what_waits};
+pub use lanes::{
+    an_urgent_message_overtakes, delete_empties, deleted_under_a_subscription, depth_counts_what_waits,
+    lanes_have_their_shares, strict_lanes_wait_for_each_other,
+};
 pub use life::{close_gives_back, closed_says_so, ping_answers};
 pub use park::{
     park_gives_back_what_was_not_handed_out, park_keeps_what_was_handed_out, park_twice_and_resume,
@@ -61,6 +64,7 @@ macro_rules! broker_conformance {
     ($fixture:expr) => {
         $crate::broker_conformance! { @each $fixture;
             acknowledged_is_gone
+            an_urgent_message_overtakes
             close_gives_back
             closed_says_so
             consumers_join_and_leave
@@ -71,6 +75,7 @@ macro_rules! broker_conformance {
             empty_batch
             holds_no_more_than_asked_for
             lanes_are_shared_as_declared
+            lanes_have_their_shares
             large_batch
             lone_message_wakes_a_waiting_receive
             many_publishers
@@ -84,6 +89,7 @@ macro_rules! broker_conformance {
             several_lanes_in_one_batch
             several_lanes_share_the_capacity
             stale_tags_are_ignored
+            strict_lanes_wait_for_each_other
             subscribing_creates_the_lane
             unreadable_messages_are_set_aside
             urgent_comes_first

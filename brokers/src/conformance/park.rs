@@ -1,3 +1,5 @@
+use windlass_core::Priorities;
+
 use super::support::{Case, distinct, jobs, receive, receive_beside_holder, tags};
 
 /// A parked subscription keeps nothing from others but what it handed out.
@@ -21,7 +23,7 @@ pub async fn park_gives_back_what_was_not_handed_out(case: Case<'_>) {
 pub async fn park_keeps_what_was_handed_out(case: Case<'_>) {
     let other = case.fixture.client().await;
     case.publish(9).await;
-    let mut subscription = other.subscribe(&[case.lane()], 20).await.unwrap();
+    let mut subscription = other.subscribe(&[case.lane()], 20, Priorities::Weighted).await.unwrap();
     let handed_out = receive(&mut *subscription, 9).await;
     subscription.park().await.unwrap();
     subscription.ack(&tags(&handed_out[..3])).await.unwrap();

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use windlass_core::{JobId, Lane, Message};
+use windlass_core::{JobId, Lane, Message, Priorities};
 
 use super::support::{Case, distinct, jobs, messages, receive, tags, within};
 
@@ -16,12 +16,13 @@ pub async fn round_trip(case: Case<'_>) {
                 lane: lane.clone(),
                 kind: format!("a.B_c-{}", "x".repeat(120)).parse().unwrap(),
                 trace: trace.map(|trace| trace.parse().unwrap()),
+                ordering_key: None,
             });
         }
     }
     case.publish_all(&sent).await;
     let lanes: Vec<Lane> = Lane::of(&case.queue).collect();
-    let mut subscription = case.broker.subscribe(&lanes, 100).await.unwrap();
+    let mut subscription = case.broker.subscribe(&lanes, 100, Priorities::Weighted).await.unwrap();
     let found = receive(&mut *subscription, sent.len()).await;
     let mut found: Vec<Message> = found.into_iter().map(|delivery| delivery.message).collect();
     found.sort_by_key(|message| message.job_id);
@@ -41,7 +42,8 @@ pub async fn several_lanes_in_one_batch(case: Case<'_>) {
     case.publish_all(&mixed).await;
     for lane in &lanes {
         case.depth_becomes(lane, 50).await;
-        let mut subscription = case.broker.subscribe(std::slice::from_ref(lane), 50).await.unwrap();
+        let mut subscription =
+            case.broker.subscribe(std::slice::from_ref(lane), 50, Priorities::Weighted).await.unwrap();
         let found = receive(&mut *subscription, 50).await;
         assert_eq!(jobs(&found), distinct(mixed.iter().filter(|message| message.lane == *lane)));
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep};
-use windlass_core::{Broker, JobId, Lane, Priority, Subscription};
+use windlass_core::{Broker, JobId, Lane, Priorities, Priority, Subscription};
 
 use super::support::{messages, until, within};
 
@@ -125,7 +125,8 @@ pub async fn confirmed_messages_survive_a_kill(server: &dyn Server) {
         broker.capabilities().persistent,
         "the driver declares that nothing survives, which this would disprove"
     );
-    let mut subscription = within("subscribe", broker.subscribe(&[lane()], 50)).await.unwrap();
+    let mut subscription =
+        within("subscribe", broker.subscribe(&[lane()], 50, Priorities::Weighted)).await.unwrap();
     let sent = within("publish", recovered(&*broker)).await;
     receive_all(&mut *subscription, sent).await;
     server.order(Order::Settle).await;
@@ -163,7 +164,8 @@ pub async fn confirmed_messages_survive_a_kill(server: &dyn Server) {
 /// P6: an empty broker in place of the old one is filled again without a restart of the process.
 pub async fn a_wiped_broker_gets_its_lanes_back(server: &dyn Server) {
     let broker = server.client().await;
-    let mut subscription = within("subscribe", broker.subscribe(&[lane()], 50)).await.unwrap();
+    let mut subscription =
+        within("subscribe", broker.subscribe(&[lane()], 50, Priorities::Weighted)).await.unwrap();
     let sent = within("publish", recovered(&*broker)).await;
     receive_all(&mut *subscription, sent).await;
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::time::{Instant, sleep, timeout};
-use windlass_core::{Broker, Delivery, DeliveryTag, JobId, Lane, Message, Priority, QueueName, Subscription};
+use windlass_core::{
+    Broker, Delivery, DeliveryTag, JobId, Lane, Message, Priorities, Priority, QueueName, Subscription,
+};
 
 use super::Fixture;
 
@@ -67,7 +69,7 @@ impl<'a> Case<'a> {
 
     /// A subscription of the case's own client to the normal lane.
     pub async fn subscribe(&self, capacity: usize) -> Box<dyn Subscription> {
-        self.broker.subscribe(&[self.lane()], capacity).await.expect("subscribe")
+        self.broker.subscribe(&[self.lane()], capacity, Priorities::Weighted).await.expect("subscribe")
     }
 
     /// How deep `lane` is, unless the driver declares that it cannot tell, which must then be so.
@@ -95,6 +97,7 @@ pub fn messages(lane: &Lane, count: usize) -> Vec<Message> {
         lane: lane.clone(),
         kind: "test.kind".parse().unwrap(),
         trace: None,
+        ordering_key: None,
     };
     (0..count).map(message).collect()
 }

@@ -1,3 +1,5 @@
+use windlass_core::Priorities;
+
 use super::counters::counted;
 use super::support::{Case, distinct, jobs, messages, receive, receives_nothing, tags, until};
 
@@ -23,7 +25,8 @@ pub async fn unreadable_messages_are_set_aside(case: Case<'_>) {
     case.publish(1).await;
     let other = case.fixture.client().await;
     // One at a time: each of them must make room for the next.
-    let mut subscription = other.subscribe(std::slice::from_ref(&lane), 1).await.unwrap();
+    let mut subscription =
+        other.subscribe(std::slice::from_ref(&lane), 1, Priorities::Weighted).await.unwrap();
     for _ in 0..2 {
         let found = receive(&mut *subscription, 1).await;
         subscription.ack(&tags(&found)).await.unwrap();

@@ -23,7 +23,7 @@ use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
-use windlass_core::{Broker, BrokerError, Capabilities, Lane, Message, Subscription};
+use windlass_core::{Broker, BrokerError, Capabilities, Lane, Message, Priorities, Subscription};
 
 #[cfg(feature = "postgres")]
 pub(crate) use postgres::open as open_postgres;
@@ -75,8 +75,9 @@ trait Table: fmt::Debug + Send + Sync + 'static {
     /// Adds messages, all or none.
     async fn put(&self, lanes: &[(Lane, Vec<Vec<u8>>)]) -> Result<(), Error>;
 
-    /// Takes up to `room` messages for `holder` from the first lanes that have any.
-    async fn take(&self, holder: Uuid, lanes: &[Lane], room: usize) -> Result<Vec<(Lane, Parcel)>, Error>;
+    /// Takes messages for `holder`: from each lane up to as many as it says, and what the lanes before it have left of
+    /// theirs.
+    async fn take(&self, holder: Uuid, lanes: &[(Lane, usize)]) -> Result<Vec<(Lane, Parcel)>, Error>;
 
     /// Writes `changes` of `holder` down; parcels it has lost are left alone.
     async fn settle(&self, holder: Uuid, changes: &Changes) -> Result<(), Error>;
@@ -236,7 +237,12 @@ impl Broker for Database {
         messages.iter().map(|_| answer.as_ref().map_err(again).copied()).collect()
     }
 
-    async fn subscribe(&self, lanes: &[Lane], capacity: usize) -> Result<Box<dyn Subscription>, BrokerError> {
+    async fn subscribe(
+        &self,
+        lanes: &[Lane],
+        capacity: usize,
+        priorities: Priorities,
+    ) -> Result<Box<dyn Subscription>, BrokerError> {
         let shared = self.open()?;
         match shared.call(shared.table.ping()).await {
             // An outage is no reason to refuse: the subscription takes up when the database is back.
@@ -245,7 +251,13 @@ impl Broker for Database {
         }
         self.attend();
         let runtime = self.runtime.clone();
-        Ok(Box::new(DatabaseSubscription::new(Arc::clone(&self.shared), runtime, lanes, capacity)))
+        Ok(Box::new(DatabaseSubscription::new(
+            Arc::clone(&self.shared),
+            runtime,
+            lanes,
+            capacity,
+            priorities,
+        )))
     }
 
     async fn depth(&self, lane: &Lane) -> Result<Option<u64>, BrokerError> {

@@ -47,31 +47,41 @@ WITH put AS (
 )
 SELECT pg_notify('{schema}.parcels', lane) FROM (SELECT DISTINCT lane FROM put) AS l";
 
-/// Takes whole parcels while they fit, and the beginning of the next one. What a crash of the server undoes is merely
-/// delivered again, so the commit need not wait for the disk.
+/// Takes whole parcels of each lane while they fit into its room, and the beginning of the next one. That room is the
+/// lane's share and what the lanes before it leave of theirs: all they take together is the least that some lane's
+/// sum of shares allows, with everything that waits after it. What a crash of the server undoes is merely delivered
+/// again, so the commit need not wait for the disk.
 const TAKE: &str = "
 WITH soft AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'off', true)
 ), free AS MATERIALIZED (
-    SELECT l.rank, p.id, p.lane, p.size, p.messages
-    FROM soft CROSS JOIN unnest($1::text[]) WITH ORDINALITY AS l (lane, rank)
+    SELECT l.rank, l.shares, p.id, p.lane, p.size, p.messages
+    FROM soft CROSS JOIN unnest($1::text[], $3::int8[]) WITH ORDINALITY AS l (lane, shares, rank)
     CROSS JOIN LATERAL (
         SELECT id, lane, size, messages FROM {schema}.parcels
         WHERE lane = l.lane AND holder IS NULL ORDER BY id LIMIT $4 FOR UPDATE SKIP LOCKED
     ) AS p
+), spared AS (
+    SELECT rank, id, size, shares - sum(size) OVER (ORDER BY rank) AS spare FROM free
 ), planned AS MATERIALIZED (
-    SELECT *, (sum(size) OVER (ORDER BY rank, id) - size)::int4 AS before FROM free
+    SELECT rank, id, size,
+        (sum(size) OVER (PARTITION BY rank ORDER BY id) - size)::int4 AS before,
+        (sum(size) OVER (PARTITION BY rank)
+            + least(0, min(spare) OVER (ORDER BY rank))
+            - least(0, min(spare) OVER (ORDER BY rank RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)))::int4 AS room
+    FROM spared
 ), whole AS (
     UPDATE {schema}.parcels p SET holder = $2, until = now() + make_interval(secs => $5)
-    FROM planned f WHERE p.id = f.id AND f.before + f.size <= $3
+    FROM planned f WHERE p.id = f.id AND f.before + f.size <= f.room
     RETURNING p.id, p.lane, p.messages, f.rank
 ), cut AS (
-    UPDATE {schema}.parcels p SET messages = f.messages[$3 - f.before + 1:], size = f.size - ($3 - f.before)
-    FROM planned f WHERE p.id = f.id AND f.before < $3 AND f.before + f.size > $3
+    UPDATE {schema}.parcels p SET messages = m.messages[f.room - f.before + 1:], size = f.size - (f.room - f.before)
+    FROM planned f JOIN free m USING (id)
+    WHERE p.id = f.id AND f.before < f.room AND f.before + f.size > f.room
 ), part AS (
     INSERT INTO {schema}.parcels (lane, size, messages, holder, until)
-    SELECT lane, $3 - before, messages[:$3 - before], $2, now() + make_interval(secs => $5)
-    FROM planned WHERE before < $3 AND before + size > $3
+    SELECT m.lane, f.room - f.before, m.messages[:f.room - f.before], $2, now() + make_interval(secs => $5)
+    FROM planned f JOIN free m USING (id) WHERE f.before < f.room AND f.before + f.size > f.room
     RETURNING id, lane, messages
 )
 SELECT id, lane, messages, rank FROM whole
@@ -229,16 +239,21 @@ impl Table for PostgresTable {
         self.put_on(&mut connection, lanes).await
     }
 
-    async fn take(&self, holder: Uuid, lanes: &[Lane], room: usize) -> Result<Vec<(Lane, Parcel)>, Error> {
+    async fn take(&self, holder: Uuid, lanes: &[(Lane, usize)]) -> Result<Vec<(Lane, Parcel)>, Error> {
         self.ready().await?;
-        let room = i32::try_from(room).unwrap_or(i32::MAX);
-        let names: Vec<String> = lanes.iter().map(ToString::to_string).collect();
+        let names: Vec<String> = lanes.iter().map(|(lane, _)| lane.to_string()).collect();
+        let sum = |sum: &mut i64, (_, share): &(Lane, usize)| {
+            *sum = sum.saturating_add_unsigned(*share as u64);
+            Some(*sum)
+        };
+        let shares: Vec<i64> = lanes.iter().scan(0, sum).collect();
+        let room = shares.last().copied().unwrap_or_default();
         let rows = self
             .query(TAKE)
             .bind(names.clone())
             .bind(holder)
-            .bind(room)
-            .bind(i64::from(room).min(LOOK))
+            .bind(shares)
+            .bind(room.min(LOOK))
             .bind(LEASE.as_secs_f64())
             .fetch_all(&self.pool)
             .await?;
@@ -247,7 +262,7 @@ impl Table for PostgresTable {
             let name: &str = row.try_get(1)?;
             if let Some(place) = names.iter().position(|known| known == name) {
                 let parcel = Parcel { id: row.try_get(0)?, messages: row.try_get(2)? };
-                taken.push((lanes[place].clone(), parcel));
+                taken.push((lanes[place].0.clone(), parcel));
             }
         }
         Ok(taken)

@@ -135,13 +135,15 @@ impl Table for SqliteTable {
         transaction.commit().await
     }
 
-    async fn take(&self, holder: Uuid, lanes: &[Lane], room: usize) -> Result<Vec<(Lane, Parcel)>, Error> {
+    async fn take(&self, holder: Uuid, lanes: &[(Lane, usize)]) -> Result<Vec<(Lane, Parcel)>, Error> {
         let mut transaction = self.begin().await?;
         let mut taken = Vec::new();
-        for lane in lanes {
+        let mut room = 0;
+        for (lane, share) in lanes {
+            room += share;
             let left = room.saturating_sub(taken.len());
             if left == 0 {
-                break;
+                continue;
             }
             let take = sqlx::query(TAKE).bind(holder).bind(lease_end()).bind(lane.to_string());
             let rows =

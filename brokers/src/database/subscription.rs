@@ -8,10 +8,10 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use uuid::Uuid;
-use windlass_core::{BrokerError, Delivery, DeliveryTag, Lane, Subscription};
+use windlass_core::{BrokerError, Delivery, DeliveryTag, Lane, Priorities, Subscription};
 
 use super::{Changes, DEADLINE, Listener, POLL, Parcel, Shared};
-use crate::rota::Rota;
+use crate::rota::{Ask, Rota};
 use crate::unreadable;
 
 type Taken = Result<Vec<(Lane, Parcel)>, sqlx::Error>;
@@ -25,8 +25,8 @@ pub(super) struct DatabaseSubscription {
     rota: Rota,
     capacity: usize,
     wake: Arc<Notify>,
-    /// A task of its own, so that a dropped `receive` loses nothing of what it takes.
-    taking: Option<JoinHandle<Taken>>,
+    /// A task of its own, so that a dropped `receive` loses nothing of what it takes, and what it asks for.
+    taking: Option<(JoinHandle<Taken>, Vec<Ask>)>,
     /// After a failure: when to try again.
     pause: Option<Instant>,
     /// After a failure: the database may hold parcels for us of which we have not heard.
@@ -54,9 +54,15 @@ impl Held {
 }
 
 impl DatabaseSubscription {
-    pub(super) fn new(shared: Arc<Shared>, runtime: Handle, lanes: &[Lane], capacity: usize) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        runtime: Handle,
+        lanes: &[Lane],
+        capacity: usize,
+        priorities: Priorities,
+    ) -> Self {
         let mut lanes = lanes.to_vec();
-        let rota = Rota::new(&mut lanes);
+        let rota = Rota::new(&mut lanes, priorities);
         let (holder, wake) = (Uuid::now_v7(), Arc::new(Notify::new()));
         let listener = Listener { lanes: lanes.clone(), wake: Arc::clone(&wake) };
         shared.listeners.lock().insert(holder, listener);
@@ -81,17 +87,18 @@ impl DatabaseSubscription {
 
     /// Starts to take, or goes on with what is under way.
     async fn take(&mut self, room: usize) -> Result<bool, BrokerError> {
-        let taking = self.taking.get_or_insert_with(|| {
+        let (taking, _) = self.taking.get_or_insert_with(|| {
             let (shared, holder) = (Arc::clone(&self.shared), self.holder);
-            let lanes: Vec<Lane> = self.rota.turn().map(|index| self.lanes[index].clone()).collect();
-            let take = async move { shared.table.take(holder, &lanes, room).await };
-            self.shared.tasks.spawn_on(take, &self.runtime)
+            let asks = self.rota.ask(room);
+            let lanes: Vec<_> = asks.iter().map(|ask| (self.lanes[ask.lane].clone(), ask.share)).collect();
+            let take = async move { shared.table.take(holder, &lanes).await };
+            (self.shared.tasks.spawn_on(take, &self.runtime), asks)
         });
         let taken = timeout(DEADLINE, &mut *taking).await;
         if taken.is_err() {
             taking.abort();
         }
-        self.taking = None;
+        let asks = self.taking.take().map(|(_, asks)| asks).unwrap_or_default();
         let parcels = match taken {
             Ok(Ok(parcels)) => parcels.map_err(|error| self.shared.table.classify(error)),
             Ok(Err(panic)) => Err(BrokerError::Unavailable(Box::new(panic))),
@@ -100,9 +107,14 @@ impl DatabaseSubscription {
         self.doubtful = parcels.is_err();
         let parcels = parcels?;
         let any = !parcels.is_empty();
+        let mut counts = vec![0; self.lanes.len()];
         for (lane, parcel) in parcels {
+            if let Some(place) = self.lanes.iter().position(|known| *known == lane) {
+                counts[place] += parcel.messages.len();
+            }
             self.unpack(lane, parcel);
         }
+        self.rota.took(&asks, &counts);
         Ok(any)
     }
 
@@ -248,7 +260,7 @@ impl Drop for DatabaseSubscription {
         let (taking, changes) = (self.taking.take(), std::mem::take(&mut self.changes));
         shared.listeners.lock().remove(&holder);
         let give_back = async move {
-            if let Some(taking) = taking {
+            if let Some((taking, _)) = taking {
                 let _ = taking.await;
             }
             let all = async {

@@ -65,9 +65,11 @@ impl Intake {
         }
         let room = self.capacity.saturating_sub(state.tags.len()).min(max);
         let mut deliveries = Vec::new();
-        for lane in rota.turn() {
-            state.take(lane, &self.lanes[lane], room, &mut deliveries);
-        }
+        rota.hand_out(room, |lane, most| {
+            let before = deliveries.len();
+            state.take(lane, &self.lanes[lane], before + most, &mut deliveries);
+            deliveries.len() - before
+        });
         match self.problem().take_if(|_| deliveries.is_empty()) {
             Some(problem) => Err(problem),
             None => Ok(deliveries),

@@ -1,8 +1,8 @@
 //! Kafka, 2.4 and later, through librdkafka.
 //!
-//! A lane is a topic under the lane's name, made when first used; a message's key is its job's id. All who take from a
-//! queue are one consumer group, `windlass.<queue>`, which divides the partitions of the queue's lanes among them.
-//! Since messages are acknowledged once their jobs are claimed, no job, however long, holds up its partition.
+//! A lane is a topic under the lane's name, made when first used; a message's key is its job's ordering key, or else the
+//! job's id. All who take from a queue are one consumer group, `windlass.<queue>`, which divides the partitions of the
+//! queue's lanes among them. Since messages are acknowledged once their jobs are claimed, no job, however long, holds up its partition.
 //!
 //! What differs from brokers that hand out message by message:
 //! - At most as many subscriptions as a lane has partitions get something of it, and what waits in a partition waits
@@ -54,7 +54,7 @@ use async_trait::async_trait;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use windlass_core::{Broker, BrokerError, Capabilities, Lane, Message, Subscription};
+use windlass_core::{Broker, BrokerError, Capabilities, Lane, Message, Priorities, Subscription};
 
 use self::address::Address;
 use self::health::Health;
@@ -129,10 +129,15 @@ impl Broker for Kafka {
         }
     }
 
-    async fn subscribe(&self, lanes: &[Lane], capacity: usize) -> Result<Box<dyn Subscription>, BrokerError> {
+    async fn subscribe(
+        &self,
+        lanes: &[Lane],
+        capacity: usize,
+        priorities: Priorities,
+    ) -> Result<Box<dyn Subscription>, BrokerError> {
         self.open_still()?;
         let mut lanes = lanes.to_vec();
-        let rota = Rota::new(&mut lanes);
+        let rota = Rota::new(&mut lanes, priorities);
         let failed = self.lanes.ensure(&lanes).await;
         let intake = Intake::new(lanes, capacity, self.leaving.clone());
         let outage = !failed.is_empty();

@@ -134,6 +134,7 @@ mod tests {
             lane: Lane { queue: "q".parse().unwrap(), priority: Priority::Normal },
             kind: "k".parse().unwrap(),
             trace: None,
+            ordering_key: None,
         }
     }
 

@@ -70,8 +70,11 @@ impl Problem {
             Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed => {
                 Some(Self::of(code, reason, address))
             }
-            // The other side does not even know what a handshake is.
-            Code::BrokerTransportFailure if reason.contains("SSL handshake failed") => {
+            // The other side does not even know what a handshake is, or is not who it should be: which of several lines
+            // comes last is chance.
+            Code::BrokerTransportFailure
+                if reason.contains("SSL handshake failed") || reason.contains("certificate verify failed") =>
+            {
                 Self::event(Code::SSL, reason, address)
             }
             Code::BrokerTransportFailure => Some(Self::disconnected(reason, address)),

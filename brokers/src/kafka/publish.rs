@@ -179,11 +179,21 @@ fn make(
     made.map(|client| Arc::new(Aside::new(client, ending))).map_err(|error| Problem::making(&error))
 }
 
-/// Hands `message` to the library. By its key the messages of a job stay in order.
+/// Hands `message` to the library. The messages of an ordering key, or else of a job, go to one partition.
 fn send(client: &Client, topic: &str, message: &Message) -> Result<DeliveryFuture, Code> {
-    let (key, payload) = (message.job_id.as_uuid(), message.encode());
-    let record = FutureRecord::to(topic).key(key.as_bytes().as_slice()).payload(&payload);
+    let (id, payload) = (message.job_id.as_uuid(), message.encode());
+    let key = message.ordering_key.as_ref().map_or(id.as_bytes().as_slice(), |key| key.as_str().as_bytes());
+    let record = FutureRecord::to(topic).key(key).payload(&payload);
     client.send_result(record).map_err(|(error, _)| code(&error))
+}
+
+/// Notes the ordering key that `message` was published with, so that it has it still when it is given back.
+pub(super) fn keyed(mut message: Message, key: Option<&[u8]>) -> Message {
+    message.ordering_key = key
+        .filter(|key| key != message.job_id.as_uuid().as_bytes())
+        .and_then(|key| std::str::from_utf8(key).ok())
+        .and_then(|key| key.parse().ok());
+    message
 }
 
 /// Why the message was not taken, if it was not.

@@ -11,6 +11,7 @@ use windlass_core::{Delivery, DeliveryTag, Lane};
 
 use super::member::Member;
 use super::offsets::{Offsets, Read};
+use super::publish::keyed;
 use crate::unreadable;
 
 /// What a subscription has, lane by lane: guarded by the lock of its [`Intake`](super::intake::Intake).
@@ -90,6 +91,7 @@ impl State {
                 let (offset, payload) = (found.offset(), found.payload().unwrap_or_default());
                 match unreadable::read("kafka", name, payload) {
                     Some(message) => {
+                        let message = keyed(message, found.key());
                         *last_tag += 1;
                         let Read::New { replaces } = offsets.read(offset, *last_tag, &message) else {
                             continue;

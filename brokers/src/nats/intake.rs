@@ -9,7 +9,7 @@ use futures::StreamExt;
 use futures::future::{OptionFuture, join_all};
 use serde_json::json;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
-use windlass_core::{Delivery, DeliveryTag, Lane};
+use windlass_core::{Delivery, DeliveryTag, Lane, Priorities};
 
 use super::api::request;
 use super::lane::{create, next_subject, subject};
@@ -18,7 +18,7 @@ use super::problem::Problem;
 use super::publish::publish_raw;
 use super::pulls::Pulls;
 use crate::handle::{Answer, Desk, Request};
-use crate::rota::Rota;
+use crate::rota::{Ask, Rota};
 use crate::unreadable;
 
 /// How long one request for messages waits: not long, since it cannot be taken back, and a parked subscription
@@ -40,6 +40,8 @@ pub(super) struct Intake {
     /// The place of each lane by its subject.
     places: HashMap<String, usize>,
     rota: Rota,
+    /// What the lanes were asked for last, until it is handed out.
+    asks: Vec<Ask>,
     capacity: usize,
     /// What the subscription waits for.
     demand: Option<usize>,
@@ -78,14 +80,15 @@ struct Held {
 }
 
 impl Intake {
-    pub(super) fn new(link: Arc<Link>, lanes: &[Lane], capacity: usize) -> Self {
+    pub(super) fn new(link: Arc<Link>, lanes: &[Lane], capacity: usize, priorities: Priorities) -> Self {
         let mut lanes = lanes.to_vec();
-        let rota = Rota::new(&mut lanes);
+        let rota = Rota::new(&mut lanes, priorities);
         let places = lanes.iter().enumerate().map(|(place, lane)| (subject(lane), place)).collect();
         Self {
             link,
             places,
             rota,
+            asks: Vec::new(),
             capacity: capacity.max(lanes.len()),
             demand: None,
             due: false,
@@ -173,11 +176,17 @@ impl Intake {
             }
         }
         let mut deliveries = Vec::new();
-        for lane in self.rota.turn() {
-            let count = self.ready[lane].len().min(max - deliveries.len());
-            deliveries.extend(self.ready[lane].drain(..count));
+        let mut taken = Vec::with_capacity(self.ready.len());
+        for ready in &mut self.ready {
+            let count = ready.len().min(max - deliveries.len());
+            deliveries.extend(ready.drain(..count));
+            taken.push(count);
         }
-        if deliveries.is_empty() { None } else { Some(Ok(deliveries)) }
+        if deliveries.is_empty() {
+            return None;
+        }
+        self.rota.took(&std::mem::take(&mut self.asks), &taken);
+        Some(Ok(deliveries))
     }
 
     /// When to look again without anything having happened. What ends while nothing is wanted can wait.
@@ -187,18 +196,19 @@ impl Intake {
         [self.pulls.next_deadline(), self.resume, now].into_iter().flatten().min()
     }
 
-    /// Takes up to `max` messages that are at hand, the most urgent first. Where there are none, waits on the lanes.
+    /// Takes up to `max` messages that are at hand. Where there are none, waits on the lanes.
     async fn take(&mut self, max: usize) -> Result<(), Problem> {
         self.open_inbox().await?;
         self.create_lanes().await?;
-        let order: Vec<usize> = self.rota.turn().collect();
-        for &lane in &order {
-            let ready: usize = self.ready.iter().map(VecDeque::len).sum();
-            let count = self.room().min(max.saturating_sub(ready));
+        self.asks = self.rota.ask(self.room().min(max));
+        let mut count = 0;
+        for Ask { lane, share } in self.asks.clone() {
+            count += share;
             // A lane that is waited on is empty.
             if count > 0 && self.pulls.deadline(lane).is_none() {
                 self.pull(lane, count, None).await?;
                 self.finish(lane).await;
+                count = count.saturating_sub(self.ready[lane].len());
             }
         }
         if self.ready.iter().any(|ready| !ready.is_empty()) || self.created.contains(&false) {
@@ -206,7 +216,7 @@ impl Intake {
             return Ok(());
         }
         let idle: Vec<usize> =
-            order.into_iter().filter(|&lane| self.pulls.deadline(lane).is_none()).collect();
+            (0..self.lanes.len()).filter(|&lane| self.pulls.deadline(lane).is_none()).collect();
         let room = self.room();
         let wait = if idle.len() <= room { WAIT } else { SHORT_WAIT };
         let count = (room.min(max) / idle.len().max(1)).max(1);

@@ -38,7 +38,7 @@ use futures::future::try_join_all;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use windlass_core::{Broker, BrokerError, Capabilities, Lane, Message, Subscription};
+use windlass_core::{Broker, BrokerError, Capabilities, Lane, Message, Priorities, Subscription};
 
 use crate::handle::Handle;
 use address::Address;
@@ -92,9 +92,14 @@ impl Broker for Nats {
         answers.into_iter().map(|answer| answer.map_err(BrokerError::from)).collect()
     }
 
-    async fn subscribe(&self, lanes: &[Lane], capacity: usize) -> Result<Box<dyn Subscription>, BrokerError> {
+    async fn subscribe(
+        &self,
+        lanes: &[Lane],
+        capacity: usize,
+        priorities: Priorities,
+    ) -> Result<Box<dyn Subscription>, BrokerError> {
         self.link()?;
-        let mut intake = Intake::new(Arc::clone(&self.link), lanes, capacity);
+        let mut intake = Intake::new(Arc::clone(&self.link), lanes, capacity, priorities);
         match intake.create_lanes().await.map_err(BrokerError::from) {
             // An outage is no reason to refuse: the subscription takes up when the broker is back.
             Err(error) if !error.retryable() => return Err(error),

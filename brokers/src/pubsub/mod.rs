@@ -43,7 +43,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use windlass_core::{Broker, BrokerError, Capabilities, Lane, Message, Subscription};
+use windlass_core::{Broker, BrokerError, Capabilities, Lane, Message, Priorities, Subscription};
 
 use address::Address;
 use client::Client;
@@ -109,7 +109,12 @@ impl Broker for PubSub {
         publish::publish(&self.lanes, messages).await
     }
 
-    async fn subscribe(&self, lanes: &[Lane], capacity: usize) -> Result<Box<dyn Subscription>, BrokerError> {
+    async fn subscribe(
+        &self,
+        lanes: &[Lane],
+        capacity: usize,
+        priorities: Priorities,
+    ) -> Result<Box<dyn Subscription>, BrokerError> {
         self.client()?;
         let places = join_all(lanes.iter().map(|lane| self.lanes.place(lane)));
         for place in timeout(DEADLINE, places).await.unwrap_or_default() {
@@ -120,7 +125,7 @@ impl Broker for PubSub {
             }
         }
         let (over, tasks) = (self.closing.child_token(), self.tasks.clone());
-        let subscription = PubSubSubscription::start(&self.lanes, lanes, capacity, over, tasks);
+        let subscription = PubSubSubscription::start(&self.lanes, lanes, capacity, priorities, over, tasks);
         let mut intakes = self.intakes.lock().unwrap_or_else(PoisonError::into_inner);
         intakes.retain(|intake| intake.strong_count() > 0);
         intakes.push(subscription.intake());

@@ -5,6 +5,7 @@ use windlass_core::{Delivery, DeliveryTag, Lane, Message, Priority};
 
 use super::LEASE;
 use super::problem::Problem;
+use crate::rota::Rota;
 
 /// Pulls at once for a lane: while the answer to one is on its way, another waits at the server.
 pub(super) const PULLS: usize = 2;
@@ -87,15 +88,16 @@ impl State {
         Vec::new()
     }
 
-    /// Up to `max` messages, from the lanes in this order.
-    pub(super) fn hand_out(&mut self, order: impl Iterator<Item = usize>, max: usize) -> Vec<Delivery> {
+    /// Up to `max` messages.
+    pub(super) fn hand_out(&mut self, rota: &mut Rota, max: usize) -> Vec<Delivery> {
         let mut deliveries = Vec::new();
-        for side in order {
-            let Some(side) = self.sides.get_mut(side) else { continue };
-            let count = side.waiting.len().min(max - deliveries.len());
+        rota.hand_out(max, |side, most| {
+            let Some(side) = self.sides.get_mut(side) else { return 0 };
+            let count = side.waiting.len().min(most);
             let tagged = side.waiting.drain(..count);
             deliveries.extend(tagged.map(|(tag, message)| Delivery { tag: DeliveryTag(tag), message }));
-        }
+            count
+        });
         deliveries
     }
 
@@ -159,6 +161,8 @@ pub(super) fn shares(lanes: &[Lane], capacity: usize) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
+    use windlass_core::Priorities;
+
     use super::*;
 
     fn came(count: usize) -> Vec<(Held, Message)> {
@@ -168,12 +172,19 @@ mod tests {
             lane: Lane { queue: "q".parse().unwrap(), priority: Priority::Normal },
             kind: "k".parse().unwrap(),
             trace: None,
+            ordering_key: None,
         };
         (0..count).map(|n| (Held::new(0, 1, n.to_string()), message.clone())).collect()
     }
 
     fn uuid() -> windlass_core::JobId {
         windlass_core::JobId::new()
+    }
+
+    /// Of one lane.
+    fn rota() -> Rota {
+        let lane = Lane { queue: "q".parse().unwrap(), priority: Priority::Normal };
+        Rota::new(&mut vec![lane], Priorities::Weighted)
     }
 
     #[test]
@@ -184,7 +195,7 @@ mod tests {
         state.free(0, 2);
         assert!(state.arrived(came(1)).is_empty());
         assert_eq!([state.ask(0), state.ask(0)], [Some(2), None]);
-        let found = state.hand_out([0].into_iter(), 10);
+        let found = state.hand_out(&mut rota(), 10);
         assert_eq!(state.ask(0), None, "handed out is not settled");
         assert_eq!(state.settle(&[found[0].tag, found[0].tag]).len(), 1);
         state.free(0, 1);
@@ -196,7 +207,7 @@ mod tests {
     fn a_parked_subscription_keeps_only_what_was_handed_out() {
         let mut state = State::new(&[10]);
         assert!(state.arrived(came(5)).is_empty());
-        let found = state.hand_out([0].into_iter(), 2);
+        let found = state.hand_out(&mut rota(), 2);
         assert_eq!(state.park().len(), 3);
         assert_eq!(state.arrived(came(4)).len(), 4, "what comes too late goes back");
         assert_eq!(state.ask(0), None);

@@ -3,7 +3,7 @@ use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
-use windlass_core::{BrokerError, Delivery, DeliveryTag, Lane, Subscription};
+use windlass_core::{BrokerError, Delivery, DeliveryTag, Lane, Priorities, Subscription};
 
 use super::intake::{Intake, Tasks, Word};
 use super::lanes::Lanes;
@@ -21,11 +21,12 @@ impl PubSubSubscription {
         registry: &Arc<Lanes>,
         lanes: &[Lane],
         capacity: usize,
+        priorities: Priorities,
         over: CancellationToken,
         tasks: Tasks,
     ) -> Self {
         let mut lanes = lanes.to_vec();
-        let rota = Rota::new(&mut lanes);
+        let rota = Rota::new(&mut lanes, priorities);
         let intake = Intake::start(Arc::clone(registry), lanes.clone(), capacity, over, tasks);
         Self { lanes, rota, intake }
     }
@@ -44,7 +45,7 @@ impl Subscription for PubSubSubscription {
                 if state.ended {
                     return Err(BrokerError::Closed);
                 }
-                let deliveries = state.hand_out(self.rota.turn(), max);
+                let deliveries = state.hand_out(&mut self.rota, max);
                 if !deliveries.is_empty() || max == 0 {
                     return Ok(deliveries);
                 }

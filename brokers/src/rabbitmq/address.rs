@@ -1,6 +1,7 @@
 use std::fmt;
 
-use lapin::uri::AMQPUri;
+use lapin::tcp::OwnedTLSConfig;
+use lapin::uri::{AMQPScheme, AMQPUri};
 use url::{Host, Url};
 use windlass_core::BrokerError;
 
@@ -14,6 +15,8 @@ const FRAME_MAX: u32 = 16 * 1024;
 /// Where the broker is. Shows itself without the password.
 pub(super) struct Address {
     uri: AMQPUri,
+    /// Of authorities to trust beside the system's, as PEM.
+    certificates: Option<String>,
 }
 
 impl Address {
@@ -36,12 +39,18 @@ impl Address {
         }
         uri.query.heartbeat.get_or_insert(HEARTBEAT);
         uri.query.frame_max.get_or_insert(FRAME_MAX);
-        Ok(Self { uri })
+        let named = parsed.query_pairs().find(|(name, _)| name == "cacertfile");
+        let certificates = named.map(|(_, file)| certificates(&file, &uri.scheme)).transpose()?;
+        Ok(Self { uri, certificates })
     }
 
     /// With the password: for the connection only.
     pub(super) fn uri(&self) -> AMQPUri {
         self.uri.clone()
+    }
+
+    pub(super) fn tls(&self) -> OwnedTLSConfig {
+        OwnedTLSConfig { cert_chain: self.certificates.clone(), ..OwnedTLSConfig::default() }
     }
 
     pub(super) fn user(&self) -> &str {
@@ -51,6 +60,25 @@ impl Address {
     pub(super) fn vhost(&self) -> &str {
         &self.uri.vhost
     }
+}
+
+/// What the parameter `cacertfile` names.
+fn certificates(file: &str, scheme: &AMQPScheme) -> Result<String, BrokerError> {
+    let config = |problem: String, remedy: &str| BrokerError::Config { problem, remedy: remedy.into() };
+    if *scheme != AMQPScheme::AMQPS {
+        return Err(config(
+            "broker_url has a cacertfile, and no TLS".into(),
+            "write it as amqps://…, or leave cacertfile out",
+        ));
+    }
+    let remedy = "name a PEM file with the certificate of the authority that signed the server's";
+    let read = std::fs::read_to_string(file);
+    let text =
+        read.map_err(|error| config(format!("broker_url: cacertfile cannot be read: {error}"), remedy))?;
+    if !text.contains("-----BEGIN CERTIFICATE-----") {
+        return Err(config("broker_url: cacertfile holds no certificate".into(), remedy));
+    }
+    Ok(text)
 }
 
 impl fmt::Display for Address {
@@ -80,6 +108,20 @@ mod tests {
         ] {
             let address = Address::parse(url).unwrap();
             assert_eq!((address.uri.authority.host.as_str(), address.vhost()), (host, vhost), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_cacertfile_that_cannot_be_used_is_named() {
+        let empty = tempfile::NamedTempFile::new().unwrap();
+        let empty = empty.path().display();
+        for url in [
+            format!("amqp://h?cacertfile={empty}"),
+            format!("amqps://h?cacertfile={empty}"),
+            "amqps://h?cacertfile=/no/such/file".into(),
+        ] {
+            let error = Address::parse(&url).unwrap_err().to_string();
+            assert!(error.contains("broker_url") && error.contains("cacertfile"), "{error}");
         }
     }
 

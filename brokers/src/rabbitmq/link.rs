@@ -40,7 +40,10 @@ impl Link {
     pub(super) async fn open(address: &Address, purpose: &str) -> Result<Arc<Self>, Problem> {
         let name = format!("windlass {purpose} {}", std::process::id());
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let connection = match timeout(DEADLINE, Connection::connect_uri(address.uri(), properties)).await {
+        let runtime =
+            lapin::runtime::default_runtime().map_err(|error| Problem::Outage(error.to_string()))?;
+        let connect = Connection::connect_uri_with_config(address.uri(), properties, address.tls(), runtime);
+        let connection = match timeout(DEADLINE, connect).await {
             Ok(connection) => connection.map_err(|error| Problem::connecting(&error, address))?,
             Err(_) => return Err(Problem::Outage(format!("{address} did not answer within {DEADLINE:?}"))),
         };

@@ -2,6 +2,7 @@
 //!
 //! A lane is a durable quorum queue. Publishing and consuming have a connection each: a broker short of memory or
 //! disk stops reading from connections that publish, and acknowledgements must still get through then.
+//! `amqps://…?cacertfile=FILE` trusts the authorities whose certificates are in that PEM file beside the system's.
 //! The client library's own recovery stays off: it replays consumers with stale tags and knows nothing of lanes.
 
 mod address;
@@ -22,7 +23,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use windlass_core::{Broker, BrokerError, Capabilities, Lane, Message, Subscription};
+use windlass_core::{Broker, BrokerError, Capabilities, Lane, Message, Priorities, Subscription};
 
 use address::Address;
 use keeper::Keeper;
@@ -88,10 +89,16 @@ impl Broker for RabbitMq {
         }
     }
 
-    async fn subscribe(&self, lanes: &[Lane], capacity: usize) -> Result<Box<dyn Subscription>, BrokerError> {
+    async fn subscribe(
+        &self,
+        lanes: &[Lane],
+        capacity: usize,
+        priorities: Priorities,
+    ) -> Result<Box<dyn Subscription>, BrokerError> {
         let keeper = Arc::clone(self.consuming());
+        let (leftovers, runtime) = (self.leftovers.clone(), self.runtime.clone());
         let mut subscription =
-            RabbitSubscription::new(keeper, lanes, capacity, self.leftovers.clone(), self.runtime.clone());
+            RabbitSubscription::new(keeper, lanes, capacity, priorities, leftovers, runtime);
         match subscription.start_taking().await {
             // An outage is no reason to refuse: the subscription takes up when the broker is back.
             Err(error) if !error.retryable() => Err(error),

@@ -41,7 +41,7 @@ impl Problem {
             (_, ErrorKind::IOError(io)) if io.kind() == io::ErrorKind::InvalidData => Self::Config {
                 problem: format!("broker_url: no secure connection to {address}: {io}"),
                 remedy:
-                    "check that the port speaks TLS (amqps) and that its certificate is valid for the host"
+                    "check that the port speaks TLS (amqps), that its certificate is valid for the host, and cacertfile"
                         .into(),
             },
             _ => Self::Outage(format!("{address}: {error}")),

@@ -18,7 +18,7 @@ use lapin::{Channel, Consumer};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_util::task::TaskTracker;
-use windlass_core::{BrokerError, Delivery, DeliveryTag, Lane, Priority, Subscription};
+use windlass_core::{BrokerError, Delivery, DeliveryTag, Lane, Priorities, Priority, Subscription};
 
 use super::DEADLINE;
 use super::keeper::{Keeper, delays};
@@ -88,11 +88,12 @@ impl RabbitSubscription {
         keeper: Arc<Keeper>,
         lanes: &[Lane],
         capacity: usize,
+        priorities: Priorities,
         leftovers: TaskTracker,
         runtime: Handle,
     ) -> Self {
         let mut lanes = lanes.to_vec();
-        let rota = Rota::new(&mut lanes);
+        let rota = Rota::new(&mut lanes, priorities);
         let lanes: Arc<[(Lane, u16)]> = shares(lanes, capacity).into();
         Self {
             keeper,
@@ -292,15 +293,22 @@ impl Intake {
         max: usize,
     ) -> Poll<Result<Vec<Delivery>, String>> {
         let mut deliveries = Vec::new();
-        let mut set_aside = false;
-        for index in rota.turn() {
-            let Some(consumer) = self.consumers.get_mut(index) else { continue };
-            while deliveries.len() < max {
+        let (mut set_aside, mut lost) = (false, None);
+        // Where nothing is at hand, every consumer has been polled, and wakes us.
+        rota.hand_out(max, |index, most| {
+            let Some(consumer) = self.consumers.get_mut(index) else { return 0 };
+            let before = deliveries.len();
+            while deliveries.len() - before < most {
                 match Pin::new(&mut *consumer).poll_next(cx) {
                     Poll::Pending => break,
-                    // What was taken so far comes again, as does everything else on this channel.
-                    Poll::Ready(None) => return Poll::Ready(Err("consumer cancelled".into())),
-                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error.to_string())),
+                    Poll::Ready(None) => {
+                        lost = Some("consumer cancelled".to_owned());
+                        break;
+                    }
+                    Poll::Ready(Some(Err(error))) => {
+                        lost = Some(error.to_string());
+                        break;
+                    }
                     Poll::Ready(Some(Ok(delivery))) => {
                         if let Some(message) =
                             unreadable::read("rabbitmq", &delivery.routing_key, &delivery.data)
@@ -317,8 +325,14 @@ impl Intake {
                     }
                 }
             }
+            deliveries.len() - before
+        });
+        match lost {
+            // What was taken comes again, as does everything else on this channel.
+            Some(reason) => Poll::Ready(Err(reason)),
+            None if deliveries.is_empty() && !set_aside => Poll::Pending,
+            None => Poll::Ready(Ok(deliveries)),
         }
-        if deliveries.is_empty() && !set_aside { Poll::Pending } else { Poll::Ready(Ok(deliveries)) }
     }
 
     /// Stops the consumers and gives back what they hold.

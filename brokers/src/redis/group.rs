@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 use redis::{Script, Value};
-use windlass_core::Lane;
+use windlass_core::{Lane, Priorities};
 
 use super::DEADLINE;
 use super::entry::{Entry, Place, array, entries};
 use super::link::{Connection, Link};
 use super::problem::{Problem, code};
-use crate::rota::Rota;
+use crate::rota::{Ask, Rota};
 
 const GROUP: &str = "windlass";
 /// Entries that one call of a script settles: Lua passes on a few thousand arguments at most.
@@ -42,9 +42,9 @@ pub(super) async fn depth(link: &Link, lane: &Lane) -> Result<u64, Problem> {
 }
 
 impl Group {
-    pub(super) fn new(lanes: &[Lane]) -> (Arc<Self>, Rota) {
+    pub(super) fn new(lanes: &[Lane], priorities: Priorities) -> (Arc<Self>, Rota) {
         let mut lanes = lanes.to_vec();
-        let rota = Rota::new(&mut lanes);
+        let rota = Rota::new(&mut lanes, priorities);
         let keys = lanes.iter().map(ToString::to_string).collect();
         let consumer = format!("{}-{:016x}", std::process::id(), fastrand::u64(..));
         (Arc::new(Self { lanes, keys, consumer }), rota)
@@ -80,27 +80,26 @@ impl Group {
         self.read(link, on, &read, DEADLINE).await
     }
 
-    /// Takes up to `count` entries from the lanes in this order, at once, and with `abandoned` also those that
-    /// someone left idle for this long.
+    /// Takes entries from the lanes as asked for, at once, and with `abandoned` also those that someone left idle for this
+    /// long.
     pub(super) async fn take(
         &self,
         link: &Link,
         on: &Connection,
-        order: &[usize],
-        count: usize,
+        asks: &[Ask],
         abandoned: Option<Duration>,
     ) -> Result<Vec<Entry>, Problem> {
         let mut take = TAKE.prepare_invoke();
-        for &lane in order {
-            take.key(&self.keys[lane]);
-        }
         let idle = abandoned.map_or(0, |idle| idle.as_millis() as u64);
-        take.arg(GROUP).arg(&self.consumer).arg(count).arg(idle);
+        take.arg(GROUP).arg(&self.consumer).arg(idle);
+        for ask in asks {
+            take.key(&self.keys[ask.lane]).arg(ask.share);
+        }
         let mut redis = on.redis.clone();
         let lists: Vec<Value> = link.run_on(on, DEADLINE, take.invoke_async(&mut redis)).await?;
         let mut found = Vec::new();
-        for (&lane, list) in order.iter().zip(lists) {
-            found.extend(entries(lane, list).ok_or_else(misunderstood)?);
+        for (ask, list) in asks.iter().zip(lists) {
+            found.extend(entries(ask.lane, list).ok_or_else(misunderstood)?);
         }
         Ok(found)
     }

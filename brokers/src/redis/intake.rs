@@ -14,7 +14,7 @@ use super::group::Group;
 use super::link::Link;
 use super::problem::Problem;
 use crate::handle::{Answer, Desk, Request};
-use crate::rota::Rota;
+use crate::rota::{Ask, Rota};
 use crate::unreadable;
 
 /// How long one blocking read lasts: not long, since without the right to end one early, parking waits for it.
@@ -53,6 +53,8 @@ pub(super) struct Intake {
 
 struct Taken {
     entries: Vec<Entry>,
+    /// What was asked for, if that was how they came.
+    asks: Vec<Ask>,
     connection: u64,
 }
 
@@ -125,7 +127,8 @@ impl Intake {
         if sweep {
             self.swept = Some(Instant::now());
         }
-        let order: Vec<usize> = self.rota.turn().collect();
+        let wanted = max.min(room);
+        let mut asks = self.rota.ask(wanted);
         let (group, reader, recovered) = (Arc::clone(&self.group), Arc::clone(&self.reader), self.recovered);
         let read = async move {
             let on = reader.connection().await?;
@@ -136,25 +139,30 @@ impl Intake {
             }
             if entries.is_empty() {
                 let abandoned = sweep.then_some(ABANDONED);
-                entries = group.take(&reader, &on, &order, max.min(room), abandoned).await?;
+                entries = group.take(&reader, &on, &asks, abandoned).await?;
+            } else {
+                asks.clear();
             }
             if entries.is_empty() {
                 // The count is one for each lane by itself.
-                let lanes = &order[..order.len().min(room)];
-                let patience = if lanes.len() == order.len() { WAIT } else { SHORT_WAIT };
-                let count = (max.min(room) / lanes.len()).max(1);
-                entries = group.wait(&reader, &on, lanes, count, patience).await?;
+                let lanes: Vec<usize> = asks.iter().take(room).map(|ask| ask.lane).collect();
+                let patience = if lanes.len() == asks.len() { WAIT } else { SHORT_WAIT };
+                let count = (wanted / lanes.len()).max(1);
+                entries = group.wait(&reader, &on, &lanes, count, patience).await?;
             }
-            Ok(Taken { entries, connection })
+            Ok(Taken { entries, asks, connection })
         };
         self.reading = Some(read.boxed());
     }
 
     async fn answer(&mut self, taken: Result<Taken, Problem>, answers: &mpsc::UnboundedSender<Answer>) {
         let answer = match taken {
-            Ok(Taken { entries, connection }) => {
+            Ok(Taken { entries, asks, connection }) => {
                 self.recovered = connection;
                 self.delays = delays();
+                let mut taken = vec![0; self.group.lanes.len()];
+                entries.iter().for_each(|entry| taken[entry.place.lane] += 1);
+                self.rota.took(&asks, &taken);
                 let deliveries = self.deliver(entries).await;
                 // None when nothing came in time, or all of it was set aside.
                 if deliveries.is_empty() {

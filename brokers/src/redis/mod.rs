@@ -36,7 +36,7 @@ use async_trait::async_trait;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use windlass_core::{Broker, BrokerError, Capabilities, Lane, Message, Subscription};
+use windlass_core::{Broker, BrokerError, Capabilities, Lane, Message, Priorities, Subscription};
 
 use address::Address;
 use group::Group;
@@ -92,9 +92,14 @@ impl Broker for Redis {
         }
     }
 
-    async fn subscribe(&self, lanes: &[Lane], capacity: usize) -> Result<Box<dyn Subscription>, BrokerError> {
+    async fn subscribe(
+        &self,
+        lanes: &[Lane],
+        capacity: usize,
+        priorities: Priorities,
+    ) -> Result<Box<dyn Subscription>, BrokerError> {
         self.commands()?;
-        let (group, rota) = Group::new(lanes);
+        let (group, rota) = Group::new(lanes, priorities);
         match group.create(&self.commands).await.map_err(BrokerError::from) {
             // An outage is no reason to refuse: the subscription takes up when the broker is back.
             Err(error) if !error.retryable() => return Err(error),

@@ -1,8 +1,8 @@
--- Takes up to ARGV[3] entries for a consumer, from the first lanes first: a plain XREADGROUP counts per lane.
--- KEYS: the lanes. ARGV: group, consumer, how many, and how long in milliseconds an entry was left idle by a consumer
--- that must be dead; 0 not to look for such. Answers with a list for each lane.
-local group, consumer, room, idle = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local taken, count = {}, 0
+-- Takes entries for a consumer: from each lane its share, and what the lanes before it have left of theirs.
+-- KEYS: the lanes. ARGV: group, consumer, how long in milliseconds an entry was left idle by a consumer that must be
+-- dead, 0 not to look for such; then the share of each lane. Answers with a list for each lane.
+local group, consumer, idle = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local taken, count, room = {}, 0, 0
 
 -- An error after a lane that gave something must not lose what it gave.
 local function attempt(lane, ...)
@@ -17,7 +17,8 @@ end
 
 for place, lane in ipairs(KEYS) do
   local found = {}
-  if idle > 0 then
+  room = room + tonumber(ARGV[3 + place])
+  if idle > 0 and room > 0 then
     local cursor = '0-0'
     repeat
       local claimed = attempt(lane, 'XAUTOCLAIM', lane, group, consumer, idle, cursor, 'COUNT', room - #found)
@@ -48,6 +49,5 @@ for place, lane in ipairs(KEYS) do
   taken[place] = found
   count = count + #found
   room = room - #found
-  if room == 0 then break end
 end
 return taken

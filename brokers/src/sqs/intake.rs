@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use windlass_core::{BrokerError, Delivery, DeliveryTag, Lane};
+use windlass_core::{BrokerError, Delivery, DeliveryTag, Lane, Priorities};
 
 use super::api::Settle;
 use super::problem::Problem;
@@ -36,10 +36,11 @@ impl Intake {
         queues: Arc<Queues>,
         lanes: &[Lane],
         capacity: usize,
+        priorities: Priorities,
         tasks: TaskTracker,
         ended: CancellationToken,
     ) -> Arc<Self> {
-        let state = Mutex::new(State::new(lanes, capacity));
+        let state = Mutex::new(State::new(lanes, capacity, priorities));
         let intake = Arc::new(Self { queues, state, wake: Notify::new(), tasks, ended });
         intake.call(&mut intake.state());
         intake.tasks.spawn(Arc::clone(&intake).mind());

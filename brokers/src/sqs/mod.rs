@@ -59,7 +59,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use windlass_core::{Broker, BrokerError, Capabilities, Lane, Message, Subscription};
+use windlass_core::{Broker, BrokerError, Capabilities, Lane, Message, Priorities, Subscription};
 
 use address::Address;
 use api::Api;
@@ -121,7 +121,12 @@ impl Broker for Sqs {
         publish::publish(&self.queues, &self.sending, messages).await
     }
 
-    async fn subscribe(&self, lanes: &[Lane], capacity: usize) -> Result<Box<dyn Subscription>, BrokerError> {
+    async fn subscribe(
+        &self,
+        lanes: &[Lane],
+        capacity: usize,
+        priorities: Priorities,
+    ) -> Result<Box<dyn Subscription>, BrokerError> {
         self.check_open()?;
         let declared = join_all(lanes.iter().map(|lane| self.queues.open(lane)));
         // An outage is no reason to refuse: the subscription takes up when SQS is back.
@@ -132,7 +137,8 @@ impl Broker for Sqs {
         }
         let ended = self.closing.child_token();
         let guard = ended.clone().drop_guard();
-        let intake = Intake::start(Arc::clone(&self.queues), lanes, capacity, self.tasks.clone(), ended);
+        let (queues, tasks) = (Arc::clone(&self.queues), self.tasks.clone());
+        let intake = Intake::start(queues, lanes, capacity, priorities, tasks, ended);
         Ok(Box::new(SqsSubscription::new(intake, guard)))
     }
 

@@ -2,7 +2,7 @@ use std::collections::{HashMap, VecDeque};
 
 use aws_sdk_sqs::types::Message as Received;
 use tokio::time::Instant;
-use windlass_core::{Delivery, DeliveryTag, Lane, Message};
+use windlass_core::{Delivery, DeliveryTag, Lane, Message, Priorities};
 
 use super::api::{Settle, body};
 use super::problem::Problem;
@@ -65,9 +65,9 @@ pub(super) struct Receive {
 }
 
 impl State {
-    pub(super) fn new(lanes: &[Lane], capacity: usize) -> Self {
+    pub(super) fn new(lanes: &[Lane], capacity: usize, priorities: Priorities) -> Self {
         let mut lanes = lanes.to_vec();
-        let rota = Rota::new(&mut lanes);
+        let rota = Rota::new(&mut lanes, priorities);
         let capacity = capacity.max(lanes.len());
         let share = (capacity / lanes.len().max(1)).min(BATCH);
         Self {
@@ -82,26 +82,28 @@ impl State {
         }
     }
 
-    /// Hands out up to `max` messages, of the most urgent lanes first.
+    /// Hands out up to `max` messages.
     pub(super) fn take(&mut self, max: usize) -> Vec<Delivery> {
         let now = Instant::now();
+        let Self { rota, lanes, held, .. } = self;
         let mut deliveries = Vec::new();
-        for index in self.rota.turn() {
-            let lane = &mut self.lanes[index];
-            while deliveries.len() < max
+        rota.hand_out(max, |index, most| {
+            let (lane, before) = (&mut lanes[index], deliveries.len());
+            while deliveries.len() - before < most
                 && let Some(tag) = lane.buffer.pop_front()
             {
-                let Some(held) = self.held.get_mut(&tag) else { continue };
-                if held.until <= now {
+                let Some(message) = held.get_mut(&tag) else { continue };
+                if message.until <= now {
                     // It could not be kept, and comes again, to whomever.
-                    self.held.remove(&tag);
+                    held.remove(&tag);
                     lane.load -= 1;
                     continue;
                 }
-                held.handed_out = true;
-                deliveries.push(Delivery { tag: DeliveryTag(tag), message: held.message.clone() });
+                message.handed_out = true;
+                deliveries.push(Delivery { tag: DeliveryTag(tag), message: message.message.clone() });
             }
-        }
+            deliveries.len() - before
+        });
         deliveries
     }
 
@@ -121,14 +123,13 @@ impl State {
         }
     }
 
-    /// The receives that there is room for, noted as under way; the most urgent lanes get it first.
+    /// The receives that there is room for, noted as under way; the most urgent lanes get it first, and each its part.
     pub(super) fn next_receives(&mut self) -> Vec<Receive> {
         let mut receives = Vec::new();
         if !self.taking || self.ended {
             return receives;
         }
-        let order: Vec<usize> = self.rota.turn().collect();
-        for index in order {
+        for index in 0..self.lanes.len() {
             while let Some(count) = self.room(index) {
                 let state = &mut self.lanes[index];
                 let (lane, waits) = (state.lane.clone(), state.receives == 0);
@@ -149,6 +150,7 @@ impl State {
         // Every lane has room for one message that no other takes.
         let taken: usize = self.lanes.iter().map(|lane| lane.load.max(1)).sum();
         let room = self.capacity.saturating_sub(taken) + usize::from(lane.load == 0);
+        let room = room.min(self.rota.part(index, self.capacity).saturating_sub(lane.load));
         // With something at hand, or on its way, a small receive is not worth its price.
         let at_hand = lane.receives > 0 || !lane.buffer.is_empty();
         let least = if at_hand { (self.capacity / self.lanes.len() / 2).clamp(1, BATCH) } else { 1 };
@@ -167,8 +169,10 @@ impl State {
             lane.limit = 1;
             if receive.waits {
                 lane.want = idle;
+                self.rota.note(receive.index, true);
             }
         } else {
+            self.rota.note(receive.index, false);
             lane.want = BATCH;
             if messages.len() >= receive.count {
                 lane.limit = (2 * lane.limit).min(RECEIVES);
@@ -235,6 +239,7 @@ mod tests {
                 lane: lane.clone(),
                 kind: "k".parse().unwrap(),
                 trace: None,
+                ordering_key: None,
             };
             let body = aws_smithy_types::base64::encode(message.encode());
             Received::builder().body(body).receipt_handle(message.job_id.to_string()).build()
@@ -248,12 +253,13 @@ mod tests {
 
     #[test]
     fn idle_lanes_leave_room_to_busy_ones() {
-        let mut state = State::new(&lanes(), 100);
+        let mut state = State::new(&lanes(), 100, Priorities::Weighted);
         let first = state.next_receives();
-        assert!(first.iter().all(|receive| receive.count == 10 && receive.waits), "{first:?}");
+        let asked: Vec<_> = first.iter().map(|receive| (receive.count, receive.waits)).collect();
+        assert_eq!(asked, [(10, true), (10, true), (10, true), (6, true)]);
         assert_eq!(state.next_receives(), []);
         for receive in &first {
-            let messages = if receive.lane.priority == Priority::Low { 10 } else { 0 };
+            let messages = if receive.lane.priority == Priority::Low { receive.count } else { 0 };
             state.received(receive, found(&receive.lane, messages));
         }
         let busy = (Priority::Low, 10);
@@ -272,7 +278,7 @@ mod tests {
     #[test]
     fn the_capacity_is_kept_and_no_lane_is_left_out() {
         for capacity in [0, 4, 5, 10, 33, 1_000] {
-            let mut state = State::new(&lanes(), capacity);
+            let mut state = State::new(&lanes(), capacity, Priorities::Weighted);
             for _ in 0..100 {
                 let receives = state.next_receives();
                 for receive in &receives {
@@ -287,7 +293,7 @@ mod tests {
 
     #[test]
     fn small_receives_are_not_worth_it() {
-        let mut state = State::new(&lanes()[..1], 20);
+        let mut state = State::new(&lanes()[..1], 20, Priorities::Weighted);
         let receive = state.next_receives().remove(0);
         state.received(&receive, found(&receive.lane, 10));
         // Two at once from now on, for the ten that there is room for.

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use windlass_brokers::conformance::{Case, messages, until, within};
-use windlass_core::{Broker, BrokerError, Delivery, Lane, Priority, Subscription};
+use windlass_core::{Broker, BrokerError, Delivery, Lane, Priorities, Priority, Subscription};
 
 /// A lane for calls that come to nothing.
 pub(crate) fn lane() -> Lane {
@@ -28,11 +28,14 @@ pub(crate) fn changed(url: &str, user_info: Option<(&str, &str)>, path: Option<&
 pub(crate) async fn refuses(url: &str) -> Vec<String> {
     let broker = windlass_brokers::open(url).await.unwrap();
     let start = Instant::now();
-    let publish = broker.publish(&messages(&lane(), 1)).await.remove(0);
-    let subscribe = broker.subscribe(&[lane()], 1).await.map(drop);
-    let depth = broker.depth(&lane()).await.map(drop);
+    let (batch, lanes) = (messages(&lane(), 1), [lane()]);
+    let (mut publish, subscribe, depth) = tokio::join!(
+        broker.publish(&batch),
+        broker.subscribe(&lanes, 1, Priorities::Weighted),
+        broker.depth(&lanes[0]),
+    );
     let mut errors = Vec::new();
-    for result in [publish, subscribe, depth] {
+    for result in [publish.remove(0), subscribe.map(drop), depth.map(drop)] {
         let error = result.unwrap_err();
         assert!(matches!(error, BrokerError::Config { .. }), "{error:?}");
         assert!(error.to_string().contains("broker_url"), "{error}");
@@ -56,7 +59,7 @@ pub(crate) async fn fails_soon(url: &str, all: Duration) {
     assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
     assert!(broker.ping().await.unwrap_err().retryable());
     assert!(broker.depth(&lane()).await.unwrap_err().retryable());
-    let mut subscription = broker.subscribe(&[lane()], 10).await.unwrap();
+    let mut subscription = broker.subscribe(&[lane()], 10, Priorities::Weighted).await.unwrap();
     assert!(subscription.receive(1).await.unwrap_err().retryable());
     assert!(start.elapsed() < all, "{:?}", start.elapsed());
     within("close", broker.close()).await;
@@ -67,7 +70,7 @@ pub(crate) async fn suffices(url: &str, lane: Lane) {
     let broker = windlass_brokers::open(url).await.unwrap();
     broker.ping().await.unwrap();
     let lanes = [lane];
-    let mut subscription = broker.subscribe(&lanes, 10).await.unwrap();
+    let mut subscription = broker.subscribe(&lanes, 10, Priorities::Weighted).await.unwrap();
     for answer in broker.publish(&messages(&lanes[0], 3)).await {
         answer.unwrap();
     }
@@ -91,7 +94,7 @@ pub(crate) async fn only_this_lane_is_refused(case: &Case<'_>, taken: &Lane) -> 
     assert_eq!(failed, [1], "answers come in the order of the messages");
     let errors = [
         answers.into_iter().nth(1).unwrap().unwrap_err(),
-        case.broker.subscribe(&[case.lane(), taken.clone()], 5).await.unwrap_err(),
+        case.broker.subscribe(&[case.lane(), taken.clone()], 5, Priorities::Weighted).await.unwrap_err(),
     ];
     errors.map(|error| {
         assert!(matches!(error, BrokerError::Config { .. }), "{error:?}");
@@ -112,7 +115,8 @@ pub(crate) async fn takes_again(broker: &dyn Broker, lane: &Lane) {
 /// gives back and takes again what is published after.
 pub(crate) async fn goes_on_after(wipe: impl AsyncFn(), broker: &dyn Broker, lane: &Lane) {
     let lanes = std::slice::from_ref(lane);
-    let mut subscription = within("subscribe", broker.subscribe(lanes, 50)).await.unwrap();
+    let mut subscription =
+        within("subscribe", broker.subscribe(lanes, 50, Priorities::Weighted)).await.unwrap();
     for _ in 0..3 {
         takes_again(broker, lane).await;
         let held = within("a message", subscription.receive(10)).await.unwrap();

@@ -24,11 +24,22 @@ impl OwnServer {
     ) -> Self {
         let dir = TempDir::new().unwrap();
         let mut server = Self { name, keeps_data: true, environment, dir, url: String::new() };
-        let lines = server.tell("up").await;
+        server.url = server.printed(name).await;
+        server
+    }
+
+    /// Where the server speaks TLS.
+    #[allow(dead_code, reason = "not in every file that has this module")]
+    pub(crate) async fn tls_url(&self) -> String {
+        self.printed(&format!("{}_TLS", self.name)).await
+    }
+
+    /// The URL of `name`, as the script prints it for what runs.
+    async fn printed(&self, name: &str) -> String {
+        let lines = self.tell("up").await;
         let variable = format!("WINDLASS_TEST_{}_URL='", name.to_uppercase());
         let url = lines.split_once(&variable).and_then(|(_, rest)| rest.split_once('\''));
-        server.url = url.expect("scripts/services prints the URL").0.into();
-        server
+        url.expect("scripts/services prints the URL").0.into()
     }
 
     /// For servers that keep nothing beyond their process.

@@ -158,6 +158,7 @@ async fn repeat_messages(cluster: &Cluster, ids: &[Uuid]) {
         lane: driver::Lane { queue: job.queue, priority: job.priority },
         kind: job.kind,
         trace: None,
+        ordering_key: None,
     });
     let mut messages: Vec<_> = messages.flat_map(|message| vec![message; 2]).collect();
     fastrand::shuffle(&mut messages);

@@ -233,7 +233,13 @@ impl Cluster {
 
     /// Runs a process to its end.
     pub(crate) async fn run(&self, arguments: &[&str]) -> Output {
+        self.run_on(&self.setting("BROKER_URL"), arguments).await
+    }
+
+    /// Runs a process with another broker to its end.
+    pub(crate) async fn run_on(&self, broker_url: &str, arguments: &[&str]) -> Output {
         let mut command = self.command(arguments);
+        command.env("WINDLASS_BROKER_URL", broker_url);
         tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap()
     }
 

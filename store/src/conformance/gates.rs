@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use windlass_core::{
-    Finish, Gating, InsertOutcome, JobId, Limit, LimitRecord, NewJob, OnFailure, Outcome, Priority,
+    Finish, Gating, InsertOutcome, JobId, Limit, LimitRecord, Message, NewJob, OnFailure, Outcome, Priority,
     QueueName, State, Store,
 };
 
@@ -390,6 +390,11 @@ pub async fn an_ordering_key_is_kept(case: Case) {
     let ids = ids(&jobs);
     assert_eq!(case.ready(&ids).await, ids[..1]);
     assert_eq!(case.ready(&[elsewhere.id]).await, [elsewhere.id]);
+    let announced: Vec<Message> =
+        case.take_all().await.into_iter().flat_map(|group| group.messages).collect();
+    for job in [&jobs[0], &elsewhere] {
+        assert!(announced.contains(&job.message()), "with their keys, for brokers that care: {announced:?}");
+    }
     for outcome in [retry(), snoozed(), Outcome::Released] {
         let waits = !matches!(outcome, Outcome::Released);
         let running = case.run_one(ids[0]).await;

@@ -4,7 +4,7 @@ use sqlx::{Error, Row, postgres::PgRow};
 use uuid::Uuid;
 use windlass_core::{Lane, Message, OutboxGroup, OutboxId};
 
-use super::{PostgresStore, claim::number, finish::seconds, priority, unexpected};
+use super::{PostgresStore, claim::number, finish::seconds, gates::gating, priority, unexpected};
 
 /// Takes groups that are due, shows those of their jobs that are still queued, keeps other relays from these groups
 /// for a while, and drops the groups without any. Such a group is over for good: whatever queues a job again writes a
@@ -22,7 +22,7 @@ WITH ready AS MATERIALIZED (
 ), wanted AS MATERIALIZED (
     SELECT ARRAY(SELECT DISTINCT id FROM listed ORDER BY id) AS ids
 ), live AS MATERIALIZED (
-    SELECT id, attempt, queue, priority, kind, trace FROM {schema}.jobs
+    SELECT id, attempt, queue, priority, kind, trace, gating FROM {schema}.jobs
     WHERE id = ANY((SELECT ids FROM wanted)::uuid[])
     AND id >= (SELECT ids[1] FROM wanted) AND id <= (SELECT ids[cardinality(ids)] FROM wanted)
     AND state = {queued}
@@ -41,7 +41,7 @@ WITH ready AS MATERIALIZED (
     DELETE FROM {schema}.outbox WHERE id = ANY(ARRAY(SELECT id FROM ready EXCEPT SELECT group_id FROM waiting))
 )
 SELECT group_id, published, extract(epoch FROM {now} - created_at)::float8,
-       id, attempt, queue, priority, kind, trace
+       id, attempt, queue, priority, kind, trace, gating
 FROM waiting WHERE NOT paused ORDER BY group_id, id";
 
 /// The commit need not wait for the disk: lost, the group is merely published once more.
@@ -135,5 +135,6 @@ fn message(row: &PgRow) -> Result<Message, Error> {
         },
         kind: row.try_get::<&str, _>(7)?.parse().map_err(unexpected)?,
         trace: trace.and_then(|trace| trace.parse().ok()),
+        ordering_key: gating(row, 9)?.ordering_key,
     })
 }

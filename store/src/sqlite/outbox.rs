@@ -4,8 +4,8 @@ use sqlx::{Error, Row, SqliteConnection};
 use windlass_core::{Lane, Message, OutboxGroup, OutboxId, State};
 
 use super::{
-    Commit, SqliteStore, followup::note_followups, ids, insert::insert_outbox, micros, read, statement,
-    unexpected,
+    Commit, SqliteStore, followup::note_followups, gates::gating, ids, insert::insert_outbox, micros, read,
+    statement, unexpected,
 };
 
 /// How long a group that a relay has taken is left alone by others.
@@ -16,7 +16,8 @@ const PAUSED_MICROS: i64 = 60_000_000;
 
 statement!(
     STILL_QUEUED,
-    "SELECT id, attempt, queue, priority, kind, trace, queue IN (SELECT name FROM queues WHERE paused) FROM jobs
+    "SELECT id, attempt, queue, priority, kind, trace, queue IN (SELECT name FROM queues WHERE paused), gating
+     FROM jobs
      WHERE id IN (SELECT value FROM json_each(?)) AND state = {queued}"
 );
 statement!(
@@ -140,6 +141,7 @@ async fn messages(connection: &mut SqliteConnection, job_ids: &str) -> Result<(V
             },
             kind: row.try_get::<&str, _>(4)?.parse().map_err(unexpected)?,
             trace: trace.and_then(|trace| trace.parse().ok()),
+            ordering_key: gating(row, 7)?.ordering_key,
         });
     }
     let paused = messages.len() < rows.len();

@@ -30,7 +30,14 @@ fn lane() -> Lane {
 }
 
 fn message(job_id: JobId) -> Message {
-    Message { job_id, attempt: 1, lane: lane(), kind: "test.task".parse().unwrap(), trace: None }
+    Message {
+        job_id,
+        attempt: 1,
+        lane: lane(),
+        kind: "test.task".parse().unwrap(),
+        trace: None,
+        ordering_key: None,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
