@@ -1,4 +1,4 @@
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use chacha20poly1305::{
@@ -7,7 +7,7 @@ use chacha20poly1305::{
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::value::{RawValue, to_raw_value};
-use windlass_core::{JobId, NewJob};
+use windlass_core::{JobId, NewJob, Outcome};
 
 /// What an envelope begins with, letter for letter. A payload or result of a user's that has this key is refused, so that
 /// whatever begins so is ours.
@@ -23,6 +23,7 @@ pub struct Envelope {
     /// The first one encrypts, all of them decrypt.
     keys: Vec<EncryptionKey>,
     result_max: usize,
+    result_ttl: Option<Duration>,
 }
 
 /// What a sealed text is, which is part of what is authenticated: a result does not pass for a payload.
@@ -89,13 +90,23 @@ impl Envelope {
     /// One that encrypts under the first of `keys`, if there is one, and refuses results of more than `result_max` bytes.
     #[must_use]
     pub const fn new(keys: Vec<EncryptionKey>, result_max: usize) -> Self {
-        Self { keys, result_max }
+        Self { keys, result_max, result_ttl: None }
+    }
+
+    /// Has results kept for this long, where their kind says nothing else; `None` is as long as their jobs.
+    #[must_use]
+    pub const fn result_ttl(mut self, ttl: Option<Duration>) -> Self {
+        self.result_ttl = ttl;
+        self
     }
 
     /// What the store keeps of a job's payload. That of a unique job may become another job's, whose payload it replaces,
     /// and so is bound to none.
     pub(crate) fn seal_job(&self, job: &mut NewJob) -> Result<(), EnvelopeError> {
         let id = job.unique.is_none().then_some(job.id);
+        if let (Some(unique), false) = (&mut job.unique, self.keys.is_empty()) {
+            unique.bind(&job.kind, &job.payload);
+        }
         job.payload = self.seal_for(id, Part::Payload, std::mem::take(&mut job.payload))?;
         Ok(())
     }
@@ -108,7 +119,7 @@ impl Envelope {
         jobs.into_iter().try_for_each(|job| self.seal_job(job))
     }
 
-    /// What the store keeps of a job's result.
+    /// What the store keeps of a job's success, whose result is kept for `keep`, if its kind says so.
     ///
     /// # Errors
     /// A result that is too large, or has our key.
@@ -116,13 +127,16 @@ impl Envelope {
         &self,
         id: JobId,
         result: Option<Box<RawValue>>,
-    ) -> Result<Option<Box<RawValue>>, EnvelopeError> {
-        let Some(result) = result else { return Ok(None) };
+        keep: Option<Duration>,
+    ) -> Result<Outcome, EnvelopeError> {
+        let keep = keep.or(self.result_ttl);
+        let Some(result) = result else { return Ok(Outcome::Succeeded { result: None, keep }) };
         let (size, limit) = (result.get().len(), self.result_max);
         if size > limit {
             return Err(EnvelopeError::ResultTooLarge { size, limit });
         }
-        self.seal(id, Part::Result, result).map(Some)
+        let result = Some(self.seal(id, Part::Result, result)?);
+        Ok(Outcome::Succeeded { result, keep })
     }
 
     /// What the store keeps of a text.
@@ -349,13 +363,21 @@ mod tests {
 
     #[test]
     fn results_have_a_limit() {
-        let envelope = Envelope::new(Vec::new(), 5);
+        let (day, hour) = (Duration::from_secs(86_400), Duration::from_secs(3600));
+        let envelope = Envelope::new(Vec::new(), 5).result_ttl(Some(day));
         let id = JobId::new();
-        assert_eq!(envelope.seal_result(id, Some(raw("12345"))).unwrap().unwrap().get(), "12345");
-        let refused = envelope.seal_result(id, Some(raw("123456"))).unwrap_err();
+        let sealed = |result: Option<&str>, keep| match envelope.seal_result(id, result.map(raw), keep) {
+            Ok(Outcome::Succeeded { result, keep }) => {
+                Ok((result.map(|result| result.get().to_owned()), keep))
+            }
+            Ok(outcome) => panic!("{outcome:?}"),
+            Err(error) => Err(error),
+        };
+        assert_eq!(sealed(Some("12345"), None).unwrap(), (Some("12345".into()), Some(day)));
+        assert_eq!(sealed(None, Some(hour)).unwrap(), (None, Some(hour)), "its kind's own time");
+        let refused = sealed(Some("123456"), None).unwrap_err();
         assert_eq!(refused, EnvelopeError::ResultTooLarge { size: 6, limit: 5 });
         assert!(refused.to_string().contains("result_max"));
-        assert!(envelope.seal_result(id, None).unwrap().is_none());
     }
 
     #[test]

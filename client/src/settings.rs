@@ -351,7 +351,6 @@ impl Settings {
             connections: self.store_connections,
             deadline: self.store_timeout,
             clock: None,
-            result_ttl: self.result_ttl,
             retention: Retention {
                 any: Keep {
                     succeeded: self.retention_succeeded,
@@ -370,7 +369,7 @@ impl Settings {
     /// What lies between what users see and what the store keeps.
     #[must_use]
     pub fn envelope(&self) -> Envelope {
-        Envelope::new(self.encryption_keys.clone(), self.result_max)
+        Envelope::new(self.encryption_keys.clone(), self.result_max).result_ttl(self.result_ttl)
     }
 }
 

@@ -23,6 +23,8 @@ pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
     const TIMEOUT: Option<Duration> = None;
     /// When a failed attempt is tried again.
     const RETRY: RetryPolicy = RetryPolicy::DEFAULT;
+    /// How long the results of its jobs are kept; `None` leaves it to the worker's setting `result_ttl`.
+    const RESULT_TTL: Option<Duration> = None;
     /// Which form of the payload this type is. Raise it with every change that older workers could not read: they leave
     /// jobs of a newer version to newer workers, so that both may run side by side during a rollout.
     const VERSION: u16 = 1;

@@ -1,7 +1,7 @@
 //! `#[derive(Job)]` for Windlass payload types.
 
 use proc_macro::TokenStream;
-use proc_macro2::{Span, TokenStream as Tokens};
+use proc_macro2::{Ident, Span, TokenStream as Tokens};
 use quote::quote;
 use syn::{
     DeriveInput, Error, Expr, ExprCall, ExprLit, Lit, LitInt, LitStr, Path, Result, parse_macro_input,
@@ -22,6 +22,7 @@ use syn::{
 /// | `queue` | where its jobs wait: the same, up to 64 | `default` |
 /// | `max_attempts` | how many attempts a job gets, at least 1 | 20 |
 /// | `timeout` | how long one attempt may run, such as `"30s"`, `"5m"` | without limit |
+/// | `result_ttl` | how long results are kept, such as `"1h"` | the worker's setting `result_ttl` |
 /// | `retry` | when a failed attempt is tried again, see below | `exponential("5s")` |
 /// | `retry_base` | short for `retry = exponential(…)` | |
 /// | `retry_cap` | the longest wait after any failure | the policy's |
@@ -43,6 +44,7 @@ struct Options {
     queue: Option<LitStr>,
     max_attempts: Option<LitInt>,
     timeout: Option<Tokens>,
+    result_ttl: Option<Tokens>,
     retry: Option<Tokens>,
     retry_cap: Option<Tokens>,
     version: Option<LitInt>,
@@ -56,9 +58,16 @@ fn expand(input: &DeriveInput) -> Result<Tokens> {
     let kind = options.kind.ok_or_else(missing)?;
     let queue = options.queue.map(|queue| quote!(const QUEUE: &'static str = #queue;));
     let max_attempts = options.max_attempts.map(|n| quote!(const MAX_ATTEMPTS: u32 = #n;));
-    let timeout = options.timeout.map(
-        |timeout| quote!(const TIMEOUT: ::core::option::Option<::core::time::Duration> = ::core::option::Option::Some(#timeout);),
-    );
+    let some = |name: &str, duration: Option<Tokens>| {
+        let name = Ident::new(name, Span::call_site());
+        duration.map(|duration| {
+            quote! {
+                const #name: ::core::option::Option<::core::time::Duration> = ::core::option::Option::Some(#duration);
+            }
+        })
+    };
+    let timeout = some("TIMEOUT", options.timeout);
+    let result_ttl = some("RESULT_TTL", options.result_ttl);
     let retry = (options.retry.is_some() || options.retry_cap.is_some()).then(|| {
         let policy = options.retry.unwrap_or_else(|| quote!(::windlass::RetryPolicy::DEFAULT));
         let cap = options.retry_cap.map(|cap| quote!(.cap(#cap)));
@@ -88,6 +97,7 @@ fn expand(input: &DeriveInput) -> Result<Tokens> {
             #queue
             #max_attempts
             #timeout
+            #result_ttl
             #retry
             #version
             #upgrade
@@ -112,6 +122,7 @@ fn read(input: &DeriveInput) -> Result<Options> {
                     options.max_attempts = Some(number);
                 }
                 "timeout" => options.timeout = Some(duration(&meta.value()?.parse()?)?),
+                "result_ttl" => options.result_ttl = Some(duration(&meta.value()?.parse()?)?),
                 "retry" | "retry_base" if options.retry.is_some() => {
                     return Err(meta.error("retry and retry_base say the same; use one of them, once"));
                 }
@@ -132,7 +143,7 @@ fn read(input: &DeriveInput) -> Result<Options> {
                 "gating" => options.gating = Some(meta.value()?.parse()?),
                 _ => {
                     return Err(meta.error(
-                        "unknown key: use kind, queue, max_attempts, timeout, retry, retry_base, retry_cap, version, upgrade or gating",
+                        "unknown key: use kind, queue, max_attempts, timeout, result_ttl, retry, retry_base, retry_cap, version, upgrade or gating",
                     ));
                 }
             }

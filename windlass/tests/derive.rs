@@ -9,7 +9,7 @@ use windlass::prelude::*;
 struct Plain {}
 
 #[derive(Serialize, Deserialize, Job)]
-#[job(kind = "linear", queue = "mail", max_attempts = 8, timeout = "30s", retry = linear("10s"), retry_cap = "25s")]
+#[job(kind = "linear", queue = "mail", max_attempts = 8, timeout = "30s", retry = linear("10s"), retry_cap = "25s", result_ttl = "1h")]
 struct Linear {}
 
 #[derive(Serialize, Deserialize, Job)]
@@ -51,6 +51,7 @@ fn what_is_left_out_is_the_default() {
 fn keys_become_constants() {
     assert_eq!((Linear::QUEUE, Linear::MAX_ATTEMPTS), ("mail", 8));
     assert_eq!(Linear::TIMEOUT, Some(Duration::from_secs(30)));
+    assert_eq!((Linear::RESULT_TTL, Plain::RESULT_TTL), (Some(Duration::from_secs(3600)), None));
 }
 
 #[test]

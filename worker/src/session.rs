@@ -182,9 +182,9 @@ impl Session {
 /// An outcome as the store keeps it. A result that it may not keep makes the job dead: another attempt would most likely
 /// return the same.
 fn sealed(client: &Client, id: JobId, outcome: Outcome) -> Outcome {
-    let Outcome::Succeeded { result } = outcome else { return outcome };
-    match client.envelope().seal_result(id, result) {
-        Ok(result) => Outcome::Succeeded { result },
+    let Outcome::Succeeded { result, keep } = outcome else { return outcome };
+    match client.envelope().seal_result(id, result, keep) {
+        Ok(outcome) => outcome,
         Err(error) => {
             tracing::error!(job_id = %id, %error, "the result cannot be kept; the job is dead");
             Outcome::Dead { error: error.to_string() }

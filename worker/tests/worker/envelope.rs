@@ -1,7 +1,9 @@
 //! What the store keeps of payloads and results, and what handlers and clients see.
 
+use std::time::Duration;
+
 use windlass_client::{Client, ClientOptions, EncryptionKey, Envelope};
-use windlass_core::{JobId, OnConflict, State as JobState, Store as _, Unique};
+use windlass_core::{Job, JobId, OnConflict, State as JobState, Store as _, Unique};
 use windlass_worker::{Context, JobError, Worker};
 
 use crate::support::{Bench, Task, options, run, until};
@@ -118,6 +120,50 @@ async fn workflows_are_sealed_and_children_read_their_parents() {
     let results: Vec<_> = jobs.iter().map(|job| job.job.result.as_ref().unwrap().get().to_owned()).collect();
     assert_eq!(results, ["1", "11"]);
     assert!(bench.stored_result(jobs[1].job.id).await.contains("\"only\""));
+    running.stop().await;
+}
+
+/// The fields that tell jobs apart are not to be seen in what is encrypted.
+#[tokio::test]
+async fn encrypted_jobs_are_unique_by_their_fields() {
+    let bench = Bench::new().await;
+    let client = bench.with_keys(&["only"]);
+    let mut ids = Vec::new();
+    for number in [1, 2, 1] {
+        let rule = Unique::by_fields(["/number"]).unwrap();
+        ids.push(client.enqueue(Task { number }).unique(rule).await.unwrap());
+    }
+    assert_ne!(ids[0], ids[1]);
+    assert_eq!(ids[0], ids[2]);
+    // Also for a process that does not encrypt yet.
+    let plain = bench.with_keys(&[]);
+    let rule = Unique::by_fields(["/number"]).unwrap();
+    assert_eq!(plain.enqueue(Task { number: 1 }).unique(rule).await.unwrap(), ids[0]);
+}
+
+/// A payload whose results go at once.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub struct Brief {}
+
+impl Job for Brief {
+    const KIND: &'static str = "test.brief";
+    const RESULT_TTL: Option<Duration> = Some(Duration::ZERO);
+}
+
+pub async fn brief(_: Brief) -> Result<u32, JobError> {
+    Ok(1)
+}
+
+#[tokio::test]
+async fn a_kinds_results_are_kept_as_long_as_it_says() {
+    let bench = Bench::new().await;
+    let envelope = Envelope::default().result_ttl(Some(Duration::from_secs(3600)));
+    let client =
+        Client::with_envelope(bench.store.clone(), bench.broker.clone(), ClientOptions::default(), envelope);
+    let running = run(Worker::new(client.clone(), options()).handle(brief).handle(adds));
+    let (gone, kept) = (client.enqueue(Brief {}).await.unwrap(), bench.task(2).await);
+    assert!(bench.succeeds(gone).await.result.is_none());
+    assert!(bench.succeeds(kept).await.result.is_some());
     running.stop().await;
 }
 
