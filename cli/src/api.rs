@@ -35,6 +35,7 @@ impl Api {
             // Jobs are accepted all the same, and published when it is back (P6).
             Err(error) => tracing::warn!(%error, "the broker does not answer yet (setting broker_url)"),
         }
+        client.check_objects().await?;
         let listener = listen(&settings).await?;
         let address = listener.local_addr().map_err(Failure::running)?;
         tracing::info!(%address, store = %settings.store_url, broker = %settings.broker_url, "serving the API");

@@ -215,7 +215,7 @@ impl<J: Job> Enqueue<J> {
     pub async fn within(self, transaction: &mut sqlx::PgConnection) -> Result<JobId, ClientError> {
         let client = self.client.clone();
         let mut job = self.into_new_job()?;
-        client.envelope().seal_job(&mut job)?;
+        client.envelope().seal_job(&mut job).await?;
         let store = client
             .store()
             .as_any()

@@ -4,7 +4,7 @@ use windlass_core::{
     BrokerError, GraphError, InvalidKey, InvalidName, JobId, LimitKey, QueueName, StoreError,
 };
 
-use crate::EnvelopeError;
+use crate::{EnvelopeError, ObjectsError};
 
 /// Why an operation of the client failed.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +67,7 @@ impl ClientError {
             Self::Store(e) => e.retryable(),
             Self::Broker(e) => e.retryable(),
             Self::Overloaded => true,
+            Self::Envelope(error) => matches!(error, EnvelopeError::Objects(ObjectsError::Unavailable(_))),
             Self::Closed
             | Self::KeyReused
             | Self::NotUnique(_)
@@ -77,7 +78,6 @@ impl ClientError {
             | Self::UnknownLimit(_)
             | Self::TooManyLimits
             | Self::QueueDraining(_)
-            | Self::Envelope(_)
             | Self::NeedsPostgres { .. } => false,
         }
     }

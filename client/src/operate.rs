@@ -50,6 +50,12 @@ impl Client {
     /// # Errors
     /// What the store says.
     pub async fn delete(&self, ids: &[JobId], from: &[State]) -> Result<Vec<JobId>, ClientError> {
-        Ok(self.store().operations().delete(ids, from).await?)
+        let Some(objects) = self.envelope().object_store() else {
+            return Ok(self.store().operations().delete(ids, from).await?);
+        };
+        let before = self.store().get(ids).await?;
+        let deleted = self.store().operations().delete(ids, from).await?;
+        objects.forget(&deleted, &before).await;
+        Ok(deleted)
     }
 }

@@ -30,7 +30,8 @@
 //! your own, `Client::enqueue_in`.
 //!
 //! Cargo features: `sqlite` (default) and `postgres` for stores, which are brokers as well; `rabbitmq`, `kafka` (`kafka-tls`
-//! for TLS), `sqs`, `pubsub`, `redis` and `nats` for brokers; `testing` for tests of handlers; `opentelemetry` for attempts
+//! for TLS), `sqs`, `pubsub`, `redis` and `nats` for brokers; `s3` for large payloads in
+//! buckets; `testing` for tests of handlers; `opentelemetry` for attempts
 //! that are part of the trace their job was enqueued in. [`Settings`] lists the configuration.
 
 mod logging;
@@ -39,8 +40,8 @@ pub use logging::{LoggingError, init_logging};
 /// A payload on its way from an older version to a newer, in `Job::upgrade`.
 pub use serde_json::Value as JsonValue;
 pub use windlass_client::{
-    Accepted, Client, ClientError, ClientOptions, EncryptionKey, Enqueue, Envelope, LogFormat,
-    QueueRetention, SecretUrl, Settings, SettingsError, UnknownKinds, Workflow,
+    Accepted, Client, ClientError, ClientOptions, EncryptionKey, Enqueue, Envelope, LogFormat, Objects,
+    ObjectsError, QueueRetention, SecretUrl, Settings, SettingsError, UnknownKinds, Workflow,
 };
 pub use windlass_core::{
     CancelOutcome, DeadCursor, DeadFilter, DeadPage, ErrorRecord, Gating, GraphError, InsertOutcome,

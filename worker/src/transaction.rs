@@ -64,9 +64,10 @@ impl JobTransaction {
         let result = to_raw_value(&value)?;
         let result = (result.get() != "null").then_some(result);
         let (id, keep) = (self.context.job_id(), self.context.result_ttl());
-        let outcome =
-            self.context.client().envelope().seal_result(id, result, keep).map_err(JobError::discard)?;
-        let finish = Finish { id, fence: self.context.job().fence, outcome };
+        let (envelope, fence) = (self.context.client().envelope(), self.context.job().fence);
+        let mut outcome = envelope.seal_result(id, result, keep).map_err(JobError::discard)?;
+        envelope.move_out_result(id, fence, &mut outcome).await?;
+        let finish = Finish { id, fence, outcome };
         let worker = self.context.worker();
         if !self.store.finish_in(&mut self.transaction, worker, &finish).await? {
             return Err(JobError::retry("the lease was lost before the transaction could be committed"));

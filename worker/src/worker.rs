@@ -112,6 +112,7 @@ impl Worker {
             Err(error) => tracing::warn!(%error, "the broker does not answer yet (setting broker_url)"),
             Ok(()) => {}
         }
+        client.check_objects().await?;
         Ok(Self::new(client, (&settings).into()))
     }
 

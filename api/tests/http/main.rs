@@ -11,6 +11,7 @@ mod faults;
 mod idempotency;
 mod limits;
 mod notes;
+mod objects;
 mod poll;
 mod schedules;
 mod support;

@@ -8,7 +8,7 @@ use windlass_worker::{Context, JobError, Worker};
 
 use crate::support::{Bench, Task, options, run, until};
 
-fn key(name: &str) -> EncryptionKey {
+pub fn key(name: &str) -> EncryptionKey {
     format!("{name}:BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=").parse().unwrap()
 }
 

@@ -17,15 +17,15 @@ use crate::{
 };
 
 /// A schema of its own in the test server, with a table for the handlers.
-struct Database {
+pub struct Database {
     schema: String,
-    pool: PgPool,
-    store: Arc<Faulty>,
-    client: Client,
+    pub pool: PgPool,
+    pub store: Arc<Faulty>,
+    pub client: Client,
 }
 
 impl Database {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let url = std::env::var("WINDLASS_TEST_POSTGRES_URL")
             .expect("WINDLASS_TEST_POSTGRES_URL is not set; run scripts/test, which starts the servers");
         let schema = format!("worker_{}", WorkerId::new().as_uuid().simple());
@@ -79,7 +79,7 @@ impl Database {
         last.unwrap()
     }
 
-    async fn clean_up(self) {
+    pub async fn clean_up(self) {
         self.client.close().await;
         self.execute("DROP SCHEMA {schema} CASCADE").await;
     }
