@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Gating, KindInfo, RetryPolicy, Source};
+use crate::{Gating, InvalidUnique, KindInfo, RetryPolicy, Source, Unique};
 
 /// A payload type, bound once to its kind and to the defaults of its jobs.
 ///
@@ -41,6 +41,14 @@ pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
             Self::VERSION
         )
         .into())
+    }
+
+    /// Whether this job is to be the only one of its kind, and for how long; the enqueue may say otherwise.
+    ///
+    /// # Errors
+    /// A key or field that breaks the rules. The job is not enqueued.
+    fn unique(&self) -> Result<Option<Unique>, InvalidUnique> {
+        Ok(None)
     }
 
     /// What this job may have to wait for when it is due: limits, its ordering key, its tenant's turn. The enqueue may add

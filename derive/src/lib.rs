@@ -1,5 +1,7 @@
 //! `#[derive(Job)]` for Windlass payload types.
 
+mod unique;
+
 use proc_macro::TokenStream;
 use proc_macro2::{Ident, Span, TokenStream as Tokens};
 use quote::quote;
@@ -28,10 +30,17 @@ use syn::{
 /// | `retry_cap` | the longest wait after any failure | the policy's |
 /// | `version` | which form the payload has, at least 1; older ones go through `upgrade` | 1 |
 /// | `upgrade` | a function that brings an older payload up to date, as `Job::upgrade` | refuses |
+/// | `unique` | makes its jobs the only ones of their payload, see below | not unique |
 /// | `gating` | a function from `&Self` to the `Gating` of a job: its limits, ordering key, tenant | none |
 ///
 /// `retry` is `exponential("5s")`, `linear("30s")`, `fixed("1m")`, or any constant expression that gives a `RetryPolicy`,
 /// such as `retry = RetryPolicy::custom(my_function)`.
+///
+/// `unique(fields(customer, region), within = "1h", on_conflict = "replace")`: a job enqueued from Rust is the only one of its
+/// kind with these fields, while it is unfinished or, with `within`, for that time from its acceptance. A field that serde
+/// renames, or a part of one, is named by a JSON pointer, as in `fields("/customer/id")`; without `fields`, the whole payload
+/// counts. Another job is answered with the `existing` one (the default), has its payload `replace` that of the other while
+/// that has not started (`replace_all`: its time as well), or is `refuse`d.
 #[proc_macro_derive(Job, attributes(job))]
 pub fn derive_job(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
@@ -50,6 +59,7 @@ struct Options {
     version: Option<LitInt>,
     upgrade: Option<syn::Path>,
     gating: Option<Path>,
+    unique: Option<unique::Rule>,
 }
 
 fn expand(input: &DeriveInput) -> Result<Tokens> {
@@ -89,6 +99,7 @@ fn expand(input: &DeriveInput) -> Result<Tokens> {
             #function(self)
         })
     });
+    let unique = options.unique.map(|rule| rule.method(input)).transpose()?;
     let name = &input.ident;
     let (generics, arguments, bounds) = input.generics.split_for_impl();
     Ok(quote! {
@@ -102,6 +113,7 @@ fn expand(input: &DeriveInput) -> Result<Tokens> {
             #version
             #upgrade
             #gating
+            #unique
         }
     })
 }
@@ -140,10 +152,12 @@ fn read(input: &DeriveInput) -> Result<Options> {
                     options.version = Some(number);
                 }
                 "upgrade" => options.upgrade = Some(meta.value()?.parse()?),
+                "unique" if options.unique.is_some() => return Err(meta.error("unique is said twice")),
+                "unique" => options.unique = Some(unique::read(&meta)?),
                 "gating" => options.gating = Some(meta.value()?.parse()?),
                 _ => {
                     return Err(meta.error(
-                        "unknown key: use kind, queue, max_attempts, timeout, result_ttl, retry, retry_base, retry_cap, version, upgrade or gating",
+                        "unknown key: use kind, queue, max_attempts, timeout, result_ttl, retry, retry_base, retry_cap, version, upgrade, gating or unique",
                     ));
                 }
             }

@@ -45,11 +45,11 @@ pub use windlass_client::{
 };
 pub use windlass_core::{
     CancelOutcome, DeadCursor, DeadFilter, DeadPage, ErrorRecord, Gating, GraphError, InsertOutcome,
-    InvalidKey, Job, JobId, JobName, JobRecord, Kind, KindInfo, Limit, LimitKey, LimitName, LimitRecord,
-    LogCursor, LogRecord, Missed, NewJob, OnConflict, OnFailure, Operations, OrderingKey, Priority, Progress,
-    QueueName, QueueRecord, Rate, RetryFn, RetryPolicy, Schedule, Source as UpgradeError, State as JobState,
-    Tenant, Timestamp, TraceParent, Unique, WorkflowId, WorkflowJob, WorkflowLimits, WorkflowName,
-    WorkflowRecord, WorkflowStatus,
+    InvalidKey, InvalidUnique, Job, JobId, JobName, JobRecord, Kind, KindInfo, Limit, LimitKey, LimitName,
+    LimitRecord, LogCursor, LogRecord, Missed, NewJob, OnConflict, OnFailure, Operations, OrderingKey,
+    Priority, Progress, QueueName, QueueRecord, Rate, RetryFn, RetryPolicy, Schedule, Source as UpgradeError,
+    State as JobState, Tenant, Timestamp, TraceParent, Unique, WorkflowId, WorkflowJob, WorkflowLimits,
+    WorkflowName, WorkflowRecord, WorkflowStatus,
 };
 pub use windlass_derive::Job;
 #[cfg(feature = "postgres")]

@@ -18,6 +18,7 @@ pub(crate) fn definition<J: Job>(schedule: Schedule, job: &J) -> Result<Schedule
     template.queue = queue;
     template.max_attempts = J::MAX_ATTEMPTS.max(1);
     template.version = J::VERSION;
+    template.unique = job.unique().map_err(ClientError::from)?;
     Ok(ScheduleDefinition { name, schedule, job: template })
 }
 
