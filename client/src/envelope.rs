@@ -9,7 +9,7 @@ use chrono::Utc;
 use futures::{TryStreamExt as _, stream::FuturesUnordered};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::value::{RawValue, to_raw_value};
-use windlass_core::{JobId, NewJob, Outcome, Unique};
+use windlass_core::{JobId, JobTemplate, NewJob, Outcome, Unique};
 
 use crate::objects::{Objects, ObjectsError, payload_name, result_name};
 
@@ -203,6 +203,23 @@ impl Envelope {
             sealing.push(self.seal_job(job));
         }
         sealing.try_collect().await
+    }
+
+    /// What the store keeps of a schedule's payload, which becomes that of its jobs, and so is bound to none. It stays in
+    /// its row, since an object bears a job's name.
+    pub(crate) fn seal_template(&self, job: &mut JobTemplate) -> Result<(), EnvelopeError> {
+        if let (Some(unique), false) = (&mut job.unique, self.keys.is_empty()) {
+            unique.bind(&job.kind, &job.payload);
+        }
+        job.payload = self.seal_for(None, Part::Payload, std::mem::take(&mut job.payload))?;
+        Ok(())
+    }
+
+    /// The payload as it was before.
+    pub(crate) fn unseal_template(&self, job: &mut JobTemplate) -> Result<(), EnvelopeError> {
+        // Any job's.
+        job.payload = self.unseal(JobId::new(), Part::Payload, std::mem::take(&mut job.payload))?;
+        Ok(())
     }
 
     /// Moves the result of a success that was sealed to the object store, if it is large. May be repeated after an error.

@@ -13,6 +13,7 @@ mod objects;
 mod operate;
 mod publish;
 mod relay;
+mod schedule;
 mod settings;
 mod workflow;
 

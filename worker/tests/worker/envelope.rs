@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use windlass_client::{Client, ClientOptions, EncryptionKey, Envelope};
-use windlass_core::{Job, JobId, OnConflict, State as JobState, Store as _, Unique};
+use windlass_core::{Job, JobId, OnConflict, Schedule, State as JobState, Store as _, Unique};
 use windlass_worker::{Context, JobError, Worker};
 
 use crate::support::{Bench, Task, options, run, until};
@@ -165,6 +165,29 @@ async fn a_kinds_results_are_kept_as_long_as_it_says() {
     assert!(bench.succeeds(gone).await.result.is_none());
     assert!(bench.succeeds(kept).await.result.is_some());
     running.stop().await;
+}
+
+/// A tick's job gets what the schedule has, since the store that makes it has no keys.
+#[tokio::test]
+async fn payloads_of_schedules_are_encrypted() {
+    let bench = Bench::new().await;
+    let client = bench.with_keys(&["only"]);
+    let (said, mut heard) = tokio::sync::mpsc::channel(100);
+    let handler = move |task: Task| {
+        let said = said.clone();
+        async move { Ok::<_, JobError>(said.send(task.number).await?) }
+    };
+    let schedule = Schedule::every(Duration::from_secs(1)).unwrap();
+    let running =
+        run(Worker::new(client.clone(), options()).handle(handler).schedule(schedule, Task { number: 4711 }));
+    assert_eq!(heard.recv().await, Some(4711));
+    running.stop().await;
+    let kept = bench.store.timetable().schedules().await.unwrap();
+    let payload = kept[0].definition.job.payload.get();
+    assert!(payload.contains("\"only\"") && !payload.contains("4711"), "{payload}");
+    assert_eq!(client.schedules().await.unwrap()[0].definition.job.payload.get(), "{\"number\":4711}");
+    let error = bench.client.schedules().await.unwrap_err().to_string();
+    assert!(error.contains("key only"), "{error}");
 }
 
 async fn returns_much(task: Task) -> Result<String, JobError> {
