@@ -3,7 +3,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use windlass_client::{ClientError, EnvelopeError};
+use windlass_client::{ClientError, EnvelopeError, ObjectsError};
 use windlass_core::{JobId, StoreError};
 
 /// An error as clients see it: a problem document, RFC 9457.
@@ -213,6 +213,10 @@ impl From<ClientError> for Problem {
             ClientError::NotUnique(holder) => Self::not_unique(*holder),
             ClientError::Envelope(EnvelopeError::ReservedKey) => {
                 Self::invalid(vec![FieldError::new("payload", error.to_string())])
+            }
+            ClientError::Envelope(EnvelopeError::Objects(ObjectsError::Unavailable(_))) => {
+                tracing::warn!(%error, "object store call failed");
+                Self::unavailable("the object store does not answer; nothing was stored", "1")
             }
             ClientError::Envelope(_) => {
                 tracing::error!(%error, "what the store keeps cannot be read");

@@ -26,7 +26,7 @@ const NEXT_RUNS: usize = 5;
 
 /// `GET /v1/schedules`
 pub(crate) async fn list(State(service): State<Arc<Service>>) -> Result<Response, Problem> {
-    let records = service.timetable().schedules().await?;
+    let records = service.client.schedules().await?;
     let views: Vec<_> = records.iter().map(ScheduleView::from).collect();
     Ok(Json(json!({ "schedules": views })).into_response())
 }
@@ -51,7 +51,8 @@ pub(crate) async fn put(
     let (schedule, enabled, draft) = parse(body::text(&bytes)?, options.max_depth)?;
     let info = kind_info(&service, &draft.kind).await.map_err(|problem| problem.within("/job"))?;
     let definition = ScheduleDefinition { name: name.clone(), schedule, job: draft.into_template(info) };
-    service.timetable().put_schedule(&definition, enabled).await?;
+    let put = service.client.put_schedule(&definition, enabled).await;
+    put.map_err(|error| Problem::from(error).within("/job"))?;
     show(&service, &name).await
 }
 
@@ -88,7 +89,7 @@ async fn switch(
 }
 
 async fn show(service: &Service, name: &ScheduleName) -> Result<Response, Problem> {
-    let records = service.timetable().schedules().await?;
+    let records = service.client.schedules().await?;
     let record = records.iter().find(|record| record.definition.name == *name);
     let record = record.ok_or_else(|| no_such_schedule(name))?;
     Ok(Json(ScheduleView::from(record)).into_response())

@@ -40,6 +40,7 @@ impl Api {
                  (WINDLASS_BROKER_URL), and whether it runs"
             ),
         }
+        client.check_objects().await?;
         let listener = listen(&settings).await?;
         let address = listener.local_addr().map_err(Failure::running)?;
         tracing::info!(%address, store = %settings.store_url, broker = %settings.broker_url, "serving the API");

@@ -31,6 +31,7 @@ impl Dev {
         let address = listener.local_addr().map_err(Failure::running)?;
         let client = Client::connect(&settings).await?;
         client.store().migrate().await?;
+        client.check_objects().await?;
         let workspace =
             windlass_examples::Workspace::with_samples(&self.data_dir).map_err(Failure::running)?;
         let worker = windlass_examples::register(Worker::new(client.clone(), (&settings).into()), workspace)

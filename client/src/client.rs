@@ -11,7 +11,7 @@ use windlass_core::{
 };
 
 use crate::{
-    ClientError, Enqueue, Envelope, Part, Settings,
+    ClientError, Enqueue, Envelope, EnvelopeError, ObjectsError, Part, Settings,
     group::{Grouper, Limits},
     kinds::Kinds,
     publish::{Group, Publisher},
@@ -109,7 +109,7 @@ impl Client {
             let from = windlass_brokers::open(from.expose()).await?;
             broker = Arc::new(windlass_brokers::Moving::new(broker, from));
         }
-        Ok(Self::with_envelope(store, broker, settings.client_options(), settings.envelope()))
+        Ok(Self::with_envelope(store, broker, settings.client_options(), settings.envelope()?))
     }
 
     /// A client over an open store and broker. Must be called within a Tokio runtime, where it starts the tasks that
@@ -224,6 +224,21 @@ impl Client {
         &self.inner.envelope
     }
 
+    /// Whether the object store for large payloads and results takes what is given to it. One that merely does not answer
+    /// is waited for, with a warning in the log.
+    ///
+    /// # Errors
+    /// Where someone has to do something about it: a bucket that does not exist, a folder that cannot be written.
+    pub async fn check_objects(&self) -> Result<(), ClientError> {
+        match self.envelope().check().await {
+            Err(error @ ObjectsError::Unavailable(_)) => {
+                tracing::warn!(%error, "the object store does not answer yet");
+                Ok(())
+            }
+            answer => Ok(answer.map_err(EnvelopeError::from)?),
+        }
+    }
+
     /// The broker.
     #[must_use]
     pub fn broker(&self) -> &Arc<dyn Broker> {
@@ -258,7 +273,7 @@ impl Client {
     /// [`ClientError::Overloaded`] at once when too much waits; what the store says otherwise. After a retryable
     /// store error the job may have been stored: use an idempotency key where that matters.
     pub async fn accept(&self, mut job: NewJob) -> Result<Accepted, ClientError> {
-        self.envelope().seal_job(&mut job)?;
+        self.envelope().seal_job(&mut job).await?;
         let (answer, answered) = oneshot::channel();
         self.inner.accept.add(Waiting { job, answer }).map_err(|refused| match refused {
             TrySendError::Full(_) => ClientError::Overloaded,
@@ -270,15 +285,20 @@ impl Client {
     /// The job with this id.
     ///
     /// # Errors
-    /// What the store says; also when the result is encrypted under a key that the settings do not have.
+    /// What the store says; also when the result is encrypted under a key that the settings do not have, or in an object
+    /// store that they do not name or that does not have it.
     pub async fn get(&self, id: JobId) -> Result<Option<JobRecord>, ClientError> {
-        self.inner.store.get(&[id]).await?.pop().map(|job| self.open_record(job)).transpose()
+        match self.inner.store.get(&[id]).await?.pop() {
+            Some(job) => self.open_record(job).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// A job as users see it.
-    pub(crate) fn open_record(&self, mut job: JobRecord) -> Result<JobRecord, ClientError> {
-        let result = job.result.take().map(|result| self.envelope().open(job.id, Part::Result, result));
-        job.result = result.transpose()?;
+    pub(crate) async fn open_record(&self, mut job: JobRecord) -> Result<JobRecord, ClientError> {
+        if let Some(result) = job.result.take() {
+            job.result = Some(self.envelope().open(job.id, Part::Result, result).await?);
+        }
         Ok(job)
     }
 

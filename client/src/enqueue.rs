@@ -8,8 +8,8 @@ use std::{
 use serde_json::value::{RawValue, to_raw_value};
 use sha2::{Digest, Sha256};
 use windlass_core::{
-    Gating, Idempotency, InsertOutcome, InvalidKey, Job, JobId, LimitKey, NewJob, OnFailure, Priority,
-    QueueName, Timestamp, TraceParent, Unique,
+    Gating, Idempotency, InsertOutcome, InvalidKey, InvalidUnique, Job, JobId, LimitKey, NewJob, OnFailure,
+    Priority, QueueName, Timestamp, TraceParent, Unique,
 };
 
 use crate::{Client, ClientError};
@@ -34,7 +34,7 @@ pub struct Enqueue<J> {
     key: Option<(String, Duration)>,
     expires: When,
     deadline: When,
-    unique: Option<Unique>,
+    unique: Result<Option<Unique>, InvalidUnique>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +65,7 @@ impl<J: Job> Enqueue<J> {
         Self {
             client,
             gating: Ok(job.gating()),
+            unique: job.unique(),
             job,
             queue: None,
             priority: Priority::default(),
@@ -76,7 +77,6 @@ impl<J: Job> Enqueue<J> {
             key: None,
             expires: When::Unsaid,
             deadline: When::Unsaid,
-            unique: None,
         }
     }
 
@@ -143,7 +143,13 @@ impl<J: Job> Enqueue<J> {
     /// Makes it the only one of its key, or has it debounced or throttled. Where another job has the key, the id answered is
     /// that one's, or the error [`ClientError::NotUnique`] if the rule is to refuse.
     pub fn unique(mut self, unique: Unique) -> Self {
-        self.unique = Some(unique);
+        self.unique = Ok(Some(unique));
+        self
+    }
+
+    /// Not unique, whatever its type says: needed in a workflow, where a job cannot give way to another.
+    pub fn not_unique(mut self) -> Self {
+        self.unique = Ok(None);
         self
     }
 
@@ -215,7 +221,7 @@ impl<J: Job> Enqueue<J> {
     pub async fn within(self, transaction: &mut sqlx::PgConnection) -> Result<JobId, ClientError> {
         let client = self.client.clone();
         let mut job = self.into_new_job()?;
-        client.envelope().seal_job(&mut job)?;
+        client.envelope().seal_job(&mut job).await?;
         let store = client
             .store()
             .as_any()
@@ -243,7 +249,7 @@ impl<J: Job> Enqueue<J> {
         job.expires_at = self.expires.instant();
         job.deadline = self.deadline.instant();
         job.version = J::VERSION;
-        job.unique = self.unique.map(Box::new);
+        job.unique = self.unique?.map(Box::new);
         job.gating = self.gating?;
         if job.gating.limits.len() > Gating::MAX_LIMITS {
             return Err(ClientError::TooManyLimits);

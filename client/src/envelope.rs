@@ -1,28 +1,38 @@
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use chacha20poly1305::{
     XChaCha20Poly1305, XNonce,
     aead::{Aead as _, Generate as _, KeyInit as _, Payload},
 };
+use chrono::Utc;
+use futures::{TryStreamExt as _, stream::FuturesUnordered};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::value::{RawValue, to_raw_value};
-use windlass_core::{JobId, NewJob};
+use windlass_core::{JobId, JobTemplate, NewJob, Outcome, Unique};
+
+use crate::objects::{Objects, ObjectsError, payload_name, result_name};
 
 /// What an envelope begins with, letter for letter. A payload or result of a user's that has this key is refused, so that
 /// whatever begins so is ours.
 const MARK: &str = "{\"$windlass\":";
 const RESERVED: &str = "$windlass";
+/// What a reference to an object begins with.
+const REFERENCE: &str = "{\"$windlass\":{\"object\":";
+/// Objects written at once for the jobs of one workflow.
+const AT_ONCE: usize = 16;
 /// Of the nonce before each ciphertext, which is long enough to be chosen at random.
 const NONCE: usize = 24;
 
-/// What lies between the JSON that handlers and clients see and the JSON that the store keeps: encryption, and the limit
-/// of results. Everything that goes into the store or comes out of it passes here once.
+/// What lies between the JSON that handlers and clients see and the JSON that the store keeps: encryption, the limit of
+/// results, and the object store for what is large. Everything that goes into the store or comes out of it passes here once.
 #[derive(Debug, Clone)]
 pub struct Envelope {
     /// The first one encrypts, all of them decrypt.
     keys: Vec<EncryptionKey>,
     result_max: usize,
+    result_ttl: Option<Duration>,
+    objects: Option<Objects>,
 }
 
 /// What a sealed text is, which is part of what is authenticated: a result does not pass for a payload.
@@ -63,9 +73,47 @@ pub enum EnvelopeError {
         "it cannot be decrypted with the key {0}: it was altered, or encryption_keys has another key under that name"
     )]
     Altered(String),
+    /// It is, or should be, in the object store.
+    #[error(transparent)]
+    Objects(#[from] ObjectsError),
     /// It has a form that this release does not know.
     #[error("it has a form that this release does not know; a newer release may have written it")]
     UnknownForm,
+}
+
+impl EnvelopeError {
+    /// Whether nothing is wrong with the job, but with the object store.
+    #[must_use]
+    pub const fn is_outage(&self) -> bool {
+        matches!(self, Self::Objects(error) if error.is_outage())
+    }
+}
+
+/// What the row has of a text that is in the object store.
+#[derive(Serialize, Deserialize)]
+struct Reference {
+    #[serde(rename = "$windlass")]
+    inner: InnerReference,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InnerReference {
+    object: String,
+}
+
+async fn move_out(objects: &Objects, name: String, text: &RawValue) -> Result<Box<RawValue>, EnvelopeError> {
+    objects.keep(&name, text).await?;
+    let reference = Reference { inner: InnerReference { object: name } };
+    to_raw_value(&reference).map_err(|_| EnvelopeError::UnknownForm)
+}
+
+/// The object that a text refers to, if it does.
+pub(crate) fn object_of(text: &RawValue) -> Option<String> {
+    if !text.get().starts_with(REFERENCE) {
+        return None;
+    }
+    serde_json::from_str::<Reference>(text.get()).ok().map(|reference| reference.inner.object)
 }
 
 #[derive(Serialize, Deserialize)]
@@ -89,26 +137,111 @@ impl Envelope {
     /// One that encrypts under the first of `keys`, if there is one, and refuses results of more than `result_max` bytes.
     #[must_use]
     pub const fn new(keys: Vec<EncryptionKey>, result_max: usize) -> Self {
-        Self { keys, result_max }
+        Self { keys, result_max, result_ttl: None, objects: None }
+    }
+
+    /// Has results kept for this long, where their kind says nothing else; `None` is as long as their jobs.
+    #[must_use]
+    pub const fn result_ttl(mut self, ttl: Option<Duration>) -> Self {
+        self.result_ttl = ttl;
+        self
+    }
+
+    /// Keeps large payloads and results there.
+    #[must_use]
+    pub fn objects(mut self, objects: Option<Objects>) -> Self {
+        self.objects = objects;
+        self
+    }
+
+    /// Where large payloads and results are kept, if not in the store.
+    #[must_use]
+    pub const fn object_store(&self) -> Option<&Objects> {
+        self.objects.as_ref()
+    }
+
+    /// Whether the object store, if there is one, takes what is given to it.
+    ///
+    /// # Errors
+    /// [`ObjectsError::Config`] if someone has to do something about it, [`ObjectsError::Unavailable`] if it may pass.
+    pub async fn check(&self) -> Result<(), ObjectsError> {
+        match &self.objects {
+            Some(objects) => objects.check().await,
+            None => Ok(()),
+        }
     }
 
     /// What the store keeps of a job's payload. That of a unique job may become another job's, whose payload it replaces,
-    /// and so is bound to none.
-    pub(crate) fn seal_job(&self, job: &mut NewJob) -> Result<(), EnvelopeError> {
+    /// and so is bound to none, and does not leave its row if it may replace another.
+    ///
+    /// When it is `Ok`, a large one is in the object store: before its job is in the store, so that no job is ever without.
+    pub(crate) async fn seal_job(&self, job: &mut NewJob) -> Result<(), EnvelopeError> {
         let id = job.unique.is_none().then_some(job.id);
+        if let (Some(unique), true) = (&mut job.unique, self.objects.is_some() || !self.keys.is_empty()) {
+            unique.bind(&job.kind, &job.payload);
+        }
         job.payload = self.seal_for(id, Part::Payload, std::mem::take(&mut job.payload))?;
+        if let Some(objects) = &self.objects
+            && objects.wants(job.payload.get().len())
+            && !job.unique.as_deref().is_some_and(Unique::may_replace)
+        {
+            job.payload = move_out(objects, payload_name(job.id), &job.payload).await?;
+        }
         Ok(())
     }
 
     /// The same of many jobs.
-    pub(crate) fn seal_jobs<'a>(
+    pub(crate) async fn seal_jobs<'a>(
         &self,
         jobs: impl IntoIterator<Item = &'a mut NewJob>,
     ) -> Result<(), EnvelopeError> {
-        jobs.into_iter().try_for_each(|job| self.seal_job(job))
+        let mut sealing = FuturesUnordered::new();
+        for job in jobs {
+            if sealing.len() >= AT_ONCE {
+                sealing.try_next().await?;
+            }
+            sealing.push(self.seal_job(job));
+        }
+        sealing.try_collect().await
     }
 
-    /// What the store keeps of a job's result.
+    /// What the store keeps of a schedule's payload, which becomes that of its jobs, and so is bound to none. It stays in
+    /// its row, since an object bears a job's name.
+    pub(crate) fn seal_template(&self, job: &mut JobTemplate) -> Result<(), EnvelopeError> {
+        if let (Some(unique), false) = (&mut job.unique, self.keys.is_empty()) {
+            unique.bind(&job.kind, &job.payload);
+        }
+        job.payload = self.seal_for(None, Part::Payload, std::mem::take(&mut job.payload))?;
+        Ok(())
+    }
+
+    /// The payload as it was before.
+    pub(crate) fn unseal_template(&self, job: &mut JobTemplate) -> Result<(), EnvelopeError> {
+        // Any job's.
+        job.payload = self.unseal(JobId::new(), Part::Payload, std::mem::take(&mut job.payload))?;
+        Ok(())
+    }
+
+    /// Moves the result of a success that was sealed to the object store, if it is large. May be repeated after an error.
+    ///
+    /// # Errors
+    /// What the object store says.
+    pub async fn move_out_result(
+        &self,
+        id: JobId,
+        fence: u32,
+        outcome: &mut Outcome,
+    ) -> Result<(), EnvelopeError> {
+        if let (Some(objects), Outcome::Succeeded { result: Some(result), keep }) = (&self.objects, outcome)
+            && objects.wants(result.get().len())
+            && object_of(result).is_none()
+        {
+            *result = move_out(objects, result_name(id, fence, *keep, Utc::now()), result).await?;
+        }
+        Ok(())
+    }
+
+    /// What the store keeps of a job's success, whose result is kept for `keep`, if its kind says so.
     ///
     /// # Errors
     /// A result that is too large, or has our key.
@@ -116,13 +249,16 @@ impl Envelope {
         &self,
         id: JobId,
         result: Option<Box<RawValue>>,
-    ) -> Result<Option<Box<RawValue>>, EnvelopeError> {
-        let Some(result) = result else { return Ok(None) };
+        keep: Option<Duration>,
+    ) -> Result<Outcome, EnvelopeError> {
+        let keep = keep.or(self.result_ttl);
+        let Some(result) = result else { return Ok(Outcome::Succeeded { result: None, keep }) };
         let (size, limit) = (result.get().len(), self.result_max);
         if size > limit {
             return Err(EnvelopeError::ResultTooLarge { size, limit });
         }
-        self.seal(id, Part::Result, result).map(Some)
+        let result = Some(self.seal(id, Part::Result, result)?);
+        Ok(Outcome::Succeeded { result, keep })
     }
 
     /// What the store keeps of a text.
@@ -154,11 +290,24 @@ impl Envelope {
         to_raw_value(&sealed).map_err(|_| EnvelopeError::UnknownForm)
     }
 
-    /// The text that was sealed; one that was not is given back as it is.
+    /// The text that was sealed, wherever it is kept; one that was not is given back as it is.
     ///
     /// # Errors
-    /// When the key is missing, or what the store has is not what was sealed.
-    pub fn open(&self, id: JobId, part: Part, text: Box<RawValue>) -> Result<Box<RawValue>, EnvelopeError> {
+    /// When the key or the object is missing, or what is there is not what was sealed.
+    pub async fn open(
+        &self,
+        id: JobId,
+        part: Part,
+        text: Box<RawValue>,
+    ) -> Result<Box<RawValue>, EnvelopeError> {
+        match (object_of(&text), &self.objects) {
+            (None, _) => self.unseal(id, part, text),
+            (Some(name), None) => Err(ObjectsError::NotSet(name).into()),
+            (Some(name), Some(objects)) => self.unseal(id, part, objects.fetch(&name).await?),
+        }
+    }
+
+    fn unseal(&self, id: JobId, part: Part, text: Box<RawValue>) -> Result<Box<RawValue>, EnvelopeError> {
         if !text.get().starts_with(MARK) {
             return Ok(text);
         }
@@ -288,7 +437,7 @@ mod tests {
         let sealed = under(std::slice::from_ref(&old)).seal(id, Part::Payload, raw(text)).unwrap();
         assert!(!sealed.get().contains("hunter2") && sealed.get().starts_with(MARK));
         let open = |keys: &[EncryptionKey], id, part| {
-            under(keys).open(id, part, sealed.clone()).map(|text| text.get().to_owned())
+            under(keys).unseal(id, part, sealed.clone()).map(|text| text.get().to_owned())
         };
         assert_eq!(open(&[new.clone(), old.clone()], id, Part::Payload).unwrap(), text, "byte for byte");
         assert_eq!(
@@ -316,7 +465,7 @@ mod tests {
             let mut bytes = text.as_bytes().to_vec();
             bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
             let altered = raw(&String::from_utf8(bytes).unwrap());
-            let opened = envelope.open(id, Part::Result, altered);
+            let opened = envelope.unseal(id, Part::Result, altered);
             assert!(opened.is_err(), "byte {at}");
         }
         for text in [
@@ -324,10 +473,10 @@ mod tests {
             "{\"$windlass\":{}}",
             "{\"$windlass\":{\"key\":\"k\",\"data\":\"\",\"x\":1}}",
         ] {
-            assert_eq!(envelope.open(id, Part::Result, raw(text)).unwrap_err(), EnvelopeError::UnknownForm);
+            assert_eq!(envelope.unseal(id, Part::Result, raw(text)).unwrap_err(), EnvelopeError::UnknownForm);
         }
         let short = raw("{\"$windlass\":{\"key\":\"k\",\"data\":\"AAAA\"}}");
-        assert!(envelope.open(id, Part::Result, short).is_err());
+        assert!(envelope.unseal(id, Part::Result, short).is_err());
     }
 
     #[test]
@@ -349,13 +498,21 @@ mod tests {
 
     #[test]
     fn results_have_a_limit() {
-        let envelope = Envelope::new(Vec::new(), 5);
+        let (day, hour) = (Duration::from_secs(86_400), Duration::from_secs(3600));
+        let envelope = Envelope::new(Vec::new(), 5).result_ttl(Some(day));
         let id = JobId::new();
-        assert_eq!(envelope.seal_result(id, Some(raw("12345"))).unwrap().unwrap().get(), "12345");
-        let refused = envelope.seal_result(id, Some(raw("123456"))).unwrap_err();
+        let sealed = |result: Option<&str>, keep| match envelope.seal_result(id, result.map(raw), keep) {
+            Ok(Outcome::Succeeded { result, keep }) => {
+                Ok((result.map(|result| result.get().to_owned()), keep))
+            }
+            Ok(outcome) => panic!("{outcome:?}"),
+            Err(error) => Err(error),
+        };
+        assert_eq!(sealed(Some("12345"), None).unwrap(), (Some("12345".into()), Some(day)));
+        assert_eq!(sealed(None, Some(hour)).unwrap(), (None, Some(hour)), "its kind's own time");
+        let refused = sealed(Some("123456"), None).unwrap_err();
         assert_eq!(refused, EnvelopeError::ResultTooLarge { size: 6, limit: 5 });
         assert!(refused.to_string().contains("result_max"));
-        assert!(envelope.seal_result(id, None).unwrap().is_none());
     }
 
     #[test]

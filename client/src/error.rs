@@ -1,10 +1,10 @@
 use std::sync::Arc;
 
 use windlass_core::{
-    BrokerError, GraphError, InvalidKey, InvalidName, JobId, LimitKey, QueueName, StoreError,
+    BrokerError, GraphError, InvalidKey, InvalidName, InvalidUnique, JobId, LimitKey, QueueName, StoreError,
 };
 
-use crate::EnvelopeError;
+use crate::{EnvelopeError, ObjectsError};
 
 /// Why an operation of the client failed.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,9 @@ pub enum ClientError {
     /// A limit, ordering key or tenant breaks the rule for keys.
     #[error(transparent)]
     Key(#[from] InvalidKey),
+    /// What makes the job unique breaks the rules.
+    #[error("the job cannot be unique: {0}")]
+    Unique(#[from] InvalidUnique),
     /// The job names a limit that nobody has defined. Nothing was stored.
     #[error("there is no limit named {:?}; define it, in a worker or over HTTP, or correct the name", .0.name())]
     UnknownLimit(LimitKey),
@@ -67,6 +70,7 @@ impl ClientError {
             Self::Store(e) => e.retryable(),
             Self::Broker(e) => e.retryable(),
             Self::Overloaded => true,
+            Self::Envelope(error) => matches!(error, EnvelopeError::Objects(ObjectsError::Unavailable(_))),
             Self::Closed
             | Self::KeyReused
             | Self::NotUnique(_)
@@ -74,10 +78,10 @@ impl ClientError {
             | Self::Name(_)
             | Self::Graph(_)
             | Self::Key(_)
+            | Self::Unique(_)
             | Self::UnknownLimit(_)
             | Self::TooManyLimits
             | Self::QueueDraining(_)
-            | Self::Envelope(_)
             | Self::NeedsPostgres { .. } => false,
         }
     }

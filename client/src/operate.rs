@@ -6,7 +6,7 @@ use windlass_core::{
     DeadCursor, DeadFilter, DeadPage, JobFilter, JobId, JobRecord, LogCursor, LogRecord, State,
 };
 
-use crate::{Client, ClientError};
+use crate::{Client, ClientError, envelope::object_of};
 
 /// A part of a list of jobs.
 #[derive(Debug, Clone, Default)]
@@ -36,14 +36,20 @@ impl Client {
         Ok(JobPage { jobs, next: found.next })
     }
 
-    /// Those of the jobs with these ids that exist, in the order of the ids, each once.
+    /// Those of the jobs with these ids that exist, in the order of the ids, each once. Results that are kept outside of the
+    /// store, which are large, are left out.
     ///
     /// # Errors
     /// As for [`get`](Self::get).
     pub async fn get_many(&self, ids: &[JobId]) -> Result<Vec<JobRecord>, ClientError> {
         let found = self.store().get(ids).await?;
         let mut found: HashMap<JobId, JobRecord> = found.into_iter().map(|job| (job.id, job)).collect();
-        ids.iter().filter_map(|id| found.remove(id)).map(|job| self.open_record(job)).collect()
+        let mut jobs = Vec::with_capacity(found.len());
+        for mut job in ids.iter().filter_map(|id| found.remove(id)) {
+            job.result = job.result.filter(|result| object_of(result).is_none());
+            jobs.push(self.open_record(job).await?);
+        }
+        Ok(jobs)
     }
 
     /// A page of the dead jobs that fit the filter, newest death first. See
@@ -100,6 +106,12 @@ impl Client {
     /// # Errors
     /// What the store says.
     pub async fn delete(&self, ids: &[JobId], from: &[State]) -> Result<Vec<JobId>, ClientError> {
-        Ok(self.store().operations().delete(ids, from).await?)
+        let Some(objects) = self.envelope().object_store() else {
+            return Ok(self.store().operations().delete(ids, from).await?);
+        };
+        let before = self.store().get(ids).await?;
+        let deleted = self.store().operations().delete(ids, from).await?;
+        objects.forget(&deleted, &before).await;
+        Ok(deleted)
     }
 }

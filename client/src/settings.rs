@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use windlass_core::{Priorities, QueueName, WorkflowLimits};
 use windlass_store::{Keep, Retention, StoreOptions};
 
-use crate::{ClientOptions, EncryptionKey, Envelope};
+use crate::{ClientOptions, EncryptionKey, Envelope, EnvelopeError, Objects};
 
 /// Every setting of Windlass, read by the `windlass` command and by worker binaries alike.
 ///
@@ -65,6 +65,13 @@ pub struct Settings {
     /// encrypts, all of them decrypt; without any, nothing is encrypted.
     #[serde(deserialize_with = "list")]
     pub encryption_keys: Vec<EncryptionKey>,
+
+    /// Where payloads and results are kept that are too large for the store's rows: `file:///path/to/folder` or
+    /// `s3://bucket/prefix`; by default in the store, whatever their size. For this store alone: what its jobs do not refer
+    /// to is removed from there.
+    pub objects_url: Option<SecretUrl>,
+    /// From how many bytes of JSON on, as the store would keep them, encrypted or not.
+    pub objects_above: usize,
 
     /// The address the API listens on.
     pub api_listen: String,
@@ -202,6 +209,8 @@ impl Default for Settings {
             retention_dead: None,
             retention_queues: BTreeMap::new(),
             encryption_keys: Vec::new(),
+            objects_url: None,
+            objects_above: 64 * 1024,
             api_listen: "127.0.0.1:8080".into(),
             api_max_body: 1024 * 1024,
             api_max_batch_body: 16 * 1024 * 1024,
@@ -357,7 +366,6 @@ impl Settings {
             connections: self.store_connections,
             deadline: self.store_timeout,
             clock: None,
-            result_ttl: self.result_ttl,
             retention: Retention {
                 any: Keep {
                     succeeded: self.retention_succeeded,
@@ -374,9 +382,14 @@ impl Settings {
     }
 
     /// What lies between what users see and what the store keeps.
-    #[must_use]
-    pub fn envelope(&self) -> Envelope {
-        Envelope::new(self.encryption_keys.clone(), self.result_max)
+    ///
+    /// # Errors
+    /// An `objects_url` that can never work.
+    pub fn envelope(&self) -> Result<Envelope, EnvelopeError> {
+        let open = |url: &SecretUrl| Objects::open(url.expose(), self.objects_above, self.store_timeout);
+        let objects = self.objects_url.as_ref().map(open).transpose()?;
+        let envelope = Envelope::new(self.encryption_keys.clone(), self.result_max);
+        Ok(envelope.result_ttl(self.result_ttl).objects(objects))
     }
 }
 
@@ -619,7 +632,7 @@ mod tests {
         let settings = read(&format!("encryption_keys = \"b:{key}, a:{key}\"\nresult_ttl = \"1h\"")).unwrap();
         let names: Vec<&str> = settings.encryption_keys.iter().map(EncryptionKey::id).collect();
         assert_eq!((names, settings.result_ttl), (vec!["b", "a"], Some(Duration::from_secs(3600))));
-        let shown = format!("{settings:?} {:?}", settings.envelope());
+        let shown = format!("{settings:?} {:?}", settings.envelope().unwrap());
         assert!(!shown.contains("BwcHB") && !shown.contains("7, 7"), "{shown}");
         let error = read("encryption_keys = [\"hunter2\"]").unwrap_err().to_string();
         assert!(!error.contains("hunter2"), "{error}");

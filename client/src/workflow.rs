@@ -2,9 +2,10 @@ use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::time::Duration;
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use sha2::{Digest, Sha256};
 use windlass_core::{
-    Added, After, GraphError, Idempotency, Job, JobId, JobName, Needs, NewWorkflow, Step, StoreError,
+    Added, After, GraphError, Idempotency, Job, JobId, JobName, Needs, NewJob, NewWorkflow, Step, StoreError,
     WorkflowId, WorkflowJob, WorkflowLimits, WorkflowOutcome, WorkflowRecord,
 };
 
@@ -15,6 +16,8 @@ use crate::{
 
 /// How often an insert is tried before its caller hears of the failure.
 const INSERT_TRIES: u32 = 3;
+/// Results fetched at once from an object store.
+const AT_ONCE: usize = 8;
 
 /// A workflow about to be enqueued: add its jobs, then `.await` it. All of it is accepted, or nothing.
 ///
@@ -180,7 +183,7 @@ impl Client {
     /// idempotency key where that matters.
     pub async fn accept_workflow(&self, workflow: &NewWorkflow) -> Result<WorkflowOutcome, ClientError> {
         let mut sealed = workflow.clone();
-        self.envelope().seal_jobs(sealed.jobs_mut())?;
+        self.envelope().seal_jobs(sealed.jobs_mut()).await?;
         let mut tries = 1;
         let outcome = loop {
             match self.store().workflows().insert_workflow(&sealed).await {
@@ -203,8 +206,9 @@ impl Client {
         jobs: Vec<(JobName, Enqueue<J>)>,
     ) -> Result<Added, ClientError> {
         let jobs = jobs.into_iter().map(|(name, job)| Ok((name, job.into_new_job()?)));
-        let mut jobs = jobs.collect::<Result<Vec<(JobName, windlass_core::NewJob)>, ClientError>>()?;
-        self.envelope().seal_jobs(jobs.iter_mut().map(|(_, job)| job))?;
+        let mut jobs = jobs.collect::<Result<Vec<(JobName, NewJob)>, ClientError>>()?;
+        let new: Vec<&mut NewJob> = jobs.iter_mut().map(|(_, job)| job).collect();
+        self.envelope().seal_jobs(new).await?;
         let limits = WorkflowLimits::default();
         Ok(self.store().workflows().add_to_workflow(parent, fence, &jobs, limits).await?)
     }
@@ -228,7 +232,7 @@ impl Client {
         limit: usize,
     ) -> Result<Vec<WorkflowJob>, ClientError> {
         let jobs = self.store().workflows().workflow_jobs(id, after, limit).await?;
-        jobs.into_iter().map(|job| self.opened(job)).collect()
+        self.opened(jobs).await
     }
 
     /// The jobs that this one waited for, as they are now: all, or the one of this name.
@@ -237,12 +241,15 @@ impl Client {
     /// What the store says; also when a result is encrypted under a key that the settings do not have.
     pub async fn parents(&self, job: JobId, name: Option<&JobName>) -> Result<Vec<WorkflowJob>, ClientError> {
         let parents = self.store().workflows().parents(job, name).await?;
-        parents.into_iter().map(|parent| self.opened(parent)).collect()
+        self.opened(parents).await
     }
 
-    fn opened(&self, mut job: WorkflowJob) -> Result<WorkflowJob, ClientError> {
-        job.job = self.open_record(job.job)?;
-        Ok(job)
+    async fn opened(&self, jobs: Vec<WorkflowJob>) -> Result<Vec<WorkflowJob>, ClientError> {
+        let opening = jobs.into_iter().map(|mut job| async {
+            job.job = self.open_record(job.job).await?;
+            Ok(job)
+        });
+        stream::iter(opening).buffered(AT_ONCE).try_collect().await
     }
 
     /// Calls off all jobs of a workflow that are not over. `false`: there is no such workflow.

@@ -146,7 +146,9 @@ pub enum GraphError {
         limit: usize,
     },
     /// A job is unique: its place in the graph could go to a job outside.
-    #[error("{job} has a unique key, which a job of a workflow cannot have")]
+    #[error(
+        "{job} has a unique key, which a job of a workflow cannot have; leave that out, in Rust by not_unique()"
+    )]
     Unique {
         /// Its place among the jobs.
         at: usize,

@@ -22,6 +22,8 @@ pub enum Outcome {
     Succeeded {
         /// What it returned, as JSON; `None` for `()`.
         result: Option<Box<RawValue>>,
+        /// How long that is kept; `None` as long as the job.
+        keep: Option<Duration>,
     },
     /// It failed, and is due again after a while.
     Retry {

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Gating, KindInfo, RetryPolicy, Source};
+use crate::{Gating, InvalidUnique, KindInfo, RetryPolicy, Source, Unique};
 
 /// A payload type, bound once to its kind and to the defaults of its jobs.
 ///
@@ -23,6 +23,8 @@ pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
     const TIMEOUT: Option<Duration> = None;
     /// When a failed attempt is tried again.
     const RETRY: RetryPolicy = RetryPolicy::DEFAULT;
+    /// How long the results of its jobs are kept; `None` leaves it to the worker's setting `result_ttl`.
+    const RESULT_TTL: Option<Duration> = None;
     /// Which form of the payload this type is. Raise it with every change that older workers could not read: they leave
     /// jobs of a newer version to newer workers, so that both may run side by side during a rollout.
     const VERSION: u16 = 1;
@@ -39,6 +41,14 @@ pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
             Self::VERSION
         )
         .into())
+    }
+
+    /// Whether this job is to be the only one of its kind, and for how long; the enqueue may say otherwise.
+    ///
+    /// # Errors
+    /// A key or field that breaks the rules. The job is not enqueued.
+    fn unique(&self) -> Result<Option<Unique>, InvalidUnique> {
+        Ok(None)
     }
 
     /// What this job may have to wait for when it is due: limits, its ordering key, its tenant's turn. The enqueue may add

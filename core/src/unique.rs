@@ -36,6 +36,8 @@ enum By {
     Key(char, String),
     /// Their kind, and the fields of their payloads at these JSON pointers.
     Fields(Vec<String>),
+    /// The key that their fields gave before the payload was [changed](Unique::bind).
+    Fixed([u8; 32]),
 }
 
 /// How long a job has its key.
@@ -198,11 +200,19 @@ impl Unique {
         self.debounce.is_some()
     }
 
+    /// Fixes the key that this payload gives, before it is encrypted or kept elsewhere, where no field can be seen any more.
+    pub fn bind(&mut self, kind: &Kind, payload: &RawValue) {
+        if let By::Fields(_) = self.by {
+            self.by = By::Fixed(self.key_of(kind, payload));
+        }
+    }
+
     /// The key as stores keep it. A payload that is no JSON has no fields.
     #[must_use]
     pub fn key_of(&self, kind: &Kind, payload: &RawValue) -> [u8; 32] {
         let mut hash = Sha256::new();
         match &self.by {
+            By::Fixed(key) => return *key,
             By::Key(space, key) => hash.update(format!("{space}{key}")),
             By::Fields(fields) => {
                 hash.update(format!("f{kind}"));

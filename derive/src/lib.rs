@@ -1,7 +1,9 @@
 //! `#[derive(Job)]` for Windlass payload types.
 
+mod unique;
+
 use proc_macro::TokenStream;
-use proc_macro2::{Span, TokenStream as Tokens};
+use proc_macro2::{Ident, Span, TokenStream as Tokens};
 use quote::quote;
 use syn::{
     DeriveInput, Error, Expr, ExprCall, ExprLit, Lit, LitInt, LitStr, Path, Result, parse_macro_input,
@@ -22,15 +24,23 @@ use syn::{
 /// | `queue` | where its jobs wait: the same, up to 64 | `default` |
 /// | `max_attempts` | how many attempts a job gets, at least 1 | 20 |
 /// | `timeout` | how long one attempt may run, such as `"30s"`, `"5m"` | without limit |
+/// | `result_ttl` | how long results are kept, such as `"1h"` | the worker's setting `result_ttl` |
 /// | `retry` | when a failed attempt is tried again, see below | `exponential("5s")` |
 /// | `retry_base` | short for `retry = exponential(…)` | |
 /// | `retry_cap` | the longest wait after any failure | the policy's |
 /// | `version` | which form the payload has, at least 1; older ones go through `upgrade` | 1 |
 /// | `upgrade` | a function that brings an older payload up to date, as `Job::upgrade` | refuses |
+/// | `unique` | makes its jobs the only ones of their payload, see below | not unique |
 /// | `gating` | a function from `&Self` to the `Gating` of a job: its limits, ordering key, tenant | none |
 ///
 /// `retry` is `exponential("5s")`, `linear("30s")`, `fixed("1m")`, or any constant expression that gives a `RetryPolicy`,
 /// such as `retry = RetryPolicy::custom(my_function)`.
+///
+/// `unique(fields(customer, region), within = "1h", on_conflict = "replace")`: a job enqueued from Rust is the only one of its
+/// kind with these fields, while it is unfinished or, with `within`, for that time from its acceptance. A field that serde
+/// renames, or a part of one, is named by a JSON pointer, as in `fields("/customer/id")`; without `fields`, the whole payload
+/// counts. Another job is answered with the `existing` one (the default), has its payload `replace` that of the other while
+/// that has not started (`replace_all`: its time as well), or is `refuse`d.
 #[proc_macro_derive(Job, attributes(job))]
 pub fn derive_job(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
@@ -43,11 +53,13 @@ struct Options {
     queue: Option<LitStr>,
     max_attempts: Option<LitInt>,
     timeout: Option<Tokens>,
+    result_ttl: Option<Tokens>,
     retry: Option<Tokens>,
     retry_cap: Option<Tokens>,
     version: Option<LitInt>,
     upgrade: Option<syn::Path>,
     gating: Option<Path>,
+    unique: Option<unique::Rule>,
 }
 
 fn expand(input: &DeriveInput) -> Result<Tokens> {
@@ -56,9 +68,16 @@ fn expand(input: &DeriveInput) -> Result<Tokens> {
     let kind = options.kind.ok_or_else(missing)?;
     let queue = options.queue.map(|queue| quote!(const QUEUE: &'static str = #queue;));
     let max_attempts = options.max_attempts.map(|n| quote!(const MAX_ATTEMPTS: u32 = #n;));
-    let timeout = options.timeout.map(
-        |timeout| quote!(const TIMEOUT: ::core::option::Option<::core::time::Duration> = ::core::option::Option::Some(#timeout);),
-    );
+    let some = |name: &str, duration: Option<Tokens>| {
+        let name = Ident::new(name, Span::call_site());
+        duration.map(|duration| {
+            quote! {
+                const #name: ::core::option::Option<::core::time::Duration> = ::core::option::Option::Some(#duration);
+            }
+        })
+    };
+    let timeout = some("TIMEOUT", options.timeout);
+    let result_ttl = some("RESULT_TTL", options.result_ttl);
     let retry = (options.retry.is_some() || options.retry_cap.is_some()).then(|| {
         let policy = options.retry.unwrap_or_else(|| quote!(::windlass::RetryPolicy::DEFAULT));
         let cap = options.retry_cap.map(|cap| quote!(.cap(#cap)));
@@ -80,6 +99,7 @@ fn expand(input: &DeriveInput) -> Result<Tokens> {
             #function(self)
         })
     });
+    let unique = options.unique.map(|rule| rule.method(input)).transpose()?;
     let name = &input.ident;
     let (generics, arguments, bounds) = input.generics.split_for_impl();
     Ok(quote! {
@@ -88,10 +108,12 @@ fn expand(input: &DeriveInput) -> Result<Tokens> {
             #queue
             #max_attempts
             #timeout
+            #result_ttl
             #retry
             #version
             #upgrade
             #gating
+            #unique
         }
     })
 }
@@ -112,6 +134,7 @@ fn read(input: &DeriveInput) -> Result<Options> {
                     options.max_attempts = Some(number);
                 }
                 "timeout" => options.timeout = Some(duration(&meta.value()?.parse()?)?),
+                "result_ttl" => options.result_ttl = Some(duration(&meta.value()?.parse()?)?),
                 "retry" | "retry_base" if options.retry.is_some() => {
                     return Err(meta.error("retry and retry_base say the same; use one of them, once"));
                 }
@@ -129,10 +152,12 @@ fn read(input: &DeriveInput) -> Result<Options> {
                     options.version = Some(number);
                 }
                 "upgrade" => options.upgrade = Some(meta.value()?.parse()?),
+                "unique" if options.unique.is_some() => return Err(meta.error("unique is said twice")),
+                "unique" => options.unique = Some(unique::read(&meta)?),
                 "gating" => options.gating = Some(meta.value()?.parse()?),
                 _ => {
                     return Err(meta.error(
-                        "unknown key: use kind, queue, max_attempts, timeout, retry, retry_base, retry_cap, version, upgrade or gating",
+                        "unknown key: use kind, queue, max_attempts, timeout, result_ttl, retry, retry_base, retry_cap, version, upgrade, gating or unique",
                     ));
                 }
             }

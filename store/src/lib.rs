@@ -47,8 +47,6 @@ pub struct StoreOptions {
     pub deadline: Duration,
     /// A clock to go by instead of the database's own: for tests.
     pub clock: Option<VirtualClock>,
-    /// How long results are kept; `None` as long as their jobs.
-    pub result_ttl: Option<Duration>,
     /// How long jobs are kept after their end.
     pub retention: Retention,
 }
@@ -60,7 +58,6 @@ impl Default for StoreOptions {
             connections: 10,
             deadline: Duration::from_secs(10),
             clock: None,
-            result_ttl: None,
             retention: Retention::default(),
         }
     }

@@ -41,7 +41,7 @@ async fn register(store: &PostgresStore) -> WorkerId {
 }
 
 fn succeed(claimed: &[ClaimedJob]) -> Vec<Finish> {
-    let outcome = || Outcome::Succeeded { result: None };
+    let outcome = || Outcome::Succeeded { result: None, keep: None };
     claimed.iter().map(|job| Finish { id: job.id, fence: job.fence, outcome: outcome() }).collect()
 }
 

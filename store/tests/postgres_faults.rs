@@ -73,7 +73,7 @@ impl Persistent<'_> {
         let claim = ClaimId::new();
         let claimed = self.call(|| store.claim(worker, claim, &ids)).await;
         assert_eq!(claimed.len(), n, "the answer to a claim was lost");
-        let outcome = || Outcome::Succeeded { result: None };
+        let outcome = || Outcome::Succeeded { result: None, keep: None };
         let finishes: Vec<_> =
             claimed.iter().map(|job| Finish { id: job.id, fence: job.fence, outcome: outcome() }).collect();
         let closed = [claim];

@@ -30,7 +30,8 @@
 //! your own, `Client::enqueue_in`.
 //!
 //! Cargo features: `sqlite` (default) and `postgres` for stores, which are brokers as well; `rabbitmq`, `kafka` (`kafka-tls`
-//! for TLS), `sqs`, `pubsub`, `redis` and `nats` for brokers; `testing` for tests of handlers; `opentelemetry` for attempts
+//! for TLS), `sqs`, `pubsub`, `redis` and `nats` for brokers; `s3` for large payloads in
+//! buckets; `testing` for tests of handlers; `opentelemetry` for attempts
 //! that are part of the trace their job was enqueued in. [`Settings`] lists the configuration.
 
 mod logging;
@@ -40,14 +41,14 @@ pub use logging::{LoggingError, init_logging};
 pub use serde_json::Value as JsonValue;
 pub use windlass_client::{
     Accepted, Client, ClientError, ClientOptions, EncryptionKey, Enqueue, Envelope, JobPage, LogFormat,
-    QueueRetention, SecretUrl, Settings, SettingsError, UnknownKinds, Workflow,
+    Objects, ObjectsError, QueueRetention, SecretUrl, Settings, SettingsError, UnknownKinds, Workflow,
 };
 pub use windlass_core::{
     CancelOutcome, DeadCursor, DeadFilter, DeadPage, ErrorRecord, Found, Gating, GraphError, InsertOutcome,
-    InvalidKey, Job, JobFilter, JobId, JobName, JobRecord, Kind, KindInfo, Limit, LimitKey, LimitName,
-    LimitRecord, LogCursor, LogRecord, Missed, NewJob, OnConflict, OnFailure, Operations, OrderingKey,
-    Priorities, Priority, Progress, QueueName, QueueRecord, Rate, RetryFn, RetryPolicy, Schedule,
-    Source as UpgradeError, State as JobState, Tenant, Timestamp, TraceParent, Unique, WorkflowId,
+    InvalidKey, InvalidUnique, Job, JobFilter, JobId, JobName, JobRecord, Kind, KindInfo, Limit, LimitKey,
+    LimitName, LimitRecord, LogCursor, LogRecord, Missed, NewJob, OnConflict, OnFailure, Operations,
+    OrderingKey, Priorities, Priority, Progress, QueueName, QueueRecord, Rate, RetryFn, RetryPolicy,
+    Schedule, Source as UpgradeError, State as JobState, Tenant, Timestamp, TraceParent, Unique, WorkflowId,
     WorkflowJob, WorkflowLimits, WorkflowName, WorkflowRecord, WorkflowStatus,
 };
 pub use windlass_derive::Job;

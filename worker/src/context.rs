@@ -7,6 +7,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicU8, Ordering},
     },
+    time::Duration,
 };
 
 use serde_json::value::RawValue;
@@ -29,15 +30,24 @@ pub struct Context {
 
 struct Inner {
     job: ClaimedJob,
-    worker: WorkerId,
-    client: Client,
-    states: Arc<States>,
+    around: Around,
     told: CancellationToken,
     /// The handler's own, a child of `told`: what it does with it calls nothing off. Most never ask for it.
     token: OnceLock<CancellationToken>,
     completion: AtomicU8,
     gate: Option<Box<Gate>>,
     voice: Voice,
+}
+
+/// What is around an attempt.
+pub(crate) struct Around {
+    pub(crate) worker: WorkerId,
+    pub(crate) client: Client,
+    pub(crate) states: Arc<States>,
+    pub(crate) notes: Arc<Notes>,
+    /// How long its result is kept, if not as the worker's setting says.
+    #[cfg_attr(not(feature = "postgres"), allow(dead_code, reason = "for the handler's own transaction"))]
+    pub(crate) result_ttl: Option<Duration>,
 }
 
 /// How far the handler's own transaction has come.
@@ -54,45 +64,26 @@ pub(crate) enum Completion {
 
 impl Context {
     /// The attempt of a handler that is called directly, told to stop by `token`.
-    pub(crate) fn new(
-        job: ClaimedJob,
-        worker: WorkerId,
-        client: Client,
-        states: Arc<States>,
-        token: &CancellationToken,
-        notes: Arc<Notes>,
-    ) -> Self {
-        Self::make(job, worker, client, states, token.clone(), notes, None)
+    pub(crate) fn new(job: ClaimedJob, around: Around, token: &CancellationToken) -> Self {
+        Self::make(job, around, token.clone(), None)
     }
 
     /// The attempt of a handler behind a gate, at which its place among the running ones is kept.
     pub(crate) fn gated(
         job: ClaimedJob,
-        worker: WorkerId,
-        client: Client,
-        states: Arc<States>,
+        around: Around,
         token: &CancellationToken,
-        notes: Arc<Notes>,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Self {
         let gate = Gate::new(token.child_token(), permit);
         let told = gate.told().clone();
-        Self::make(job, worker, client, states, told, notes, Some(Box::new(gate)))
+        Self::make(job, around, told, Some(Box::new(gate)))
     }
 
-    fn make(
-        job: ClaimedJob,
-        worker: WorkerId,
-        client: Client,
-        states: Arc<States>,
-        told: CancellationToken,
-        notes: Arc<Notes>,
-        gate: Option<Box<Gate>>,
-    ) -> Self {
-        let voice = Voice::new(notes, &job);
+    fn make(job: ClaimedJob, around: Around, told: CancellationToken, gate: Option<Box<Gate>>) -> Self {
+        let voice = Voice::new(around.notes.clone(), &job);
         let completion = AtomicU8::new(Completion::Ordinary as u8);
-        let token = OnceLock::new();
-        Self { inner: Arc::new(Inner { job, worker, client, states, told, token, completion, gate, voice }) }
+        Self { inner: Arc::new(Inner { job, around, told, token: OnceLock::new(), completion, gate, voice }) }
     }
 
     /// The job's id: the same in every attempt, so a good idempotency key for whatever the handler calls.
@@ -155,7 +146,7 @@ impl Context {
     /// The client, to enqueue more jobs.
     #[must_use]
     pub fn client(&self) -> &Client {
-        &self.inner.client
+        &self.inner.around.client
     }
 
     pub(crate) fn voice(&self) -> &Voice {
@@ -172,7 +163,12 @@ impl Context {
 
     #[cfg(feature = "postgres")]
     pub(crate) fn worker(&self) -> WorkerId {
-        self.inner.worker
+        self.inner.around.worker
+    }
+
+    #[cfg(feature = "postgres")]
+    pub(crate) fn result_ttl(&self) -> Option<Duration> {
+        self.inner.around.result_ttl
     }
 
     pub(crate) fn completion(&self) -> Completion {
@@ -192,7 +188,7 @@ impl Context {
 
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (job, worker) = (&self.inner.job, &self.inner.worker);
+        let (job, worker) = (&self.inner.job, &self.inner.around.worker);
         f.debug_struct("Context")
             .field("job", &job.id)
             .field("attempt", &job.attempt)
@@ -257,7 +253,7 @@ impl<T: fmt::Debug> fmt::Debug for State<T> {
 
 impl<T: Send + Sync + 'static> FromContext for State<T> {
     fn from_context(context: &Context) -> Result<Self, JobError> {
-        let state = context.inner.states.get::<T>();
+        let state = context.inner.around.states.get::<T>();
         // The worker has checked at its start that it is there.
         state.map(Self).ok_or_else(|| JobError::retry(format!("no State<{}>", type_name::<T>())))
     }

@@ -8,7 +8,7 @@ use windlass_core::{ClaimedJob, Outcome};
 
 use crate::{
     Context, JobError,
-    context::Completion,
+    context::{Around, Completion},
     middleware::HandlerService,
     run::{Nature, Registered, Run, Value, guarded, on_thread, panicked},
     session::Session,
@@ -52,21 +52,26 @@ pub(crate) async fn execute(
 ) -> Ending {
     let span = span::attempt(&job);
     async {
-        let (client, states) = (session.client.clone(), session.states.clone());
-        let notes = session.notes.clone();
+        let around = Around {
+            worker: session.id,
+            client: session.client.clone(),
+            states: session.states.clone(),
+            notes: session.notes.clone(),
+            result_ttl: handler.result_ttl,
+        };
         let (context, running) = match &handler.run {
             Run::Async(call) => {
-                let context = Context::new(job, session.id, client, states, token, notes);
+                let context = Context::new(job, around, token);
                 let running = guarded(call.clone(), context.clone());
                 (context, running.inspect(move |_| drop(permit)).boxed())
             }
             Run::Blocking(call) => {
-                let context = Context::new(job, session.id, client, states, token, notes);
+                let context = Context::new(job, around, token);
                 let running = on_thread(call.clone(), context.clone(), permit);
                 (context, running.boxed())
             }
             Run::Service(service) => {
-                let context = Context::gated(job, session.id, client, states, token, notes, permit);
+                let context = Context::gated(job, around, token, permit);
                 let running = through_layers(service.clone(), context.clone());
                 (context, running.boxed())
             }
@@ -197,7 +202,7 @@ fn conclude(
             "the handler began ctx.transaction() and returned without completing it, so nothing of it is real; \
              return tx.complete(value).await",
         )),
-        (_, Some(Ok(result))) => Outcome::Succeeded { result },
+        (_, Some(Ok(result))) => Outcome::Succeeded { result, keep: handler.result_ttl },
         (Some(Cause::Cancelled), _) => Outcome::Cancelled,
         (Some(Cause::Shutdown), _) => Outcome::Released,
         (Some(Cause::Deadline), _) => {

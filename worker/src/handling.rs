@@ -37,6 +37,7 @@ pub struct Handling {
     code: Code,
     timeout: Option<Duration>,
     retry: RetryPolicy,
+    result_ttl: Option<Duration>,
     version: u16,
     abort_after: Option<Duration>,
     layers: Layers,
@@ -72,8 +73,17 @@ impl Handling {
             Ok((kind, queue)) => Ok(KindInfo { kind, queue, max_attempts: J::MAX_ATTEMPTS.max(1) }),
             Err(error) => Err((std::any::type_name::<J>(), error)),
         };
-        let (timeout, retry, version) = (J::TIMEOUT, J::RETRY, J::VERSION);
-        Self { kind, needs, code, timeout, retry, version, abort_after: None, layers: Layers::default() }
+        Self {
+            kind,
+            needs,
+            code,
+            timeout: J::TIMEOUT,
+            retry: J::RETRY,
+            result_ttl: J::RESULT_TTL,
+            version: J::VERSION,
+            abort_after: None,
+            layers: Layers::default(),
+        }
     }
 
     /// When a failed attempt is tried again, instead of the payload type's `RETRY`.
@@ -133,6 +143,7 @@ impl Handling {
             nature,
             timeout: self.timeout,
             retry: self.retry,
+            result_ttl: self.result_ttl,
             version: self.version,
             abort_after,
         }

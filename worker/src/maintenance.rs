@@ -18,6 +18,10 @@ const LEAD: Duration = Duration::from_secs(1);
 const LEAD_TTL: Duration = Duration::from_secs(3);
 /// How often the leader keeps house.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// How often the leader removes results past their time from the object store.
+const SWEEP: Duration = Duration::from_secs(3600);
+/// How often it looks there for whatever no job refers to.
+const THOROUGH_SWEEP: Duration = Duration::from_secs(86_400);
 /// Jobs promoted in one statement.
 const BATCH: usize = 1000;
 
@@ -58,8 +62,11 @@ pub(crate) async fn run(session: Arc<Session>, crash_limit: u32) {
         crash_limit,
         led: None,
         kept_house: None,
+        swept: None,
+        swept_thoroughly: None,
         next_start: None,
         keeping_house: JoinSet::new(),
+        sweeping: JoinSet::new(),
         failing: false,
     };
     let mut ticks = interval(SCHEDULE);
@@ -89,10 +96,13 @@ struct Duties {
     /// When leadership was last taken or tried, and whether it was got.
     led: Option<(Instant, bool)>,
     kept_house: Option<Instant>,
+    swept: Option<Instant>,
+    swept_thoroughly: Option<Instant>,
     /// When a rate lets a waiting job start, if that is before the next tick.
     next_start: Option<Instant>,
     /// Beside the other duties, since it may have days of jobs to remove.
     keeping_house: JoinSet<Result<(), StoreError>>,
+    sweeping: JoinSet<()>,
     failing: bool,
 }
 
@@ -128,12 +138,43 @@ impl Duties {
             self.kept_house = Some(now);
             self.keeping_house.spawn(async move { store.maintain().await });
         }
+        self.sweep(now);
         match self.keeping_house.try_join_next() {
             Some(Ok(kept)) => kept?,
             Some(Err(error)) => tracing::error!(%error, "housekeeping panicked"),
             None => {}
         }
         Ok(())
+    }
+
+    /// Beside the other duties as well.
+    fn sweep(&mut self, now: Instant) {
+        let client = self.session.client.clone();
+        while let Some(swept) = self.sweeping.try_join_next() {
+            if let Err(error) = swept {
+                tracing::error!(%error, "sweeping the object store panicked");
+            }
+        }
+        let due = |last: Option<Instant>, every| last.is_none_or(|at| now - at >= every);
+        if client.envelope().object_store().is_none() || !self.sweeping.is_empty() || !due(self.swept, SWEEP)
+        {
+            return;
+        }
+        self.swept = Some(now);
+        let thorough = due(self.swept_thoroughly, THOROUGH_SWEEP);
+        if thorough {
+            self.swept_thoroughly = Some(now);
+        }
+        self.sweeping.spawn(async move {
+            let Some(objects) = client.envelope().object_store() else { return };
+            match objects.sweep(&**client.store(), chrono::Utc::now(), thorough).await {
+                Ok(0) => {}
+                Ok(removed) => tracing::info!(removed, "removed objects that no job needs"),
+                Err(error) => {
+                    tracing::warn!(%error, "the object store could not be swept; trying again later")
+                }
+            }
+        });
     }
 
     async fn fire_and_expire(&self) -> Result<(), StoreError> {

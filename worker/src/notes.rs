@@ -265,7 +265,7 @@ impl Context {
         let Some(value) = self.client().store().notes().last_checkpoint(self.job_id()).await? else {
             return Ok(None);
         };
-        let value = self.client().envelope().open(self.job_id(), Part::Checkpoint, value)?;
+        let value = self.client().envelope().open(self.job_id(), Part::Checkpoint, value).await?;
         serde_json::from_str(value.get()).map(Some).map_err(|error| {
             JobError::retry(format!("the checkpoint does not fit {}: {error}", std::any::type_name::<T>()))
         })

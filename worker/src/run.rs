@@ -19,6 +19,8 @@ pub(crate) struct Registered {
     pub(crate) nature: Nature,
     pub(crate) timeout: Option<Duration>,
     pub(crate) retry: RetryPolicy,
+    /// How long results are kept, if not as the worker's setting says.
+    pub(crate) result_ttl: Option<Duration>,
     /// The newest form of the payload that it can read.
     pub(crate) version: u16,
     /// How long it may take to stop once it is told to, before it is dropped.

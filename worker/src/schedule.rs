@@ -18,6 +18,7 @@ pub(crate) fn definition<J: Job>(schedule: Schedule, job: &J) -> Result<Schedule
     template.queue = queue;
     template.max_attempts = J::MAX_ATTEMPTS.max(1);
     template.version = J::VERSION;
+    template.unique = job.unique().map_err(ClientError::from)?;
     Ok(ScheduleDefinition { name, schedule, job: template })
 }
 
@@ -31,14 +32,14 @@ pub(crate) async fn put(
     let mut failing = false;
     for schedule in schedules {
         loop {
-            match client.store().timetable().put_schedule(&schedule, None).await {
+            match client.put_schedule(&schedule, None).await {
                 Ok(()) => break,
-                Err(error @ StoreError::Config { .. }) => return Err(error.into()),
-                Err(error) => {
+                Err(ClientError::Store(error)) if !matches!(*error, StoreError::Config { .. }) => {
                     if !std::mem::replace(&mut failing, true) {
                         tracing::warn!(%error, "schedules cannot be kept; trying again");
                     }
                 }
+                Err(error) => return Err(error.into()),
             }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),

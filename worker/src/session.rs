@@ -26,6 +26,17 @@ use crate::{
 
 /// How long a job of a newer version is left to newer workers before one that cannot read it may meet it again.
 const NEWER: Duration = Duration::from_secs(5);
+/// How long a job waits whose payload's object store does not work. The attempt does not count.
+const OUTAGE: Duration = Duration::from_secs(5);
+
+/// Which attempt of which job.
+#[derive(Debug, Clone, Copy)]
+struct Numbers {
+    id: JobId,
+    fence: u32,
+    attempt: u32,
+    max_attempts: u32,
+}
 
 /// One registration of the worker with the store: it lasts until shutdown, or until the lease is lost, and then the
 /// worker goes on with a new one.
@@ -102,9 +113,7 @@ impl Session {
             let ending = session.attempt(job, token).await;
             session.lock_tokens().remove(&id);
             let finish = match ending {
-                Ending::Outcome(outcome) => {
-                    Some(Finish { id, fence, outcome: sealed(&session.client, id, outcome) })
-                }
+                Ending::Outcome(outcome) => Some(Finish { id, fence, outcome }),
                 Ending::Committed => None,
                 Ending::Abandoned => return,
             };
@@ -123,16 +132,23 @@ impl Session {
             self.note_newer(&job);
             return Ending::Outcome(Outcome::Snoozed { after: NEWER });
         }
-        match self.client.envelope().open(job.id, Part::Payload, job.payload) {
+        match self.client.envelope().open(job.id, Part::Payload, job.payload).await {
             Ok(payload) => job.payload = payload,
+            Err(error) if error.is_outage() => {
+                tracing::warn!(job_id = %job.id, %error, retry_in = ?OUTAGE, "the payload cannot be fetched now");
+                return Ending::Outcome(Outcome::Snoozed { after: OUTAGE });
+            }
             Err(error) => {
                 let (attempt, rng) = (job.attempt, &mut fastrand::Rng::new());
                 let error = JobError::retry(format!("the payload cannot be read: {error}"));
                 return Ending::Outcome(error.outcome(attempt, job.max_attempts, &handler.retry, rng));
             }
         }
+        let attempt =
+            Numbers { id: job.id, fence: job.fence, attempt: job.attempt, max_attempts: job.max_attempts };
         if handler.nature == Nature::Batch {
-            return executor::execute(self, handler, job, deadline, &token, None).await;
+            let ending = executor::execute(self, handler, job, deadline, &token, None).await;
+            return self.sealed(handler, attempt, ending).await;
         }
         let permit = tokio::select! {
             biased;
@@ -145,7 +161,53 @@ impl Session {
         };
         // Nobody closes the semaphore.
         let Ok(permit) = permit else { return Ending::Outcome(Outcome::Released) };
-        executor::execute(self, handler, job, deadline, &token, Some(permit)).await
+        let ending = executor::execute(self, handler, job, deadline, &token, Some(permit)).await;
+        self.sealed(handler, attempt, ending).await
+    }
+
+    /// An ending as the store keeps it. A result that it may not keep makes the job dead: another attempt would most likely
+    /// return the same. While the object store does not take a large one, the job waits here for it, as outcomes wait for
+    /// the store; but when the worker is to end, such an attempt has failed.
+    async fn sealed(&self, handler: &Registered, attempt: Numbers, ending: Ending) -> Ending {
+        let Ending::Outcome(Outcome::Succeeded { result, keep }) = ending else { return ending };
+        let (envelope, id) = (self.client.envelope(), attempt.id);
+        let mut outcome = match envelope.seal_result(id, result, keep) {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                tracing::error!(job_id = %id, %error, "the result cannot be kept; the job is dead");
+                return Ending::Outcome(Outcome::Dead { error: error.to_string() });
+            }
+        };
+        let mut failing = false;
+        let mut pause = Duration::from_millis(50);
+        loop {
+            let error = tokio::select! {
+                biased;
+                moved = envelope.move_out_result(id, attempt.fence, &mut outcome) => match moved {
+                    Ok(()) => return Ending::Outcome(outcome),
+                    Err(error) => error,
+                },
+                () = self.lost.cancelled() => return Ending::Abandoned,
+            };
+            if self.abort.is_cancelled() {
+                let error = JobError::retry(format!("it succeeded, but its result cannot be kept: {error}"));
+                let rng = &mut fastrand::Rng::new();
+                return Ending::Outcome(error.outcome(
+                    attempt.attempt,
+                    attempt.max_attempts,
+                    &handler.retry,
+                    rng,
+                ));
+            }
+            if !std::mem::replace(&mut failing, true) {
+                tracing::warn!(job_id = %id, %error, "the result cannot be kept; trying again");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(2)),
+                () = self.abort.cancelled() => {}
+                () = self.lost.cancelled() => return Ending::Abandoned,
+            }
+        }
     }
 
     fn note_newer(&self, job: &ClaimedJob) {
@@ -176,18 +238,5 @@ impl Session {
 
     fn lock_tokens(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, CancellationToken>> {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// An outcome as the store keeps it. A result that it may not keep makes the job dead: another attempt would most likely
-/// return the same.
-fn sealed(client: &Client, id: JobId, outcome: Outcome) -> Outcome {
-    let Outcome::Succeeded { result } = outcome else { return outcome };
-    match client.envelope().seal_result(id, result) {
-        Ok(result) => Outcome::Succeeded { result },
-        Err(error) => {
-            tracing::error!(job_id = %id, %error, "the result cannot be kept; the job is dead");
-            Outcome::Dead { error: error.to_string() }
-        }
     }
 }

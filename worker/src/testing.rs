@@ -64,7 +64,7 @@ use windlass_store::StoreOptions;
 
 use crate::{
     Context, Handler, Handling, JobError,
-    context::States,
+    context::{Around, States},
     middleware::Layers,
     run::{Run, guarded, on_thread},
 };
@@ -165,8 +165,9 @@ impl<J: Job> NewAttempt<J> {
             claimed.ok_or_else(|| StoreError::Unexpected("the test's own job was not there".into()))?;
         claimed.attempt = self.number;
         let token = CancellationToken::new();
-        let context =
-            Context::gated(claimed, worker, client, Arc::new(self.states), &token, Arc::default(), None);
+        let (states, notes) = (Arc::new(self.states), Arc::default());
+        let around = Around { worker, client, states, notes, result_ttl: J::RESULT_TTL };
+        let context = Context::gated(claimed, around, &token, None);
         Ok(TestAttempt { context, token, enqueued, payload: PhantomData, _folder: folder })
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::value::to_raw_value;
 use sqlx::{Postgres, Transaction};
 use windlass_client::ClientError;
-use windlass_core::{Finish, Outcome};
+use windlass_core::Finish;
 use windlass_store::PostgresStore;
 
 use crate::{Context, JobError, context::Completion};
@@ -63,13 +63,11 @@ impl JobTransaction {
     pub async fn complete<R: Serialize>(mut self, value: R) -> Result<R, JobError> {
         let result = to_raw_value(&value)?;
         let result = (result.get() != "null").then_some(result);
-        let sealed = self.context.client().envelope().seal_result(self.context.job_id(), result);
-        let result = sealed.map_err(JobError::discard)?;
-        let finish = Finish {
-            id: self.context.job_id(),
-            fence: self.context.job().fence,
-            outcome: Outcome::Succeeded { result },
-        };
+        let (id, keep) = (self.context.job_id(), self.context.result_ttl());
+        let (envelope, fence) = (self.context.client().envelope(), self.context.job().fence);
+        let mut outcome = envelope.seal_result(id, result, keep).map_err(JobError::discard)?;
+        envelope.move_out_result(id, fence, &mut outcome).await?;
+        let finish = Finish { id, fence, outcome };
         let worker = self.context.worker();
         if !self.store.finish_in(&mut self.transaction, worker, &finish).await? {
             return Err(JobError::retry("the lease was lost before the transaction could be committed"));

@@ -136,6 +136,7 @@ impl Worker {
                 error => WorkerError::BrokerSilent { url: settings.broker(), error },
             });
         }
+        client.check_objects().await?;
         Ok(Self::new(client, (&settings).into()))
     }
 

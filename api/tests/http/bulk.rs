@@ -37,7 +37,7 @@ async fn all_that_a_filter_means_is_cancelled_page_by_page() {
     for queue in ["a", "a", "b", "a", "a", "a"] {
         jobs.push(api.in_queue(queue).await);
     }
-    api.finish(jobs[0], Outcome::Succeeded { result: None }).await;
+    api.finish(jobs[0], Outcome::Succeeded { result: None, keep: None }).await;
     api.claim(jobs[1]).await;
     let (mut counts, mut cursor) = (Vec::new(), Value::Null);
     loop {
@@ -75,7 +75,7 @@ async fn the_dead_are_meant_unless_the_filter_says_otherwise() {
     let api = Api::new().await;
     let (dead, done, off) = (api.job().await, api.job().await, api.in_queue("b").await);
     api.finish(dead, Outcome::Dead { error: "e".into() }).await;
-    api.finish(done, Outcome::Succeeded { result: None }).await;
+    api.finish(done, Outcome::Succeeded { result: None, keep: None }).await;
     api.finish(off, Outcome::Cancelled).await;
     assert_eq!(api.changed("retry", json!({"filter": {}})).await, 1);
     assert_eq!(api.state(dead).await, "queued");
@@ -154,14 +154,14 @@ async fn the_parts_of_a_job_have_routes_of_their_own() {
     let store: &dyn windlass_core::Store = &api.store;
     store.promote_due(10).await.unwrap();
     let result = serde_json::value::RawValue::from_string(r#"{"b": 1, "a":2}"#.into()).unwrap();
-    api.finish(id, Outcome::Succeeded { result: Some(result) }).await;
+    api.finish(id, Outcome::Succeeded { result: Some(result), keep: None }).await;
     let answer = api.get(&part("result")).await;
     assert_eq!(
         (&*answer.body, answer.header("content-type")),
         (&br#"{"b": 1, "a":2}"#[..], "application/json")
     );
 
-    for outcome in [Outcome::Succeeded { result: None }, Outcome::Dead { error: "e".into() }] {
+    for outcome in [Outcome::Succeeded { result: None, keep: None }, Outcome::Dead { error: "e".into() }] {
         let id = api.job().await;
         api.finish(id, outcome).await;
         api.get(&format!("/v1/jobs/{id}/result")).await.problem(404);

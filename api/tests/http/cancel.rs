@@ -24,7 +24,7 @@ async fn job_in(api: &Api, state: State) -> JobId {
         State::Retrying => {
             api.finish(id, Outcome::Retry { after: Duration::from_secs(3600), error: "e".into() }).await;
         }
-        State::Succeeded => api.finish(id, Outcome::Succeeded { result: None }).await,
+        State::Succeeded => api.finish(id, Outcome::Succeeded { result: None, keep: None }).await,
         State::Cancelled => api.finish(id, Outcome::Cancelled).await,
         State::Dead => api.finish(id, Outcome::Dead { error: "e".into() }).await,
         State::Waiting => unreachable!("only gated jobs wait"),

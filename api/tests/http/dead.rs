@@ -42,9 +42,11 @@ fn plain() -> String {
 #[tokio::test]
 async fn what_is_over_can_be_retried() {
     let api = Api::new().await;
-    for outcome in
-        [Outcome::Succeeded { result: None }, Outcome::Cancelled, Outcome::Dead { error: "e".into() }]
-    {
+    for outcome in [
+        Outcome::Succeeded { result: None, keep: None },
+        Outcome::Cancelled,
+        Outcome::Dead { error: "e".into() },
+    ] {
         let id = api.job().await;
         api.finish(id, outcome).await;
         let path = format!("/v1/jobs/{id}/retry");

@@ -52,7 +52,11 @@ async fn a_replay_shows_the_job_as_it_is_now() {
     let first = keyed(&api, "k", body).await;
     assert_eq!(first.header("idempotency-replayed"), "");
     let result = Some(serde_json::value::to_raw_value(&json!({"sent": true})).unwrap());
-    api.finish(first.json()["id"].as_str().unwrap().parse().unwrap(), Outcome::Succeeded { result }).await;
+    api.finish(
+        first.json()["id"].as_str().unwrap().parse().unwrap(),
+        Outcome::Succeeded { result, keep: None },
+    )
+    .await;
     let again = keyed(&api, "k", body).await;
     assert_eq!((again.status.as_u16(), again.header("idempotency-replayed")), (202, "true"));
     assert_eq!(again.header("location"), first.header("location"));

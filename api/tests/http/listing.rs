@@ -31,7 +31,7 @@ async fn jobs_are_listed_newest_first_by_filter() {
     let post = api.made("queue", json!("post")).await;
     let later = api.made("delay", json!("1h")).await;
     let done = api.made("priority", json!(2)).await;
-    api.finish(done.parse().unwrap(), Outcome::Succeeded { result: None }).await;
+    api.finish(done.parse().unwrap(), Outcome::Succeeded { result: None, keep: None }).await;
     for (query, expected) in [
         ("", vec![&done, &later, &post, &red]),
         ("?label=team:red:1", vec![&red]),

@@ -14,6 +14,7 @@ mod idempotency;
 mod limits;
 mod listing;
 mod notes;
+mod objects;
 mod poll;
 mod schedules;
 mod support;

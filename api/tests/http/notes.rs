@@ -43,7 +43,8 @@ async fn progress_is_shown_and_stays() {
     assert_eq!(shown, json!({"value": 0.4, "message": "rendering", "at": shown["at"]}));
     assert!(shown["at"].as_str().unwrap().ends_with('Z'));
     assert_ne!(answer.header("etag"), before.header("etag"));
-    let finish = windlass_core::Finish { id, fence, outcome: Outcome::Succeeded { result: None } };
+    let finish =
+        windlass_core::Finish { id, fence, outcome: Outcome::Succeeded { result: None, keep: None } };
     api.store.finish(windlass_core::WorkerId::new(), &[finish], &[]).await.unwrap();
     assert_eq!(api.get(&path).await.json()["progress"], shown);
 }

@@ -74,7 +74,7 @@ async fn if_none_match_takes_lists_weak_tags_and_the_star() {
 async fn only_what_is_over_may_be_kept() {
     let api = Api::new().await;
     let outcomes = [
-        (Outcome::Succeeded { result: None }, "succeeded"),
+        (Outcome::Succeeded { result: None, keep: None }, "succeeded"),
         (Outcome::Dead { error: "no".into() }, "dead"),
         (Outcome::Cancelled, "cancelled"),
     ];
@@ -116,7 +116,7 @@ async fn attempts_errors_and_the_result_are_shown() {
     let store: &dyn windlass_core::Store = &api.store;
     assert_eq!(store.promote_due(10).await.unwrap(), 1);
     let result = Some(serde_json::value::RawValue::from_string(r#"{"n": 1.50}"#.into()).unwrap());
-    api.finish(id, Outcome::Succeeded { result }).await;
+    api.finish(id, Outcome::Succeeded { result, keep: None }).await;
     let answer = api.get(&path).await;
     let done = answer.json();
     assert_eq!((&done["state"], &done["attempt"]), (&json!("succeeded"), &json!(2)));

@@ -29,6 +29,18 @@ fn nightly() -> Value {
     })
 }
 
+/// What begins as ours would be read as such: another job's payload, for example.
+#[tokio::test]
+async fn the_reserved_key_is_refused() {
+    let api = Api::new().await;
+    let mut body = nightly();
+    body["job"]["payload"] = json!({"$windlass": {"object": "jobs/20300101/x.payload"}});
+    let answer = api.put("nightly", body).await;
+    answer.problem(422);
+    assert_eq!(answer.pointers(), ["/job/payload"]);
+    assert_eq!(api.stored().await, 0);
+}
+
 #[tokio::test]
 async fn a_schedule_is_kept_shown_switched_and_deleted() {
     let api = Api::new().await;

@@ -98,9 +98,14 @@ impl Api {
 
     /// Claims the job and records an outcome.
     pub(crate) async fn finish(&self, id: JobId, outcome: Outcome) {
-        let fence = self.claim(id).await.fence;
-        let recorded = self.store.finish(self.worker, &[Finish { id, fence, outcome }], &[]).await.unwrap();
-        assert_eq!(recorded, [id]);
+        let claimed = self.claim(id).await;
+        self.end(&claimed, outcome).await;
+    }
+
+    /// Records the outcome of a job that was claimed.
+    pub(crate) async fn end(&self, claimed: &ClaimedJob, outcome: Outcome) {
+        let finish = Finish { id: claimed.id, fence: claimed.fence, outcome };
+        assert_eq!(self.store.finish(self.worker, &[finish], &[]).await.unwrap(), [claimed.id]);
     }
 
     /// How many rows the store has that an enqueue would write.

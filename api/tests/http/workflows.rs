@@ -65,7 +65,7 @@ async fn a_workflow_is_accepted_shown_and_ends() {
     let after = api.get(&path).await.json();
     assert_eq!(after["counts"], json!({"queued": 1, "dead": 1, "cancelled": 2}));
     let result = serde_json::value::to_raw_value(&[1, 2]).unwrap();
-    end(&api, id(&view, "all"), Outcome::Succeeded { result: Some(result) }).await;
+    end(&api, id(&view, "all"), Outcome::Succeeded { result: Some(result), keep: None }).await;
     let after = api.get(&path).await.json();
     assert_eq!((&after["status"], &after["jobs"][3]["result"]), (&json!("failed"), &json!([1, 2])));
 

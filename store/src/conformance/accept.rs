@@ -69,7 +69,7 @@ pub async fn json_is_kept_byte_for_byte(case: Case) {
     for claimed in running {
         let sent = jobs.iter().find(|job| job.id == claimed.id).unwrap();
         assert_eq!(claimed.payload.get(), sent.payload.get());
-        let outcome = windlass_core::Outcome::Succeeded { result: Some(claimed.payload) };
+        let outcome = windlass_core::Outcome::Succeeded { result: Some(claimed.payload), keep: None };
         let finish = windlass_core::Finish { id: claimed.id, fence: claimed.fence, outcome };
         assert_eq!(case.store.finish(worker, &[finish], &[]).await.unwrap(), [claimed.id]);
         assert_eq!(case.get(claimed.id).await.result.unwrap().get(), sent.payload.get());

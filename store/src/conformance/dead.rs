@@ -105,7 +105,7 @@ pub async fn retried_jobs_begin_anew(case: Case) {
 
     // A result goes, and so does a request to cancel.
     let job = case.running(1).await[0];
-    assert!(case.finish(job, Outcome::Succeeded { result: Some(raw("1")) }).await);
+    assert!(case.finish(job, Outcome::Succeeded { result: Some(raw("1")), keep: None }).await);
     operations.retry(&[job.id], &State::TERMINAL).await.unwrap();
     assert!(case.get(job.id).await.result.is_none());
     let job = case.run_jobs(case.worker().await, &[job.id]).await[0];

@@ -160,7 +160,7 @@ pub async fn a_search_is_bounded(case: Case) {
 pub async fn large_results_make_short_pages(case: Case) {
     let large = raw(&format!("\"{}\"", "x".repeat(3 * 1024 * 1024)));
     for job in case.running(5).await {
-        assert!(case.finish(job, Outcome::Succeeded { result: Some(large.clone()) }).await);
+        assert!(case.finish(job, Outcome::Succeeded { result: Some(large.clone()), keep: None }).await);
     }
     let any = JobFilter::default();
     let page = case.store.operations().find(&any, None, 100).await.unwrap();

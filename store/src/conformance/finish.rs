@@ -8,7 +8,7 @@ use super::support::{Case, HOUR, Running, dead, give_up, raw, retry, set, snooze
 pub async fn every_outcome(case: Case) {
     let running = case.running(6).await;
     let outcomes = [
-        Outcome::Succeeded { result: Some(raw("{\"n\": 1}")) },
+        Outcome::Succeeded { result: Some(raw("{\"n\": 1}")), keep: None },
         Outcome::Retry { after: HOUR, error: "lost the line".into() },
         dead(),
         Outcome::Cancelled,

@@ -30,7 +30,7 @@ fn id_at(clock: &VirtualClock) -> JobId {
 pub async fn results_are_forgotten_in_time(timed: Timed) {
     let Timed { case, clock } = timed;
     let jobs = case.running(2).await;
-    let with_result = || Outcome::Succeeded { result: Some(raw("\"r\"")) };
+    let with_result = || Outcome::Succeeded { result: Some(raw("\"r\"")), keep: Some(HOUR) };
     assert!(case.finish(jobs[0], with_result()).await);
     assert!(case.finish(jobs[1], succeeded()).await);
     let shown = async || case.get(jobs[0].id).await.result.is_some();

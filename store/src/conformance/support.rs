@@ -43,7 +43,6 @@ impl Timed {
         let clock = VirtualClock::default();
         let options = StoreOptions {
             clock: Some(clock.clone()),
-            result_ttl: Some(HOUR),
             retention: super::retention::rules(),
             ..StoreOptions::default()
         };
@@ -241,7 +240,7 @@ pub(super) fn sorted(mut claimed: Vec<ClaimedJob>) -> Vec<ClaimedJob> {
 }
 
 pub(super) fn succeeded() -> Outcome {
-    Outcome::Succeeded { result: None }
+    Outcome::Succeeded { result: None, keep: None }
 }
 
 /// A failure that is due again at once.

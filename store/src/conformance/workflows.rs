@@ -137,7 +137,7 @@ pub async fn fan_out_and_fan_in(case: Case) {
     assert_eq!(run.names(State::Queued).await, parts);
     for (n, part) in parts.iter().enumerate() {
         assert_eq!(run.state("join").await, State::Waiting);
-        run.end(part, Outcome::Succeeded { result: Some(raw(&n.to_string())) }).await;
+        run.end(part, Outcome::Succeeded { result: Some(raw(&n.to_string())), keep: None }).await;
     }
     assert_eq!(run.state("join").await, State::Queued);
     let workflows = case.other.workflows();

@@ -10,8 +10,9 @@ use super::{PostgresStore, range};
 /// outcomes.
 pub(super) const FINISH: &str = "
 WITH input AS (
-    SELECT * FROM unnest($2::uuid[], $3::int4[], $4::int2[], $5::int4[], $6::float8[], $7::text[], $8::text[])
-        AS i (id, fence, target, uncounted, after, result, error)
+    SELECT * FROM unnest($2::uuid[], $3::int4[], $4::int2[], $5::int4[], $6::float8[], $7::text[], $8::text[],
+                         $12::float8[])
+        AS i (id, fence, target, uncounted, after, result, error, keep)
 ), done AS (
     UPDATE {schema}.jobs j
     SET state = CASE WHEN j.cancel_requested AND i.target NOT IN ({succeeded}, {dead}) THEN {to:abort} ELSE i.target END,
@@ -22,7 +23,7 @@ WITH input AS (
     FROM input i
     WHERE j.id = ANY($2::uuid[]) AND j.id >= $9 AND j.id <= $10
     AND j.id = i.id AND j.attempt = i.fence AND j.state = {running}
-    RETURNING j.id, j.state, j.attempt, j.uncounted, j.run_at, j.cancel_requested, j.followed, i.error, i.result
+    RETURNING j.id, j.state, j.attempt, j.uncounted, j.run_at, j.cancel_requested, j.followed, i.error, i.result, i.keep
 ), failed AS (
     INSERT INTO {schema}.job_errors (job_id, fence, attempt, at, worker, message)
     SELECT id, attempt, attempt - uncounted, {now},
@@ -41,7 +42,7 @@ WITH input AS (
     INSERT INTO {schema}.dead (job_id, at) SELECT id, {now} FROM done WHERE state = {dead}
 ), expiring AS (
     INSERT INTO {schema}.expiring_results (job_id, expires_at)
-    SELECT id, {now} + make_interval(secs => $12) FROM done WHERE $12 IS NOT NULL AND result IS NOT NULL
+    SELECT id, {now} + make_interval(secs => keep) FROM done WHERE keep IS NOT NULL AND result IS NOT NULL
     ON CONFLICT (job_id) DO UPDATE SET expires_at = excluded.expires_at
 ), followed AS (
     INSERT INTO {schema}.followups (job_id) SELECT id FROM done WHERE followed AND state <> {queued}
@@ -79,7 +80,7 @@ impl PostgresStore {
             .bind(least)
             .bind(greatest)
             .bind(closed.iter().map(|claim| claim.as_uuid()).collect::<Vec<_>>())
-            .bind(self.result_ttl.map(seconds))
+            .bind(outcomes().map(keep).collect::<Vec<_>>())
             .fetch_all(connection)
             .await?;
         rows.iter().map(|row| Ok(row.try_get::<Uuid, _>(0)?.into())).collect()
@@ -98,9 +99,16 @@ pub(super) fn seconds(duration: Duration) -> f64 {
     duration.as_secs_f64().min(1000.0 * 365.0 * 86_400.0)
 }
 
+fn keep(outcome: &Outcome) -> Option<f64> {
+    match outcome {
+        Outcome::Succeeded { keep, .. } => keep.map(seconds),
+        _ => None,
+    }
+}
+
 fn result(outcome: &Outcome) -> Option<&str> {
     match outcome {
-        Outcome::Succeeded { result } => result.as_deref().map(|result| result.get()),
+        Outcome::Succeeded { result, .. } => result.as_deref().map(|result| result.get()),
         _ => None,
     }
 }

@@ -75,7 +75,6 @@ pub struct PostgresStore {
     schema: String,
     deadline: Duration,
     clock: Option<VirtualClock>,
-    result_ttl: Option<Duration>,
     retention: Retention,
     sql: std::sync::Arc<Statements>,
     /// Whether the pooler, if any, keeps prepared statements.
@@ -169,7 +168,6 @@ impl PostgresStore {
             schema,
             deadline: options.deadline,
             clock: options.clock.clone(),
-            result_ttl: options.result_ttl,
             retention: options.retention.clone(),
             sql,
             persistent: keeps_statements(url),

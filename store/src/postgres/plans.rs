@@ -63,7 +63,7 @@ async fn check(store: &PostgresStore, connection: &mut PgConnection, when: &str)
                 id.clone(),
                 id.clone(),
                 ids.clone(),
-                "60".into(),
+                "ARRAY[60, NULL]::float8[]".into(),
             ],
         ),
         ("get", &sql.get, vec![ids.clone(), id.clone(), id.clone()]),

@@ -154,13 +154,13 @@ impl SqliteStore {
         insert_outbox(&mut transaction, done.released, now, now).await?;
         bury(&mut transaction, done.dead, now).await?;
         note_followups(&mut transaction, done.followed).await?;
-        if let Some(ttl) = self.result_ttl {
+        if !done.expiring.is_empty() {
             sqlx::query(
-                "INSERT INTO expiring_results (job_id, expires_at) SELECT value, ?2 FROM json_each(?1) WHERE true
+                "INSERT INTO expiring_results (job_id, expires_at)
+                 SELECT value ->> 0, value ->> 1 FROM json_each(?1) WHERE true
                  ON CONFLICT (job_id) DO UPDATE SET expires_at = excluded.expires_at",
             )
-            .bind(ids(&done.results))
-            .bind(now + micros(ttl))
+            .bind(serde_json::to_string(&done.expiring).map_err(unexpected)?)
             .execute(&mut *transaction)
             .await?;
         }
@@ -189,8 +189,8 @@ struct Done {
     waiting: Vec<String>,
     dead: Vec<String>,
     followed: Vec<String>,
-    /// Those that have a result.
-    results: Vec<String>,
+    /// Those whose result is not kept as long as they are, and until when.
+    expiring: Vec<(String, i64)>,
     /// Those that someone wanted cancelled.
     settled: Vec<String>,
 }
@@ -202,7 +202,7 @@ async fn record(connection: &mut SqliteConnection, finishes: &[Finish], now: i64
         .iter()
         .map(|Finish { id, fence, outcome }| {
             let (after, result) = match outcome {
-                Outcome::Succeeded { result } => (None, result.as_deref().map(|result| result.get())),
+                Outcome::Succeeded { result, .. } => (None, result.as_deref().map(|result| result.get())),
                 Outcome::Retry { after, .. } | Outcome::Snoozed { after } => (Some(*after), None),
                 Outcome::Dead { .. } | Outcome::Cancelled | Outcome::Released => (None, None),
             };
@@ -211,6 +211,13 @@ async fn record(connection: &mut SqliteConnection, finishes: &[Finish], now: i64
         })
         .collect();
     let input = serde_json::to_string(&input).map_err(unexpected)?;
+    let keep: HashMap<String, i64> = finishes
+        .iter()
+        .filter_map(|finish| match finish.outcome {
+            Outcome::Succeeded { keep, .. } => Some((finish.id.to_string(), now + micros(keep?))),
+            _ => None,
+        })
+        .collect();
     let rows = sqlx::query(FINISH.clone()).bind(input).bind(now).fetch_all(connection).await?;
     for row in &rows {
         let id: String = row.try_get(0)?;
@@ -224,8 +231,10 @@ async fn record(connection: &mut SqliteConnection, finishes: &[Finish], now: i64
         if state != State::Queued && row.try_get(3)? {
             done.followed.push(id.clone());
         }
-        if row.try_get(4)? {
-            done.results.push(id.clone());
+        if row.try_get(4)?
+            && let Some(until) = keep.get(&id)
+        {
+            done.expiring.push((id.clone(), *until));
         }
         if row.try_get(2)? {
             done.settled.push(id.clone());

@@ -63,7 +63,6 @@ pub struct SqliteStore {
     readers: SqlitePool,
     deadline: Duration,
     clock: Option<VirtualClock>,
-    result_ttl: Option<Duration>,
     retention: Retention,
     file: std::path::PathBuf,
 }
@@ -120,7 +119,6 @@ impl SqliteStore {
             readers: pool(READERS),
             deadline: options.deadline,
             clock: options.clock.clone(),
-            result_ttl: options.result_ttl,
             retention: options.retention.clone(),
             file,
         };

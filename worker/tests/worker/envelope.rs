@@ -1,12 +1,14 @@
 //! What the store keeps of payloads and results, and what handlers and clients see.
 
+use std::time::Duration;
+
 use windlass_client::{Client, ClientOptions, EncryptionKey, Envelope};
-use windlass_core::{JobId, OnConflict, State as JobState, Store as _, Unique};
+use windlass_core::{Job, JobId, OnConflict, Schedule, State as JobState, Store as _, Unique};
 use windlass_worker::{Context, JobError, Worker};
 
 use crate::support::{Bench, Task, options, run, until};
 
-fn key(name: &str) -> EncryptionKey {
+pub fn key(name: &str) -> EncryptionKey {
     format!("{name}:BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=").parse().unwrap()
 }
 
@@ -119,6 +121,73 @@ async fn workflows_are_sealed_and_children_read_their_parents() {
     assert_eq!(results, ["1", "11"]);
     assert!(bench.stored_result(jobs[1].job.id).await.contains("\"only\""));
     running.stop().await;
+}
+
+/// The fields that tell jobs apart are not to be seen in what is encrypted.
+#[tokio::test]
+async fn encrypted_jobs_are_unique_by_their_fields() {
+    let bench = Bench::new().await;
+    let client = bench.with_keys(&["only"]);
+    let mut ids = Vec::new();
+    for number in [1, 2, 1] {
+        let rule = Unique::by_fields(["/number"]).unwrap();
+        ids.push(client.enqueue(Task { number }).unique(rule).await.unwrap());
+    }
+    assert_ne!(ids[0], ids[1]);
+    assert_eq!(ids[0], ids[2]);
+    // Also for a process that does not encrypt yet.
+    let plain = bench.with_keys(&[]);
+    let rule = Unique::by_fields(["/number"]).unwrap();
+    assert_eq!(plain.enqueue(Task { number: 1 }).unique(rule).await.unwrap(), ids[0]);
+}
+
+/// A payload whose results go at once.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub struct Brief {}
+
+impl Job for Brief {
+    const KIND: &'static str = "test.brief";
+    const RESULT_TTL: Option<Duration> = Some(Duration::ZERO);
+}
+
+pub async fn brief(_: Brief) -> Result<u32, JobError> {
+    Ok(1)
+}
+
+#[tokio::test]
+async fn a_kinds_results_are_kept_as_long_as_it_says() {
+    let bench = Bench::new().await;
+    let envelope = Envelope::default().result_ttl(Some(Duration::from_secs(3600)));
+    let client =
+        Client::with_envelope(bench.store.clone(), bench.broker.clone(), ClientOptions::default(), envelope);
+    let running = run(Worker::new(client.clone(), options()).handle(brief).handle(adds));
+    let (gone, kept) = (client.enqueue(Brief {}).await.unwrap(), bench.task(2).await);
+    assert!(bench.succeeds(gone).await.result.is_none());
+    assert!(bench.succeeds(kept).await.result.is_some());
+    running.stop().await;
+}
+
+/// A tick's job gets what the schedule has, since the store that makes it has no keys.
+#[tokio::test]
+async fn payloads_of_schedules_are_encrypted() {
+    let bench = Bench::new().await;
+    let client = bench.with_keys(&["only"]);
+    let (said, mut heard) = tokio::sync::mpsc::channel(100);
+    let handler = move |task: Task| {
+        let said = said.clone();
+        async move { Ok::<_, JobError>(said.send(task.number).await?) }
+    };
+    let schedule = Schedule::every(Duration::from_secs(1)).unwrap();
+    let running =
+        run(Worker::new(client.clone(), options()).handle(handler).schedule(schedule, Task { number: 4711 }));
+    assert_eq!(heard.recv().await, Some(4711));
+    running.stop().await;
+    let kept = bench.store.timetable().schedules().await.unwrap();
+    let payload = kept[0].definition.job.payload.get();
+    assert!(payload.contains("\"only\"") && !payload.contains("4711"), "{payload}");
+    assert_eq!(client.schedules().await.unwrap()[0].definition.job.payload.get(), "{\"number\":4711}");
+    let error = bench.client.schedules().await.unwrap_err().to_string();
+    assert!(error.contains("key only"), "{error}");
 }
 
 async fn returns_much(task: Task) -> Result<String, JobError> {

@@ -14,6 +14,7 @@ mod logs;
 mod metrics;
 mod middleware;
 mod notes;
+mod objects;
 mod outage;
 mod outcomes;
 mod setup;

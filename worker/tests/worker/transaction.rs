@@ -10,21 +10,22 @@ use windlass_store::{PostgresStore, StoreOptions};
 use windlass_worker::{Batch, BatchOptions, Context, JobError, JobTransaction, Worker};
 
 use crate::{
+    envelope::{Brief, brief},
     logs::Logs,
     outage::Faulty,
     support::{Bench, Task, options, run, until},
 };
 
 /// A schema of its own in the test server, with a table for the handlers.
-struct Database {
+pub struct Database {
     schema: String,
-    pool: PgPool,
-    store: Arc<Faulty>,
-    client: Client,
+    pub pool: PgPool,
+    pub store: Arc<Faulty>,
+    pub client: Client,
 }
 
 impl Database {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let url = std::env::var("WINDLASS_TEST_POSTGRES_URL")
             .expect("WINDLASS_TEST_POSTGRES_URL is not set; run scripts/test, which starts the servers");
         let schema = format!("worker_{}", WorkerId::new().as_uuid().simple());
@@ -78,7 +79,7 @@ impl Database {
         last.unwrap()
     }
 
-    async fn clean_up(self) {
+    pub async fn clean_up(self) {
         self.client.close().await;
         self.execute("DROP SCHEMA {schema} CASCADE").await;
     }
@@ -93,6 +94,29 @@ impl Effect {
         query.execute(&mut ***tx).await?;
         Ok(())
     }
+}
+
+/// Whether the worker records the outcome or the handler does.
+#[tokio::test]
+async fn a_kinds_results_are_kept_as_long_as_it_says() {
+    let database = Database::new().await;
+    let completes = |_: Brief, ctx: Context| async move { ctx.transaction().await?.complete(1).await };
+    for worker in [database.worker().handle(brief), database.worker().handle(completes)] {
+        let running = run(worker.handle(|_: Task| async { Ok::<u32, JobError>(2) }));
+        let gone = database.client.enqueue(Brief {}).await.unwrap();
+        let kept = database.enqueue(1).await;
+        assert!(database.reaches(gone, State::Succeeded).await.result.is_none());
+        assert!(database.reaches(kept, State::Succeeded).await.result.is_some());
+        let stored = "SELECT result FROM {schema}.jobs WHERE id = $1";
+        let stored: Option<String> = sqlx::query_scalar(database.sql(stored))
+            .bind(gone.as_uuid())
+            .fetch_one(&database.pool)
+            .await
+            .unwrap();
+        assert_eq!(stored.as_deref(), Some("1"), "there was one");
+        running.stop().await;
+    }
+    database.clean_up().await;
 }
 
 #[tokio::test]
