@@ -113,11 +113,7 @@ fn answer(view: &JobView<'_>, id: JobId, instead: Option<Instead>) -> Result<Res
 pub(crate) async fn kind_info(service: &Service, kind: &Kind) -> Result<KindInfo, Problem> {
     match service.client.kind(kind).await? {
         Some(info) => Ok(info),
-        None if service.options.unknown_kinds == UnknownKinds::Accept => Ok(KindInfo {
-            kind: kind.clone(),
-            queue: QueueName::default(),
-            max_attempts: KindInfo::DEFAULT_MAX_ATTEMPTS,
-        }),
+        None if service.options.unknown_kinds == UnknownKinds::Accept => Ok(KindInfo::new(kind.clone())),
         None => Err(Problem::unknown_kind(kind.as_str())),
     }
 }

@@ -10,6 +10,7 @@ mod connections;
 mod dead;
 mod enqueue;
 mod faults;
+mod fleet;
 mod idempotency;
 mod limits;
 mod listing;
