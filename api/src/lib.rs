@@ -52,6 +52,7 @@ mod name;
 mod problem;
 mod queues;
 mod schedules;
+mod schemas;
 mod serve;
 mod unique;
 mod view;
@@ -115,6 +116,7 @@ impl Default for ApiOptions {
 struct Service {
     client: Client,
     options: ApiOptions,
+    schemas: schemas::Schemas,
 }
 
 impl Service {
@@ -125,7 +127,7 @@ impl Service {
 
 /// The routes, for a server of your own; [`serve`] has one. `Location` headers take them to be at the root.
 pub fn router(client: Client, options: ApiOptions) -> Router {
-    let service = Arc::new(Service { client, options });
+    let service = Arc::new(Service { client, options, schemas: schemas::Schemas::default() });
     Router::new()
         .route("/v1/jobs", get(listing::list).post(enqueue::enqueue))
         .route("/v1/jobs/batch", post(batch::enqueue))

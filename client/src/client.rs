@@ -50,7 +50,7 @@ struct Inner {
     store: Arc<dyn Store>,
     broker: Arc<dyn Broker>,
     accept: Grouper<Waiting>,
-    kinds: Kinds,
+    kinds: Arc<Kinds>,
     envelope: Envelope,
     nudge: Arc<Notify>,
     tasks: TaskTracker,
@@ -202,7 +202,7 @@ impl Client {
             store,
             broker,
             accept,
-            kinds: Kinds::default(),
+            kinds: Arc::default(),
             envelope,
             nudge,
             tasks,
@@ -290,13 +290,21 @@ impl Client {
         Ok(self.inner.store.cancel(id).await?)
     }
 
-    /// What workers have made known of a kind. Answers may be half a minute old, but a kind that has just appeared
-    /// is found within a second.
+    /// What workers have made known of a kind. Answers may be a minute old while the store is asked in the background,
+    /// but a kind that has just appeared is found within a second.
     ///
     /// # Errors
     /// What the store says, when it has to be asked.
-    pub async fn kind(&self, kind: &Kind) -> Result<Option<KindInfo>, ClientError> {
-        Ok(self.inner.kinds.get(&*self.inner.store, kind).await?)
+    pub async fn kind(&self, kind: &Kind) -> Result<Option<Arc<KindInfo>>, ClientError> {
+        Ok(self.inner.kinds.get(&self.inner.store, &self.inner.tasks, kind).await?)
+    }
+
+    /// The same as it was half a second ago at most, for when the first answer is doubtful.
+    ///
+    /// # Errors
+    /// What the store says, when it has to be asked.
+    pub async fn kind_now(&self, kind: &Kind) -> Result<Option<Arc<KindInfo>>, ClientError> {
+        Ok(self.inner.kinds.get_fresh(&*self.inner.store, kind).await?)
     }
 
     /// Has the relay look into the outbox now: after committing a transaction with

@@ -17,6 +17,7 @@ mod listing;
 mod notes;
 mod poll;
 mod schedules;
+mod schemas;
 mod support;
 mod trouble;
 mod unique;
