@@ -58,7 +58,7 @@ struct Inner {
     _stop_with_the_last_clone: DropGuard,
 }
 
-/// Times of the outbox, which rarely need changing.
+/// What rarely needs changing: the times of the outbox.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientOptions {
     /// How often the relay looks into the outbox.
@@ -67,6 +67,8 @@ pub struct ClientOptions {
     pub republish_after: Duration,
     /// How long a job may wait in a lane that is not empty before it is published again.
     pub republish_bound: Duration,
+    /// Whether this process publishes what others could not. A tool that comes and goes leaves that to them.
+    pub relays: bool,
 }
 
 impl Default for ClientOptions {
@@ -75,6 +77,7 @@ impl Default for ClientOptions {
             relay_interval: Duration::from_millis(500),
             republish_after: Duration::from_secs(30),
             republish_bound: Duration::from_secs(3600),
+            relays: true,
         }
     }
 }
@@ -163,7 +166,9 @@ impl Client {
             verify_after: options.republish_after,
             bound: options.republish_bound,
         };
-        tasks.spawn(relay.run(stop.clone()));
+        if options.relays {
+            tasks.spawn(relay.run(stop.clone()));
+        }
 
         // Each of the next two ends once the task before it, which holds the only way in, has ended and its own work is
         // done.
