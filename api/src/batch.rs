@@ -145,9 +145,9 @@ impl<'a> Batch<'a> {
         let key = key.or_else(|| Some(format!("{}\n{at}", self.key?)));
         draft.idempotency =
             key.map(|key| enqueue::keyed(key, "POST /v1/jobs/batch", text, options.idempotency_ttl));
-        let info = enqueue::kind_info(self.service, &draft.kind).await;
+        let info = enqueue::known(self.service, &draft).await;
         let info = info.inspect_err(|problem| self.note(problem))?;
-        let mut job = draft.into_job(info);
+        let mut job = draft.into_job(&info);
         job.trace.clone_from(&self.trace);
         Ok(job)
     }

@@ -44,10 +44,10 @@ pub(crate) async fn enqueue(
     let bytes = body::read(body, &parts.headers, options.max_body, options.request_timeout).await?;
     let text = body::text(&bytes)?;
     let mut draft = Draft::parse(text, options.max_depth)?;
-    let info = kind_info(&service, &draft.kind).await?;
+    let info = known(&service, &draft).await?;
     draft.idempotency = idempotency(&parts.headers, "POST /v1/jobs", text, options.idempotency_ttl)?;
     let trace = parts.headers.get("traceparent").and_then(|value| value.to_str().ok());
-    let mut job = draft.into_job(info);
+    let mut job = draft.into_job(&info);
     job.trace = trace.and_then(|trace| trace.parse().ok());
 
     let accepted = service.client.accept(job.clone()).await?;
@@ -109,16 +109,22 @@ fn answer(view: &JobView<'_>, id: JobId, instead: Option<Instead>) -> Result<Res
     Ok(response.into_response())
 }
 
-/// What workers say of the kind; refuses it if they say nothing and the settings want that.
-pub(crate) async fn kind_info(service: &Service, kind: &Kind) -> Result<KindInfo, Problem> {
-    match service.client.kind(kind).await? {
-        Some(info) => Ok(info),
-        None if service.options.unknown_kinds == UnknownKinds::Accept => Ok(KindInfo {
-            kind: kind.clone(),
-            queue: QueueName::default(),
-            max_attempts: KindInfo::DEFAULT_MAX_ATTEMPTS,
-        }),
-        None => Err(Problem::unknown_kind(kind.as_str())),
+/// What workers say of the job's kind. Refuses a job whose payload does not fit the kind's schema, and one of which they
+/// say nothing if the settings want that.
+pub(crate) async fn known(service: &Service, draft: &Draft) -> Result<Arc<KindInfo>, Problem> {
+    let info = match service.client.kind(&draft.kind).await? {
+        Some(info) => info,
+        None if service.options.unknown_kinds == UnknownKinds::Accept => {
+            return Ok(Arc::new(KindInfo::new(draft.kind.clone())));
+        }
+        None => return Err(Problem::unknown_kind(draft.kind.as_str())),
+    };
+    let check = |info| service.schemas.check(info, draft.version, &draft.payload);
+    let Err(misfit) = check(&info) else { return Ok(info) };
+    // A worker may have said otherwise since.
+    match service.client.kind_now(&draft.kind).await? {
+        Some(newer) if !Arc::ptr_eq(&newer, &info) => check(&newer).map(|()| newer),
+        _ => Err(misfit),
     }
 }
 
@@ -261,9 +267,9 @@ impl Draft {
         })
     }
 
-    pub(crate) fn into_job(self, info: KindInfo) -> NewJob {
+    pub(crate) fn into_job(self, info: &KindInfo) -> NewJob {
         let mut job = NewJob::new(self.kind, self.payload);
-        job.queue = self.queue.unwrap_or(info.queue);
+        job.queue = self.queue.unwrap_or_else(|| info.queue.clone());
         job.priority = self.priority;
         job.max_attempts = self.max_attempts.unwrap_or(info.max_attempts);
         job.timeout = self.timeout;
@@ -279,9 +285,9 @@ impl Draft {
     }
 
     /// What a schedule makes, which has no times of its own.
-    pub(crate) fn into_template(self, info: KindInfo) -> JobTemplate {
+    pub(crate) fn into_template(self, info: &KindInfo) -> JobTemplate {
         JobTemplate {
-            queue: self.queue.unwrap_or(info.queue),
+            queue: self.queue.unwrap_or_else(|| info.queue.clone()),
             priority: self.priority,
             max_attempts: self.max_attempts.unwrap_or(info.max_attempts),
             timeout: self.timeout,

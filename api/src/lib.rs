@@ -23,7 +23,9 @@
 //! | `POST /v1/workflows/{id}/cancel` | call off all that is not over |
 //! | `POST /v1/workflows/{id}/retry` | run what failed again, and what waits for it |
 //! | `GET /v1/limits`, `GET`, `PUT`, `DELETE /v1/limits/{name}` | the limits that jobs may name |
-//! | `GET /v1/queues`, `GET /v1/queues/{name}` | what has been said of queues |
+//! | `GET /v1/kinds`, `GET /v1/kinds/{kind}` | what workers handle, and the JSON Schemas of its payloads |
+//! | `GET /v1/workers`, `GET /v1/workers/{id}` | the workers, when they were seen, and what they run: `cursor`, `limit` |
+//! | `GET /v1/queues`, `GET /v1/queues/{name}` | the queues: what waits in them, what has been said of them |
 //! | `PUT /v1/queues/{name}/limit` | limit a queue as a whole, or share it fairly |
 //! | `POST /v1/queues/{name}/pause`, `…/resume`, `…/drain` | start none of its jobs, or take no new ones, for a while |
 //! | `GET /healthz` | the process lives |
@@ -42,6 +44,7 @@ mod gating;
 mod guard;
 mod health;
 mod job;
+mod kinds;
 mod limits;
 mod listing;
 mod logs;
@@ -49,9 +52,11 @@ mod name;
 mod problem;
 mod queues;
 mod schedules;
+mod schemas;
 mod serve;
 mod unique;
 mod view;
+mod workers;
 mod workflows;
 
 use std::{sync::Arc, time::Duration};
@@ -111,6 +116,7 @@ impl Default for ApiOptions {
 struct Service {
     client: Client,
     options: ApiOptions,
+    schemas: schemas::Schemas,
 }
 
 impl Service {
@@ -121,7 +127,7 @@ impl Service {
 
 /// The routes, for a server of your own; [`serve`] has one. `Location` headers take them to be at the root.
 pub fn router(client: Client, options: ApiOptions) -> Router {
-    let service = Arc::new(Service { client, options });
+    let service = Arc::new(Service { client, options, schemas: schemas::Schemas::default() });
     Router::new()
         .route("/v1/jobs", get(listing::list).post(enqueue::enqueue))
         .route("/v1/jobs/batch", post(batch::enqueue))
@@ -146,6 +152,10 @@ pub fn router(client: Client, options: ApiOptions) -> Router {
         .route("/v1/workflows/{id}", get(workflows::get))
         .route("/v1/workflows/{id}/cancel", post(workflows::cancel))
         .route("/v1/workflows/{id}/retry", post(workflows::retry))
+        .route("/v1/kinds", get(kinds::list))
+        .route("/v1/kinds/{kind}", get(kinds::get))
+        .route("/v1/workers", get(workers::list))
+        .route("/v1/workers/{id}", get(workers::get))
         .route("/v1/limits", get(limits::list))
         .route("/v1/limits/{name}", get(limits::get).put(limits::put).delete(limits::delete))
         .route("/v1/queues", get(queues::list))

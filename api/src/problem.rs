@@ -42,6 +42,11 @@ impl FieldError {
         Self { pointer: format!("{parent}/{escaped}"), detail: shorten(detail.as_ref(), 256) }
     }
 
+    /// An error at a place, given as a JSON pointer.
+    pub(crate) fn at(pointer: String, detail: impl AsRef<str>) -> Self {
+        Self { pointer: shorten(&pointer, 256), detail: shorten(detail.as_ref(), 256) }
+    }
+
     /// An error of a parameter of the query.
     pub(crate) fn query(name: &str, detail: impl AsRef<str>) -> Self {
         Self { pointer: format!("query:{}", shorten(name, 64)), detail: shorten(detail.as_ref(), 256) }
@@ -111,6 +116,16 @@ impl Problem {
         let title = "The kind is unknown";
         let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown-kind", title, &*detail);
         Self { errors: vec![FieldError::new("kind", &detail)], ..problem }
+    }
+
+    pub(crate) fn payload_misfit(kind: &str, version: u16, errors: Vec<FieldError>) -> Self {
+        let detail = match errors.as_slice() {
+            [only] => format!("{}: {}", only.pointer, only.detail),
+            several => format!("{} errors in the payload", several.len()),
+        };
+        let detail = format!("{detail}; GET /v1/kinds/{kind} has the schema of version {version}");
+        let title = "The payload does not fit its kind";
+        Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "payload-misfit", title, detail) }
     }
 
     pub(crate) fn key_reused() -> Self {

@@ -1,13 +1,14 @@
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Json,
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
+use futures::{StreamExt as _, stream};
 use serde::Serialize;
 use windlass_client::ClientError;
-use windlass_core::{Limit, QueueName, QueueRecord};
+use windlass_core::{Lane, Limit, Priority, QueueName, QueueRecord, State as JobState, Tally};
 
 use crate::{
     Service,
@@ -19,6 +20,9 @@ use crate::{
 
 /// How many jobs of a fair queue may be on their way unless the request says otherwise.
 const WINDOW: u32 = 100;
+/// How many queues the broker is asked about at a time, and for how long.
+const QUEUES_AT_A_TIME: usize = 4;
+const BROKER_PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Serialize)]
 struct QueueView {
@@ -44,10 +48,40 @@ impl From<QueueRecord> for QueueView {
     }
 }
 
-/// `GET /v1/queues`: those that an operator has said something of.
+/// A queue with what is in it.
+#[derive(Debug, Serialize)]
+struct QueueStatus {
+    #[serde(flatten)]
+    queue: QueueView,
+    /// How many jobs wait for a worker, as the broker counts them; null where it cannot, or does not answer.
+    depth: Option<u64>,
+    /// The same by priority, most urgent first.
+    lanes: Vec<LaneView>,
+    /// How many jobs are in those states that are counted at once.
+    counts: BTreeMap<&'static str, u64>,
+    /// If not, there are more jobs in these states than are counted at once, in this queue or in others.
+    counts_complete: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct LaneView {
+    priority: Priority,
+    depth: Option<u64>,
+}
+
+/// `GET /v1/queues`: those that workers take from, that have something in them, or that an operator has said something
+/// of.
 pub(crate) async fn list(State(service): State<Arc<Service>>) -> Result<Response, Problem> {
-    let queues = service.client.store().operations().queues().await.map_err(ClientError::from)?;
-    let queues: Vec<_> = queues.into_iter().map(QueueView::from).collect();
+    let store = service.client.store();
+    let tally = store.operations().tally().await?;
+    let mut queues: BTreeMap<QueueName, QueueRecord> =
+        store.operations().queues().await?.into_iter().map(|queue| (queue.name.clone(), queue)).collect();
+    let known = store.kinds().await?.into_iter().map(|info| info.queue);
+    for name in known.chain(tally.counts.keys().map(|(queue, _)| queue.clone())) {
+        queues.entry(name.clone()).or_insert_with(|| ordinary(name));
+    }
+    let queues = stream::iter(queues.into_values()).map(|queue| status(&service, queue, &tally));
+    let queues: Vec<QueueStatus> = queues.buffered(QUEUES_AT_A_TIME).collect().await;
     Ok(Json(serde_json::json!({ "queues": queues })).into_response())
 }
 
@@ -115,13 +149,33 @@ pub(crate) async fn drain(
 
 /// The queue as it is now. One that nobody has said anything of is an ordinary one.
 async fn answer(service: &Service, name: QueueName) -> Result<Response, Problem> {
-    let queues = service.client.store().operations().queues().await.map_err(ClientError::from)?;
-    let queue = queues.into_iter().find(|queue| queue.name == name).unwrap_or(QueueRecord {
-        name,
-        paused: false,
-        draining: false,
-        limit: Limit::default(),
-        window: None,
-    });
-    Ok(Json(QueueView::from(queue)).into_response())
+    let operations = service.client.store().operations();
+    let queues = operations.queues().await?;
+    let queue = queues.into_iter().find(|queue| queue.name == name).unwrap_or_else(|| ordinary(name));
+    let tally = operations.tally().await?;
+    Ok(Json(status(service, queue, &tally).await).into_response())
+}
+
+fn ordinary(name: QueueName) -> QueueRecord {
+    QueueRecord { name, paused: false, draining: false, limit: Limit::default(), window: None }
+}
+
+async fn status(service: &Service, queue: QueueRecord, tally: &Tally) -> QueueStatus {
+    let depth_of = |priority| {
+        let lane = Lane { queue: queue.name.clone(), priority };
+        async move {
+            let depth = tokio::time::timeout(BROKER_PATIENCE, service.client.broker().depth(&lane)).await;
+            LaneView { priority, depth: depth.ok().and_then(Result::ok).flatten() }
+        }
+    };
+    let lanes = futures::future::join_all(Priority::ALL.map(depth_of)).await;
+    let counted = [JobState::Running, JobState::Scheduled, JobState::Retrying, JobState::Dead];
+    let count = |state| tally.counts.get(&(queue.name.clone(), state)).copied().unwrap_or_default();
+    QueueStatus {
+        depth: lanes.iter().map(|lane| lane.depth).sum(),
+        lanes,
+        counts: counted.map(|state| (state.as_str(), count(state))).into(),
+        counts_complete: tally.complete,
+        queue: queue.into(),
+    }
 }

@@ -15,7 +15,7 @@ use windlass_core::{
 use crate::{
     Service, body,
     body::Fields,
-    enqueue::{self, Draft, kind_info, limited_duration, nested},
+    enqueue::{self, Draft, known, limited_duration, nested},
     problem::{FieldError, Problem},
     view,
 };
@@ -49,8 +49,8 @@ pub(crate) async fn put(
     }
     let bytes = body::read(body, &parts.headers, options.max_body, options.request_timeout).await?;
     let (schedule, enabled, draft) = parse(body::text(&bytes)?, options.max_depth)?;
-    let info = kind_info(&service, &draft.kind).await.map_err(|problem| problem.within("/job"))?;
-    let definition = ScheduleDefinition { name: name.clone(), schedule, job: draft.into_template(info) };
+    let info = known(&service, &draft).await.map_err(|problem| problem.within("/job"))?;
+    let definition = ScheduleDefinition { name: name.clone(), schedule, job: draft.into_template(&info) };
     let put = service.client.put_schedule(&definition, enabled).await;
     put.map_err(|error| Problem::from(error).within("/job"))?;
     show(&service, &name).await

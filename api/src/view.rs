@@ -119,7 +119,7 @@ pub(crate) fn written(time: &Timestamp) -> String {
     time.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
-fn optional_time<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn optional_time<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
     match at {
         Some(at) => time(at, serializer),
         None => serializer.serialize_none(),

@@ -9,8 +9,8 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use windlass_core::{
-    After, GraphError, InsertOutcome, JobId, JobName, Kind, KindInfo, Needs, NewWorkflow, State as JobState,
-    Step, Timestamp, WorkflowId, WorkflowJob, WorkflowName, WorkflowOutcome, WorkflowRecord, WorkflowStatus,
+    After, GraphError, InsertOutcome, JobId, JobName, Needs, NewWorkflow, State as JobState, Step, Timestamp,
+    WorkflowId, WorkflowJob, WorkflowName, WorkflowOutcome, WorkflowRecord, WorkflowStatus,
 };
 
 use crate::{
@@ -47,15 +47,11 @@ pub(crate) async fn enqueue(
     let trace = parts.headers.get("traceparent").and_then(|value| value.to_str().ok());
     let trace = trace.and_then(|trace| trace.parse().ok());
 
-    let mut infos: BTreeMap<Kind, KindInfo> = BTreeMap::new();
     let mut steps = Vec::with_capacity(draft.jobs.len());
     for (at, JobDraft { name, job, after }) in draft.jobs.into_iter().enumerate() {
-        if !infos.contains_key(&job.kind) {
-            let info = enqueue::kind_info(&service, &job.kind).await;
-            infos.insert(job.kind.clone(), info.map_err(|problem| problem.within(&format!("/jobs/{at}")))?);
-        }
-        let Some(info) = infos.get(&job.kind) else { continue };
-        let mut job = job.into_job(info.clone());
+        let info = enqueue::known(&service, &job).await;
+        let info = info.map_err(|problem| problem.within(&format!("/jobs/{at}")))?;
+        let mut job = job.into_job(&info);
         job.trace.clone_from(&trace);
         steps.push(Step { name, job, after });
     }

@@ -1,11 +1,14 @@
 //! The `windlass` command: `dev` runs everything in one process, `api` and `migrate` serve production,
-//! `broker` looks at the broker, `bench` measures.
+//! `jobs`, `queues`, `workers` and `kinds` are for operators, `broker` looks at the broker, `bench` measures.
 
 mod api;
 mod bench;
 mod broker;
 mod dev;
+mod fleet;
+mod jobs;
 mod migrate;
+mod operate;
 
 use std::{ffi::OsString, fmt, process::ExitCode};
 
@@ -33,6 +36,10 @@ enum Command {
     Dev(dev::Dev),
     Api(api::Api),
     Migrate(migrate::Migrate),
+    Jobs(jobs::Jobs),
+    Queues(fleet::Queues),
+    Workers(fleet::Workers),
+    Kinds(fleet::Kinds),
     Broker(broker::ShowBroker),
     Bench(bench::Bench),
 }
@@ -66,6 +73,10 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Dev(dev) => dev.run(settings).await,
             Command::Api(api) => api.run(settings).await,
             Command::Migrate(migrate) => migrate.run(settings).await,
+            Command::Jobs(jobs) => jobs.run(settings).await,
+            Command::Queues(queues) => queues.run(settings).await,
+            Command::Workers(workers) => workers.run(settings).await,
+            Command::Kinds(kinds) => kinds.run(settings).await,
             Command::Broker(broker) => broker.run(settings).await,
             Command::Bench(bench) => bench.run(settings).await,
         }

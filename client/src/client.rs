@@ -50,7 +50,7 @@ struct Inner {
     store: Arc<dyn Store>,
     broker: Arc<dyn Broker>,
     accept: Grouper<Waiting>,
-    kinds: Kinds,
+    kinds: Arc<Kinds>,
     envelope: Envelope,
     nudge: Arc<Notify>,
     tasks: TaskTracker,
@@ -58,7 +58,7 @@ struct Inner {
     _stop_with_the_last_clone: DropGuard,
 }
 
-/// Times of the outbox, which rarely need changing.
+/// What rarely needs changing: the times of the outbox.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientOptions {
     /// How often the relay looks into the outbox.
@@ -67,6 +67,8 @@ pub struct ClientOptions {
     pub republish_after: Duration,
     /// How long a job may wait in a lane that is not empty before it is published again.
     pub republish_bound: Duration,
+    /// Whether this process publishes what others could not. A tool that comes and goes leaves that to them.
+    pub relays: bool,
 }
 
 impl Default for ClientOptions {
@@ -75,6 +77,7 @@ impl Default for ClientOptions {
             relay_interval: Duration::from_millis(500),
             republish_after: Duration::from_secs(30),
             republish_bound: Duration::from_secs(3600),
+            relays: true,
         }
     }
 }
@@ -163,7 +166,9 @@ impl Client {
             verify_after: options.republish_after,
             bound: options.republish_bound,
         };
-        tasks.spawn(relay.run(stop.clone()));
+        if options.relays {
+            tasks.spawn(relay.run(stop.clone()));
+        }
 
         // Each of the next two ends once the task before it, which holds the only way in, has ended and its own work is
         // done.
@@ -202,7 +207,7 @@ impl Client {
             store,
             broker,
             accept,
-            kinds: Kinds::default(),
+            kinds: Arc::default(),
             envelope,
             nudge,
             tasks,
@@ -310,13 +315,21 @@ impl Client {
         Ok(self.inner.store.cancel(id).await?)
     }
 
-    /// What workers have made known of a kind. Answers may be half a minute old, but a kind that has just appeared
-    /// is found within a second.
+    /// What workers have made known of a kind. Answers may be a minute old while the store is asked in the background,
+    /// but a kind that has just appeared is found within a second.
     ///
     /// # Errors
     /// What the store says, when it has to be asked.
-    pub async fn kind(&self, kind: &Kind) -> Result<Option<KindInfo>, ClientError> {
-        Ok(self.inner.kinds.get(&*self.inner.store, kind).await?)
+    pub async fn kind(&self, kind: &Kind) -> Result<Option<Arc<KindInfo>>, ClientError> {
+        Ok(self.inner.kinds.get(&self.inner.store, &self.inner.tasks, kind).await?)
+    }
+
+    /// The same as it was half a second ago at most, for when the first answer is doubtful.
+    ///
+    /// # Errors
+    /// What the store says, when it has to be asked.
+    pub async fn kind_now(&self, kind: &Kind) -> Result<Option<Arc<KindInfo>>, ClientError> {
+        Ok(self.inner.kinds.get_fresh(&*self.inner.store, kind).await?)
     }
 
     /// Has the relay look into the outbox now: after committing a transaction with

@@ -218,7 +218,7 @@ pub struct ClaimedJob {
     pub followed: bool,
 }
 
-/// What a worker tells everyone about a kind it handles. The newest word counts.
+/// What workers tell everyone about a kind. The newest word counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KindInfo {
     /// The kind.
@@ -227,11 +227,28 @@ pub struct KindInfo {
     pub queue: QueueName,
     /// How many attempts they get unless the enqueue says otherwise.
     pub max_attempts: u32,
+    /// Which form of the payload is handled; in an answer the newest that a worker has ever handled.
+    pub version: u16,
+    /// JSON Schemas of payloads, as JSON text, by the version they are for. A worker says that of its own version, if its
+    /// payload type has one; an answer has all that were ever said.
+    pub schemas: BTreeMap<u16, String>,
 }
 
 impl KindInfo {
     /// Attempts a job gets when neither its kind nor its enqueue says a number.
     pub const DEFAULT_MAX_ATTEMPTS: u32 = 20;
+
+    /// A kind of which nothing is known: the defaults, and no schema.
+    #[must_use]
+    pub fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            queue: QueueName::default(),
+            max_attempts: Self::DEFAULT_MAX_ATTEMPTS,
+            version: 1,
+            schemas: BTreeMap::new(),
+        }
+    }
 }
 
 /// A W3C trace context (`traceparent`), checked for form.

@@ -39,7 +39,9 @@ pub use name::{InvalidName, JobName, Kind, QueueName, ScheduleName, WorkflowName
 pub use notes::{
     JobNotes, LogCursor, LogLevel, LogRecord, NewLine, NewProgress, Note, Progress, UnknownLevel,
 };
-pub use operations::{DeadCursor, DeadFilter, DeadPage, Found, LimitRecord, Operations, QueueRecord};
+pub use operations::{
+    DeadCursor, DeadFilter, DeadPage, Found, LimitRecord, Operations, QueueRecord, Tally, WorkerRecord,
+};
 pub use outcome::{Finish, Outcome};
 pub use payload::Job;
 pub use retry::{RetryFn, RetryPolicy};

@@ -1,8 +1,10 @@
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use async_trait::async_trait;
 
-use crate::{JobFilter, JobId, JobRecord, Kind, Limit, LimitName, QueueName, State, StoreError, Timestamp};
+use crate::{
+    JobFilter, JobId, JobRecord, Kind, Limit, LimitName, QueueName, State, StoreError, Timestamp, WorkerId,
+};
 
 /// What operators see and do in a store, away from the hot paths. Every method is one transaction and may be repeated
 /// after a [retryable](StoreError::retryable) error.
@@ -10,6 +12,14 @@ use crate::{JobFilter, JobId, JobRecord, Kind, Limit, LimitName, QueueName, Stat
 pub trait Operations: Send + Sync {
     /// The queues that an operator has said something of, by name.
     async fn queues(&self) -> Result<Vec<QueueRecord>, StoreError>;
+
+    /// How many jobs of each queue are in states that have side tables: running, scheduled, retrying and dead. It looks at
+    /// a bounded number of jobs, some ten thousand for each table.
+    async fn tally(&self) -> Result<Tally, StoreError>;
+
+    /// Up to `limit` workers with ids below `before`, newest first: those that live, and those whose jobs are yet to be
+    /// rescued.
+    async fn workers(&self, before: Option<WorkerId>, limit: usize) -> Result<Vec<WorkerRecord>, StoreError>;
 
     /// Pauses a queue, or resumes it, which ends its draining as well. Jobs are still accepted into a paused one; from
     /// the commit on none of them is started, and those running go on.
@@ -138,6 +148,36 @@ pub struct QueueRecord {
     pub limit: Limit,
     /// If its tenants share it fairly: how many of its jobs may be on their way to a worker at once.
     pub window: Option<u32>,
+}
+
+/// How many jobs there are in some of the states.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// How many jobs of a queue are in a state; what has none is not in it.
+    pub counts: HashMap<(QueueName, State), u64>,
+    /// Whether all jobs were looked at. If not, there are more than that, of any queue.
+    pub complete: bool,
+}
+
+/// A worker process, as the store knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerRecord {
+    /// Its id, new at every start.
+    pub id: WorkerId,
+    /// A name for people, such as the host's.
+    pub label: String,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// When it was last heard of. `None`: it has said goodbye, and left jobs behind.
+    pub seen_at: Option<Timestamp>,
+    /// How long it may be silent.
+    pub lease: Duration,
+    /// Whether its lease still holds.
+    pub alive: bool,
+    /// What it handles: kinds, and the version of each.
+    pub kinds: Vec<(Kind, u16)>,
+    /// The jobs it runs, oldest first.
+    pub running: Vec<JobId>,
 }
 
 /// A limit that jobs may name.

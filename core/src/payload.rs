@@ -51,6 +51,14 @@ pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
         Ok(None)
     }
 
+    /// The JSON Schema of the payload in this [`VERSION`](Self::VERSION), if there is one. Workers publish it, and the API
+    /// then refuses what could never be read.
+    ///
+    /// The derive finds it where the type implements `schemars::JsonSchema` and the feature `schema` of `windlass` is on.
+    fn schema() -> Option<serde_json::Value> {
+        None
+    }
+
     /// What this job may have to wait for when it is due: limits, its ordering key, its tenant's turn. The enqueue may add
     /// to it.
     fn gating(&self) -> Gating {

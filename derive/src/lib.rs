@@ -33,6 +33,9 @@ use syn::{
 /// | `unique` | makes its jobs the only ones of their payload, see below | not unique |
 /// | `gating` | a function from `&Self` to the `Gating` of a job: its limits, ordering key, tenant | none |
 ///
+/// Where the type also implements `schemars::JsonSchema`, and `windlass` has its feature `schema`, workers publish its schema,
+/// and the API refuses payloads that do not fit it.
+///
 /// `retry` is `exponential("5s")`, `linear("30s")`, `fixed("1m")`, or any constant expression that gives a `RetryPolicy`,
 /// such as `retry = RetryPolicy::custom(my_function)`.
 ///
@@ -114,6 +117,12 @@ fn expand(input: &DeriveInput) -> Result<Tokens> {
             #upgrade
             #gating
             #unique
+
+            fn schema() -> ::core::option::Option<::windlass::JsonValue> {
+                #[allow(unused_imports)]
+                use ::windlass::schema::{WithSchema as _, WithoutSchema as _};
+                (&::windlass::schema::Probe::<Self>::new()).schema()
+            }
         }
     })
 }

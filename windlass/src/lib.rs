@@ -30,11 +30,13 @@
 //! your own, `Client::enqueue_in`.
 //!
 //! Cargo features: `sqlite` (default) and `postgres` for stores, which are brokers as well; `rabbitmq`, `kafka` (`kafka-tls`
-//! for TLS), `sqs`, `pubsub`, `redis` and `nats` for brokers; `s3` for large payloads in
-//! buckets; `testing` for tests of handlers; `opentelemetry` for attempts
+//! for TLS), `sqs`, `pubsub`, `redis` and `nats` for brokers; `s3` for large payloads in buckets; `schema` for JSON Schemas of
+//! payloads that derive `schemars::JsonSchema`; `testing` for tests of handlers; `opentelemetry` for attempts
 //! that are part of the trace their job was enqueued in. [`Settings`] lists the configuration.
 
 mod logging;
+#[doc(hidden)]
+pub mod schema;
 
 pub use logging::{LoggingError, init_logging};
 /// A payload on its way from an older version to a newer, in `Job::upgrade`.
@@ -61,6 +63,10 @@ pub use windlass_worker::{
     HandlerLayer, Handling, JobError, LogLevel, Parent, State, Worker, WorkerError, WorkerOptions,
     middleware, stop_by_signal,
 };
+
+/// For `#[derive(schemars::JsonSchema)]` on payload types, whose schemas workers then publish.
+#[cfg(feature = "schema")]
+pub use schemars;
 
 /// What [`Worker::run`] returns; also of use for a `main` that does nothing else.
 pub type Result<T, E = WorkerError> = std::result::Result<T, E>;

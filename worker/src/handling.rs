@@ -70,7 +70,13 @@ impl Handling {
     fn new<J: Job>(code: Code, needs: Vec<(TypeId, &'static str)>) -> Self {
         let names = J::KIND.parse::<Kind>().and_then(|kind| Ok((kind, J::QUEUE.parse::<QueueName>()?)));
         let kind = match names {
-            Ok((kind, queue)) => Ok(KindInfo { kind, queue, max_attempts: J::MAX_ATTEMPTS.max(1) }),
+            Ok((kind, queue)) => Ok(KindInfo {
+                queue,
+                max_attempts: J::MAX_ATTEMPTS.max(1),
+                version: J::VERSION,
+                schemas: J::schema().map(|schema| (J::VERSION, schema.to_string())).into_iter().collect(),
+                ..KindInfo::new(kind)
+            }),
             Err(error) => Err((std::any::type_name::<J>(), error)),
         };
         Self {

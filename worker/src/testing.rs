@@ -152,8 +152,11 @@ impl<J: Job> NewAttempt<J> {
         };
         (job.max_attempts, job.trace) = (self.max_attempts, self.trace);
         job.labels = self.labels.into_iter().collect();
-        let kind =
-            KindInfo { kind: job.kind.clone(), queue: job.queue.clone(), max_attempts: job.max_attempts };
+        let kind = KindInfo {
+            queue: job.queue.clone(),
+            max_attempts: job.max_attempts,
+            ..KindInfo::new(job.kind.clone())
+        };
         let (id, worker) = (job.id, WorkerId::new());
         client.accept(job).await?;
         lock(&enqueued).clear();

@@ -71,7 +71,8 @@ async fn what_is_wrong_with_a_limit_is_named() {
     put(&api, "/v1/limits/%ff", json!({})).await.problem(400);
     put(&api, "/v1/queues/a%20b/limit", json!({})).await.problem(400);
     assert_eq!(api.get("/v1/limits").await.json(), json!({"limits": []}));
-    assert_eq!(api.get("/v1/queues").await.json(), json!({"queues": []}));
+    let queues = api.get("/v1/queues").await.json();
+    assert_eq!((&queues["queues"][0]["name"], &queues["queues"][1]), (&json!("letters"), &json!(null)));
 }
 
 #[tokio::test]
@@ -122,7 +123,14 @@ async fn what_a_job_cannot_wait_for_is_named() {
 async fn queues_are_paused_drained_limited_and_resumed() {
     let api = Api::new().await;
     let path = "/v1/queues/letters";
-    let ordinary = api.get(path).await.json();
+    let settings = |mut queue: serde_json::Value| {
+        // What is in it changes all the time.
+        for name in ["depth", "lanes", "counts"] {
+            queue.as_object_mut().unwrap().remove(name).unwrap();
+        }
+        queue
+    };
+    let ordinary = settings(api.get(path).await.json());
     assert_eq!(ordinary["paused"], false);
     assert_eq!(api.post(&format!("{path}/pause")).await.json()["paused"], true);
     assert_eq!(api.job().await.to_string().len(), 36, "a paused queue takes jobs");
@@ -131,11 +139,11 @@ async fn queues_are_paused_drained_limited_and_resumed() {
     let problem = api.enqueue(r#"{"kind": "mail", "payload": 1}"#).await.problem(409);
     assert_eq!(problem["type"], "urn:windlass:problem:queue-draining");
     assert_eq!(api.stored().await, stored);
-    assert_eq!(api.post(&format!("{path}/resume")).await.json(), ordinary);
+    assert_eq!(settings(api.post(&format!("{path}/resume")).await.json()), ordinary);
     api.job().await;
     let answer = put(&api, &format!("{path}/limit"), json!({"max_running": 5, "fair": true})).await;
     assert_eq!(answer.json()["fair_window"], 100);
-    assert_eq!(api.get("/v1/queues").await.json()["queues"][0], answer.json());
+    assert_eq!(settings(api.get("/v1/queues").await.json()["queues"][0].clone()), settings(answer.json()));
     let answer = api.enqueue(r#"{"kind": "mail", "payload": 1}"#).await;
     assert_eq!(answer.json()["state"], "waiting");
 }

@@ -52,8 +52,11 @@ impl Api {
         let store = SqliteStore::open(&url, &StoreOptions::default()).await.unwrap();
         store.migrate().await.unwrap();
         let worker = WorkerId::new();
-        let info =
-            KindInfo { kind: "mail".parse().unwrap(), queue: "letters".parse().unwrap(), max_attempts: 8 };
+        let info = KindInfo {
+            queue: "letters".parse().unwrap(),
+            max_attempts: 8,
+            ..KindInfo::new("mail".parse().unwrap())
+        };
         let lease = Duration::from_secs(3600);
         store
             .register(&NewWorker { id: worker, label: "w1".into(), lease, kinds: vec![info] })

@@ -194,10 +194,12 @@ macro_rules! store_conformance {
             running_jobs_are_asked_to_stop
             same_request_same_job
             scheduled_jobs_are_not_announced
+            schemas_are_kept_by_version
             silent_workers_lose_their_jobs
             terminal_states_stay
             texts_are_data
             the_fence_only_grows
+            the_fleet_is_seen
             the_limit_holds
             the_newest_word_on_a_kind_counts
             the_rescued_are_fenced_off

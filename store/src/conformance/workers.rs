@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use windlass_core::{
-    ClaimId, JobId, KindInfo, NewJob, NewWorker, Outcome, Rescued, State, StoreError, WorkerId,
+    ClaimId, JobId, KindInfo, NewJob, NewWorker, Outcome, Rescued, State, StoreError, Tally, WorkerId,
 };
 
 use super::support::{Case, HOUR, Running, announced, dead, job, retry, set, snoozed, succeeded, worker};
@@ -52,9 +52,9 @@ pub async fn workers_are_known_while_they_live(case: Case) {
 /// Kinds are known from the first worker that says so, and the newest word on each counts.
 pub async fn the_newest_word_on_a_kind_counts(case: Case) {
     let info = |kind: &str, queue: &str, max_attempts| KindInfo {
-        kind: kind.parse().unwrap(),
         queue: queue.parse().unwrap(),
         max_attempts,
+        ..KindInfo::new(kind.parse().unwrap())
     };
     assert!(case.store.kinds().await.unwrap().is_empty());
     let first = NewWorker { kinds: vec![info("a", "x", 3), info("b", "x", 3)], ..worker(HOUR) };
@@ -67,13 +67,36 @@ pub async fn the_newest_word_on_a_kind_counts(case: Case) {
     assert_eq!(kinds, [info("a", "y", 9), info("b", "x", 3), info("c", "y", u32::MAX >> 1)]);
 }
 
+/// A schema belongs to a version of its kind: workers of another version neither replace nor remove it.
+pub async fn schemas_are_kept_by_version(case: Case) {
+    let info = |version, schema: Option<&str>| KindInfo {
+        version,
+        schemas: schema.map(|schema| (version, schema.to_owned())).into_iter().collect(),
+        ..KindInfo::new("a".parse().unwrap())
+    };
+    let (one, two, other) = ("{\"type\": \"object\"}", "{\"const\": \"\\u0000é\"}", "true");
+    for (said, version, expected) in [
+        (info(1, None), 1, vec![]),
+        (info(1, Some(one)), 1, vec![(1, one)]),
+        (info(3, Some(two)), 3, vec![(1, one), (3, two)]),
+        (info(1, Some(other)), 3, vec![(1, other), (3, two)]),
+        (info(2, None), 3, vec![(1, other), (3, two)]),
+        (info(1, None), 3, vec![(3, two)]),
+        (info(u16::MAX >> 1, Some(one)), u16::MAX >> 1, vec![(3, two), (u16::MAX >> 1, one)]),
+    ] {
+        case.store.register(&NewWorker { kinds: vec![said], ..worker(HOUR) }).await.unwrap();
+        let kinds = case.other.kinds().await.unwrap();
+        let schemas = expected.into_iter().map(|(version, schema)| (version, schema.to_owned())).collect();
+        assert_eq!(kinds, [KindInfo { version, schemas, ..info(1, None) }]);
+    }
+}
+
 /// Fleets that start at once register without waiting in a circle.
 pub async fn concurrent_registrations(case: Case) {
     let kinds: Vec<KindInfo> = (0..20)
         .map(|i| KindInfo {
-            kind: format!("kind.{i}").parse().unwrap(),
-            queue: Default::default(),
-            max_attempts: 3,
+            schemas: [(1, format!("{{\"title\": \"{i}\"}}"))].into(),
+            ..KindInfo::new(format!("kind.{i}").parse().unwrap())
         })
         .collect();
     let workers: Vec<NewWorker> = (0..10)
@@ -270,4 +293,60 @@ impl Case {
         let found = self.other.get(ids).await.unwrap();
         found.iter().filter(|job| job.state == State::Queued).map(|job| job.id).collect()
     }
+}
+
+/// Workers are listed with what they run, and jobs are counted by queue as far as they have side tables.
+pub async fn the_fleet_is_seen(case: Case) {
+    let operations = case.other.operations();
+    assert!(operations.workers(None, 10).await.unwrap().is_empty());
+    assert_eq!(operations.tally().await.unwrap(), Tally { complete: true, ..Tally::default() });
+
+    let kind: windlass_core::Kind = "a".parse().unwrap();
+    let new =
+        NewWorker { kinds: vec![KindInfo { version: 7, ..KindInfo::new(kind.clone()) }], ..worker(HOUR) };
+    case.store.register(&new).await.unwrap();
+    let mail = |count| -> Vec<NewJob> {
+        (0..count).map(|_| NewJob { queue: "mail".parse().unwrap(), ..super::support::job() }).collect()
+    };
+    let jobs = mail(6);
+    case.insert(&jobs).await;
+    let running = case.run_jobs(new.id, &super::support::ids(&jobs)[..5]).await;
+    for (job, outcome) in running.iter().zip([
+        Outcome::Succeeded { result: None, keep: None },
+        Outcome::Dead { error: "e".into() },
+        Outcome::Retry { after: HOUR, error: "e".into() },
+    ]) {
+        assert!(case.finish(*job, outcome).await);
+    }
+    let late = NewJob { run_at: Some(windlass_core::Timestamp::MAX_UTC), ..super::support::job() };
+    case.insert(&[late]).await;
+    let idle = case.worker_for(Duration::ZERO).await;
+    // It has said goodbye and left a job behind.
+    let gone = case.running(1).await[0];
+    case.store.deregister(gone.worker).await.unwrap();
+
+    let workers = operations.workers(None, 10).await.unwrap();
+    let expected = [gone.worker, idle, new.id];
+    assert_eq!(workers.iter().map(|worker| worker.id).collect::<Vec<_>>(), expected, "newest first");
+    assert_eq!((workers[0].seen_at, workers[0].alive), (None, false));
+    assert_eq!(workers[0].running, [gone.id]);
+    assert_eq!((workers[1].alive, workers[1].running.len()), (false, 0));
+    let found = &workers[2];
+    assert_eq!((&*found.label, found.lease, found.alive), ("host-1", HOUR, true));
+    assert!(found.seen_at.unwrap() >= found.started_at);
+    assert_eq!(found.kinds, [(kind, 7)]);
+    assert_eq!(found.running, [running[3].id, running[4].id]);
+    let page = operations.workers(Some(gone.worker), 1).await.unwrap();
+    assert_eq!(page.iter().map(|worker| worker.id).collect::<Vec<_>>(), [idle]);
+
+    let tally = operations.tally().await.unwrap();
+    let count = |queue: &str, state, count| ((queue.parse().unwrap(), state), count);
+    let expected = [
+        count("default", State::Scheduled, 1),
+        count("default", State::Running, 1),
+        count("mail", State::Running, 2),
+        count("mail", State::Retrying, 1),
+        count("mail", State::Dead, 1),
+    ];
+    assert_eq!((tally.counts, tally.complete), (expected.into_iter().collect(), true));
 }

@@ -34,7 +34,7 @@ WHERE id = ANY($8) AND id >= $1 AND id <= $2 AND {fits} ORDER BY id DESC LIMIT $
 
 /// Among the statements of one search, jobs come and go, and the planner must not be tempted by statistics of a table
 /// that was empty a moment ago.
-pub(super) const BEGIN: &str =
+pub(super) const SNAPSHOT: &str =
     "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL enable_sort = off";
 
 impl PostgresStore {
@@ -48,7 +48,7 @@ impl PostgresStore {
         // One more than asked for tells whether there are more.
         let some = limit.saturating_add(1);
         let mut session = self.transaction().await?;
-        raw_sql(BEGIN).execute(&mut *session).await?;
+        raw_sql(SNAPSHOT).execute(&mut *session).await?;
         let (mut found, last) = match find::side_tables(&filter.states) {
             Some(tables) => {
                 let ids = self.side_rows(&mut session, &tables, range).await?;
@@ -117,7 +117,7 @@ impl PostgresStore {
     }
 
     /// The greatest ids in these side tables, as many as one call looks at.
-    async fn side_rows(
+    pub(super) async fn side_rows(
         &self,
         connection: &mut PgConnection,
         tables: &[&str],

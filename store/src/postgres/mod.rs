@@ -13,6 +13,7 @@ mod maintain;
 mod migrate;
 mod notes;
 mod outbox;
+mod overview;
 #[cfg(test)]
 mod plans;
 mod queues;
@@ -43,7 +44,7 @@ use windlass_core::{
     CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Finish, Found, HeartbeatReply,
     Inserted, JobFilter, JobId, JobNotes, JobRecord, KindInfo, Limit, LimitName, LimitRecord, LogCursor,
     LogRecord, NewJob, NewWorker, Note, Operations, OutboxGroup, OutboxId, Priority, QueueName, QueueRecord,
-    Rescued, State, Store, StoreError, Timetable, WorkerId, Workflows,
+    Rescued, State, Store, StoreError, Tally, Timetable, WorkerId, WorkerRecord, Workflows,
 };
 
 use self::error::{classify, unexpected};
@@ -413,6 +414,14 @@ impl JobNotes for PostgresStore {
 impl Operations for PostgresStore {
     async fn queues(&self) -> Result<Vec<QueueRecord>, StoreError> {
         self.within(self.select_queues()).await
+    }
+
+    async fn tally(&self) -> Result<Tally, StoreError> {
+        self.within(self.count_jobs()).await
+    }
+
+    async fn workers(&self, before: Option<WorkerId>, limit: usize) -> Result<Vec<WorkerRecord>, StoreError> {
+        self.within(self.select_workers(before, limit)).await
     }
 
     async fn pause_queue(&self, queue: &QueueName, paused: bool) -> Result<(), StoreError> {

@@ -163,7 +163,7 @@ async fn check_searches(store: &PostgresStore, connection: &mut PgConnection, wh
         let prepare = format!("PREPARE search AS {}", statement.as_str());
         let explain =
             format!("EXPLAIN (COSTS OFF) EXECUTE search('{least}'::uuid, '{greatest}'::uuid{arguments})");
-        for statement in [prepare.as_str(), "BEGIN", find::BEGIN] {
+        for statement in [prepare.as_str(), "BEGIN", find::SNAPSHOT] {
             raw_sql(AssertSqlSafe(statement.to_owned())).execute(&mut *connection).await.unwrap();
         }
         let plan = raw_sql(AssertSqlSafe(explain)).fetch_all(&mut *connection).await.unwrap();

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use sqlx::{Error, Row};
 use uuid::Uuid;
@@ -45,6 +45,10 @@ WITH lost AS (
 )
 SELECT state, count(*) FROM lost GROUP BY state";
 
+fn version(info: &KindInfo) -> i16 {
+    i16::try_from(info.version).unwrap_or(i16::MAX)
+}
+
 impl PostgresStore {
     pub(super) async fn insert_worker(&self, worker: &NewWorker) -> Result<(), Error> {
         let mut kinds: Vec<&KindInfo> = worker.kinds.iter().collect();
@@ -55,25 +59,47 @@ impl PostgresStore {
         kinds.dedup_by(|a, b| a.kind == b.kind);
         let mut session = self.transaction().await?;
         self.rare(
-            "INSERT INTO {schema}.workers (id, label, lease) VALUES ($1, $2, make_interval(secs => $3))
+            "INSERT INTO {schema}.workers (id, label, lease, kinds)
+             VALUES ($1, $2, make_interval(secs => $3), $4)
              ON CONFLICT (id) DO UPDATE SET heartbeat_at = {now}",
         )
         .bind(worker.id.as_uuid())
         .bind(worker.label.replace('\0', ""))
         .bind(seconds(worker.lease))
+        .bind(crate::kinds::written(&worker.kinds).map_err(unexpected)?)
         .execute(&mut *session)
         .await?;
         self.rare(
-            "INSERT INTO {schema}.kinds AS k (kind, queue, max_attempts)
-             SELECT * FROM unnest($1::text[], $2::text[], $3::int4[])
-             ON CONFLICT (kind) DO UPDATE SET queue = excluded.queue, max_attempts = excluded.max_attempts
-             WHERE (k.queue, k.max_attempts) IS DISTINCT FROM (excluded.queue, excluded.max_attempts)",
+            "INSERT INTO {schema}.kinds AS k (kind, queue, max_attempts, version)
+             SELECT * FROM unnest($1::text[], $2::text[], $3::int4[], $4::int2[])
+             ON CONFLICT (kind) DO UPDATE SET queue = excluded.queue, max_attempts = excluded.max_attempts,
+                                              version = greatest(k.version, excluded.version)
+             WHERE (k.queue, k.max_attempts) IS DISTINCT FROM (excluded.queue, excluded.max_attempts)
+             OR excluded.version > k.version",
         )
         .bind(kinds.iter().map(|info| info.kind.as_str()).collect::<Vec<_>>())
         .bind(kinds.iter().map(|info| info.queue.as_str()).collect::<Vec<_>>())
         .bind(kinds.iter().map(|i| i32::try_from(i.max_attempts).unwrap_or(i32::MAX)).collect::<Vec<_>>())
+        .bind(kinds.iter().map(|info| version(info)).collect::<Vec<_>>())
         .execute(&mut *session)
         .await?;
+        // Under the locks of their kinds.
+        let names: Vec<_> = kinds.iter().map(|info| info.kind.as_str()).collect();
+        let schemas: Vec<_> = kinds.iter().map(|info| info.schemas.get(&info.version)).collect();
+        for statement in [
+            "DELETE FROM {schema}.kind_schemas WHERE (kind, version) IN
+                 (SELECT k, v FROM unnest($1::text[], $2::int2[], $3::text[]) AS n (k, v, s) WHERE s IS NULL)",
+            "INSERT INTO {schema}.kind_schemas AS k (kind, version, schema)
+             SELECT * FROM unnest($1::text[], $2::int2[], $3::text[]) AS n (k, v, s) WHERE s IS NOT NULL
+             ON CONFLICT (kind, version) DO UPDATE SET schema = excluded.schema WHERE k.schema <> excluded.schema",
+        ] {
+            self.rare(statement)
+                .bind(names.clone())
+                .bind(kinds.iter().map(|info| version(info)).collect::<Vec<_>>())
+                .bind(schemas.clone())
+                .execute(&mut *session)
+                .await?;
+        }
         session.commit().await
     }
 
@@ -156,18 +182,30 @@ impl PostgresStore {
 
     pub(super) async fn select_kinds(&self) -> Result<Vec<KindInfo>, Error> {
         let mut session = self.statement().await?;
-        let select = self.rare("SELECT kind, queue, max_attempts FROM {schema}.kinds");
+        let select = self.rare(
+            "SELECT k.kind, k.queue, k.max_attempts, k.version, s.version, s.schema
+             FROM {schema}.kinds k LEFT JOIN {schema}.kind_schemas s USING (kind) ORDER BY k.kind",
+        );
         let rows = select.fetch_all(&mut *session).await?;
         session.commit().await?;
-        rows.iter()
-            .map(|row| {
-                Ok(KindInfo {
-                    kind: row.try_get::<&str, _>(0)?.parse().map_err(unexpected)?,
-                    queue: row.try_get::<&str, _>(1)?.parse().map_err(unexpected)?,
-                    max_attempts: number(row.try_get(2)?)?,
-                })
-            })
-            .collect()
+        let said = rows.iter().map(|row| {
+            let number_of = |column| -> Result<u16, Error> {
+                u16::try_from(row.try_get::<i16, _>(column)?).map_err(unexpected)
+            };
+            let info = KindInfo {
+                kind: row.try_get::<&str, _>(0)?.parse().map_err(unexpected)?,
+                queue: row.try_get::<&str, _>(1)?.parse().map_err(unexpected)?,
+                max_attempts: number(row.try_get(2)?)?,
+                version: number_of(3)?,
+                schemas: BTreeMap::new(),
+            };
+            let schema = match row.try_get::<Option<String>, _>(5)? {
+                Some(schema) => Some((number_of(4)?, schema)),
+                None => None,
+            };
+            Ok((info, schema))
+        });
+        Ok(crate::kinds::gathered(said.collect::<Result<_, Error>>()?))
     }
 
     pub(super) async fn take_lease(

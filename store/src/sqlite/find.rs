@@ -101,7 +101,7 @@ async fn select(
 }
 
 /// The greatest ids in these side tables, as many as one call looks at.
-async fn side_rows(
+pub(super) async fn side_rows(
     connection: &mut SqliteConnection,
     tables: &[&str],
     (least, greatest): (Uuid, Uuid),

@@ -11,6 +11,7 @@ mod insert;
 mod maintain;
 mod notes;
 mod outbox;
+mod overview;
 mod queues;
 mod read;
 mod retention;
@@ -36,7 +37,7 @@ use windlass_core::{
     CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Finish, Found, HeartbeatReply,
     Inserted, JobFilter, JobId, JobNotes, JobRecord, KindInfo, Limit, LimitName, LimitRecord, LogCursor,
     LogRecord, NewJob, NewWorker, Note, Operations, OutboxGroup, OutboxId, QueueName, QueueRecord, Rescued,
-    Source, State, Store, StoreError, Timestamp, Timetable, WorkerId, Workflows,
+    Source, State, Store, StoreError, Tally, Timestamp, Timetable, WorkerId, WorkerRecord, Workflows,
 };
 
 use self::error::{classify, is_locked};
@@ -329,6 +330,14 @@ impl JobNotes for SqliteStore {
 impl Operations for SqliteStore {
     async fn queues(&self) -> Result<Vec<QueueRecord>, StoreError> {
         self.within(self.select_queues()).await
+    }
+
+    async fn tally(&self) -> Result<Tally, StoreError> {
+        self.within(self.count_jobs()).await
+    }
+
+    async fn workers(&self, before: Option<WorkerId>, limit: usize) -> Result<Vec<WorkerRecord>, StoreError> {
+        self.within(self.select_workers(before, limit)).await
     }
 
     async fn pause_queue(&self, queue: &QueueName, paused: bool) -> Result<(), StoreError> {

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use sqlx::{Error, Row};
 use windlass_core::{HeartbeatReply, InvalidId, KindInfo, NewWorker, Rescued, State, WorkerId};
@@ -31,25 +31,36 @@ impl SqliteStore {
         let mut transaction = self.write(Commit::Durable).await?;
         let now = self.now();
         sqlx::query(
-            "INSERT INTO workers (id, label, lease, started_at, heartbeat_at) VALUES (?1, ?2, ?3, ?4, ?4)
+            "INSERT INTO workers (id, label, lease, started_at, heartbeat_at, kinds) VALUES (?1, ?2, ?3, ?4, ?4, ?5)
              ON CONFLICT (id) DO UPDATE SET heartbeat_at = excluded.heartbeat_at",
         )
         .bind(worker.id.to_string())
         .bind(&worker.label)
         .bind(micros(worker.lease))
         .bind(now)
+        .bind(crate::kinds::written(&worker.kinds).map_err(unexpected)?)
         .execute(&mut *transaction)
         .await?;
         for info in &worker.kinds {
             sqlx::query(
-                "INSERT INTO kinds (kind, queue, max_attempts) VALUES (?, ?, ?)
-                 ON CONFLICT (kind) DO UPDATE SET queue = excluded.queue, max_attempts = excluded.max_attempts",
+                "INSERT INTO kinds (kind, queue, max_attempts, version) VALUES (?, ?, ?, ?)
+                 ON CONFLICT (kind) DO UPDATE SET queue = excluded.queue, max_attempts = excluded.max_attempts,
+                                                  version = max(version, excluded.version)",
             )
             .bind(info.kind.as_str())
             .bind(info.queue.as_str())
             .bind(info.max_attempts)
+            .bind(info.version)
             .execute(&mut *transaction)
             .await?;
+            let schema = info.schemas.get(&info.version);
+            let keep = match schema {
+                Some(_) => "INSERT OR REPLACE INTO kind_schemas (kind, version, schema) VALUES (?, ?, ?)",
+                None => "DELETE FROM kind_schemas WHERE kind = ? AND version = ?",
+            };
+            let keep = sqlx::query(keep).bind(info.kind.as_str()).bind(info.version);
+            let keep = if let Some(schema) = schema { keep.bind(schema) } else { keep };
+            keep.execute(&mut *transaction).await?;
         }
         transaction.commit().await
     }
@@ -147,17 +158,27 @@ impl SqliteStore {
     }
 
     pub(super) async fn select_kinds(&self) -> Result<Vec<KindInfo>, Error> {
-        let rows =
-            sqlx::query("SELECT kind, queue, max_attempts FROM kinds").fetch_all(&self.readers).await?;
-        rows.iter()
-            .map(|row| {
-                Ok(KindInfo {
-                    kind: row.try_get::<&str, _>(0)?.parse().map_err(unexpected)?,
-                    queue: row.try_get::<&str, _>(1)?.parse().map_err(unexpected)?,
-                    max_attempts: row.try_get(2)?,
-                })
-            })
-            .collect()
+        let rows = sqlx::query(
+            "SELECT k.kind, k.queue, k.max_attempts, k.version, s.version, s.schema
+             FROM kinds k LEFT JOIN kind_schemas s USING (kind) ORDER BY k.kind",
+        )
+        .fetch_all(&self.readers)
+        .await?;
+        let said = rows.iter().map(|row| {
+            let info = KindInfo {
+                kind: row.try_get::<&str, _>(0)?.parse().map_err(unexpected)?,
+                queue: row.try_get::<&str, _>(1)?.parse().map_err(unexpected)?,
+                max_attempts: row.try_get(2)?,
+                version: row.try_get(3)?,
+                schemas: BTreeMap::new(),
+            };
+            let schema = match row.try_get::<Option<String>, _>(5)? {
+                Some(schema) => Some((row.try_get(4)?, schema)),
+                None => None,
+            };
+            Ok((info, schema))
+        });
+        Ok(crate::kinds::gathered(said.collect::<Result<_, Error>>()?))
     }
 
     pub(super) async fn take_lease(
