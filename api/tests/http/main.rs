@@ -19,5 +19,6 @@ mod schedules;
 mod support;
 mod trouble;
 mod unique;
+mod waiting;
 mod workflows;
 mod wrong_input;

@@ -3,7 +3,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use axum::{
     Router,
     body::Body,
-    http::{HeaderMap, Method, Request, StatusCode, header, request::Builder},
+    http::{HeaderMap, Method, Request, StatusCode, header, request::Builder, response::Parts},
 };
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
@@ -72,6 +72,14 @@ impl Api {
         Answer { status: parts.status, headers: parts.headers, body }
     }
 
+    /// The head of an answer, and the body to be read.
+    pub(crate) async fn stream(&self, path: &str) -> (Parts, Body) {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let (head, body) = self.router.clone().oneshot(request).await.unwrap().into_parts();
+        assert_eq!(head.status, StatusCode::OK);
+        (head, body)
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send(Request::get(path).body(Body::empty()).unwrap()).await
     }
@@ -99,6 +107,11 @@ impl Api {
     /// Claims the job and records an outcome.
     pub(crate) async fn finish(&self, id: JobId, outcome: Outcome) {
         let fence = self.claim(id).await.fence;
+        self.record(id, fence, outcome).await;
+    }
+
+    /// Records the outcome of a claimed job.
+    pub(crate) async fn record(&self, id: JobId, fence: u32, outcome: Outcome) {
         let recorded = self.store.finish(self.worker, &[Finish { id, fence, outcome }], &[]).await.unwrap();
         assert_eq!(recorded, [id]);
     }
