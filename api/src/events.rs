@@ -92,16 +92,16 @@ type Change = Result<JobRecord, (JobId, &'static str)>;
 
 fn changes(watch: JobWatch, job: JobRecord) -> impl Stream<Item = Change> {
     enum Next {
-        Tell(JobWatch, JobRecord),
+        Tell(JobWatch, Box<JobRecord>),
         Await(JobWatch, JobId),
         Over,
     }
-    stream::unfold(Next::Tell(watch, job), |next| async {
+    stream::unfold(Next::Tell(watch, Box::new(job)), |next| async {
         match next {
-            Next::Tell(_, job) if job.state.is_terminal() => Some((Ok(job), Next::Over)),
+            Next::Tell(_, job) if job.state.is_terminal() => Some((Ok(*job), Next::Over)),
             Next::Tell(watch, job) => {
                 let id = job.id;
-                Some((Ok(job), Next::Await(watch, id)))
+                Some((Ok(*job), Next::Await(watch, id)))
             }
             Next::Await(mut watch, id) => match watch.next().await {
                 Ok(Some(job)) if job.state.is_terminal() => Some((Ok(job), Next::Over)),
