@@ -9,7 +9,7 @@ use axum::{
 use futures::FutureExt as _;
 use tracing::Instrument as _;
 
-use crate::{Service, problem::Problem};
+use crate::{Service, problem::Problem, waiting::may_wait};
 
 /// A body has the whole time, too; this much later it is not the body that is late.
 const SLACK: Duration = Duration::from_millis(100);
@@ -23,8 +23,9 @@ pub(crate) async fn guard(State(service): State<Arc<Service>>, request: Request,
         method = %request.method(), path = request.uri().path(), request_id = id.to_str().unwrap_or_default(),
     );
     let mut response = async {
+        let waits = if may_wait(&request) { service.options.max_wait } else { Duration::ZERO };
         let running = AssertUnwindSafe(next.run(request)).catch_unwind();
-        let limit = service.options.request_timeout + SLACK;
+        let limit = service.options.request_timeout + waits + SLACK;
         let response = match tokio::time::timeout(limit, running).await {
             Ok(Ok(response)) => response,
             Ok(Err(_)) => {

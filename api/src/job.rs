@@ -1,42 +1,55 @@
 use std::{str::FromStr, sync::Arc};
 
 use axum::{
-    extract::{FromRequestParts, Path, State},
+    extract::{FromRequestParts, Path, Query, State, rejection::QueryRejection},
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use windlass_core::{CancelOutcome, InvalidId, JobId, State as JobState};
+use windlass_core::{CancelOutcome, InvalidId, JobId, JobRecord, State as JobState};
 
 use crate::{
     Service,
     dead::json,
     problem::Problem,
     view::{ErrorView, JobView, ProgressView},
+    waiting::{self, Wait},
 };
 
 /// `GET /v1/jobs/{id}`
 pub(crate) async fn get(
     State(service): State<Arc<Service>>,
     Id(id): Id,
+    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let job = service.client.get(id).await?.ok_or_else(|| no_such_job(id))?;
-    let mut response = job_response(StatusCode::OK, &JobView::from(&job))?;
-    // What is over stays as it is, short of an operator's retry.
-    let cache = if job.state.is_terminal() { "private, max-age=60" } else { "private, no-cache" };
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
-    let fresh = response.headers().get(header::ETAG).is_some_and(|etag| matches(&headers, etag));
-    if fresh {
-        let (parts, _) = response.into_parts();
-        let mut answer = StatusCode::NOT_MODIFIED.into_response();
-        for name in [header::ETAG, header::CACHE_CONTROL] {
-            if let Some(value) = parts.headers.get(&name) {
-                answer.headers_mut().insert(name, value.clone());
-            }
+    let Query(parameters) = query.map_err(|error| Problem::malformed(error.body_text()))?;
+    let wait = Wait::asked(&parameters, &headers, service.options.max_wait)?;
+    let known = |response: &Response| {
+        response.headers().get(header::ETAG).is_some_and(|etag| matches(&headers, etag))
+    };
+    let conditional = headers.contains_key(header::IF_NONE_MATCH);
+    let job = match &wait {
+        Some(wait) => {
+            let changed = |job: &JobRecord| {
+                Ok(conditional && !known(&job_response(StatusCode::OK, &JobView::from(job))?))
+            };
+            service.wait_for(id, wait.patience, changed).await?
         }
-        return Ok(answer);
+        None => service.client.get(id).await?.ok_or_else(|| no_such_job(id))?,
+    };
+    let mut response = job_response(StatusCode::OK, &JobView::from(&job))?;
+    if known(&response) {
+        let etag = response.headers_mut().remove(header::ETAG);
+        response = StatusCode::NOT_MODIFIED.into_response();
+        response.headers_mut().extend(etag.map(|etag| (header::ETAG, etag)));
+    }
+    let headers = response.headers_mut();
+    waiting::set_freshness(headers, &job);
+    headers.extend(waiting::retry_after(&job).map(|seconds| (header::RETRY_AFTER, seconds)));
+    if let Some(applied) = wait.and_then(|wait| wait.applied) {
+        headers.insert(waiting::APPLIED, applied);
     }
     Ok(response)
 }

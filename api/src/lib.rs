@@ -5,7 +5,8 @@
 //! | `POST /v1/jobs` | accept a job: 202 once it is committed |
 //! | `POST /v1/jobs/batch` | accept up to 10,000 jobs, with an answer for each |
 //! | `GET /v1/jobs` | the jobs that fit, newest first: `queue`, `kind`, `state`, `label`, `created_after`, `created_before`, `cursor`, `limit`; or several by `id` |
-//! | `GET /v1/jobs/{id}` | the job as it is now, with an `ETag` |
+//! | `GET /v1/jobs/{id}` | the job as it is now, with an `ETag`; with `wait=30s` or `Prefer: wait=30`, once it is over, or with `If-None-Match` once it has changed |
+//! | `GET /v1/jobs/{id}/events`, `GET /v1/jobs/events?id=…&id=…` | the job, or up to 100, as an event stream |
 //! | `GET /v1/jobs/{id}/result` | what its handler returned, as it is; 409 until the job is over |
 //! | `GET /v1/jobs/{id}/errors`, `…/progress` | what went wrong, how far it is |
 //! | `POST /v1/jobs/{id}/cancel` | call it off |
@@ -40,6 +41,7 @@ mod cursor;
 mod dead;
 mod duration;
 mod enqueue;
+mod events;
 mod gating;
 mod guard;
 mod health;
@@ -56,6 +58,7 @@ mod schemas;
 mod serve;
 mod unique;
 mod view;
+mod waiting;
 mod workers;
 mod workflows;
 
@@ -65,6 +68,8 @@ use axum::{
     Router, middleware,
     routing::{get, post, put},
 };
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use windlass_client::{Client, UnknownKinds};
 use windlass_core::Timetable;
 use windlass_core::WorkflowLimits;
@@ -89,6 +94,10 @@ pub struct ApiOptions {
     pub idempotency_ttl: Duration,
     /// How long a request may take.
     pub request_timeout: Duration,
+    /// How long a request may wait for a job to change, on top of that.
+    pub max_wait: Duration,
+    /// How many requests and streams may wait for jobs at a time.
+    pub max_waiting: usize,
     /// How long a connection may wait for a request's head. Longer than load balancers keep idle connections, so that
     /// they never send a request into one that is being closed.
     pub idle_timeout: Duration,
@@ -106,6 +115,8 @@ impl Default for ApiOptions {
             workflow_limits: WorkflowLimits::default(),
             idempotency_ttl: Duration::from_secs(24 * 3600),
             request_timeout: Duration::from_secs(30),
+            max_wait: Duration::from_secs(60),
+            max_waiting: 10_000,
             idle_timeout: Duration::from_secs(75),
             drain_timeout: Duration::from_secs(10),
         }
@@ -117,6 +128,10 @@ struct Service {
     client: Client,
     options: ApiOptions,
     schemas: schemas::Schemas,
+    /// Places for requests that wait for jobs.
+    waiting: Arc<Semaphore>,
+    /// Cancelled when the server is to end, and nobody to be kept waiting.
+    ending: CancellationToken,
 }
 
 impl Service {
@@ -127,7 +142,14 @@ impl Service {
 
 /// The routes, for a server of your own; [`serve`] has one. `Location` headers take them to be at the root.
 pub fn router(client: Client, options: ApiOptions) -> Router {
-    let service = Arc::new(Service { client, options, schemas: schemas::Schemas::default() });
+    router_until(client, options, CancellationToken::new())
+}
+
+/// The routes of a server that ends when it is told to.
+fn router_until(client: Client, options: ApiOptions, ending: CancellationToken) -> Router {
+    let waiting = Arc::new(Semaphore::new(options.max_waiting.min(Semaphore::MAX_PERMITS)));
+    let schemas = schemas::Schemas::default();
+    let service = Arc::new(Service { client, options, schemas, waiting, ending });
     Router::new()
         .route("/v1/jobs", get(listing::list).post(enqueue::enqueue))
         .route("/v1/jobs/batch", post(batch::enqueue))
@@ -136,6 +158,8 @@ pub fn router(client: Client, options: ApiOptions) -> Router {
         .route("/v1/jobs/delete", post(bulk::delete))
         .route("/v1/jobs/{id}", get(job::get).delete(dead::delete))
         .route("/v1/jobs/{id}/cancel", post(job::cancel))
+        .route("/v1/jobs/events", get(events::many))
+        .route("/v1/jobs/{id}/events", get(events::one))
         .route("/v1/jobs/{id}/errors", get(job::errors))
         .route("/v1/jobs/{id}/logs", get(logs::logs))
         .route("/v1/jobs/{id}/progress", get(job::progress))

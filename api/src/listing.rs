@@ -48,7 +48,7 @@ fn view(jobs: &[JobRecord], next_cursor: Option<String>) -> ListView<'_> {
     ListView { jobs: jobs.iter().map(JobView::from).collect(), next_cursor }
 }
 
-fn wanted_ids(parameters: &[(String, String)]) -> Result<Vec<JobId>, Problem> {
+pub(crate) fn wanted_ids(parameters: &[(String, String)]) -> Result<Vec<JobId>, Problem> {
     let (mut ids, mut errors) = (Vec::new(), Vec::new());
     for (name, value) in parameters {
         match value.parse::<JobId>() {

@@ -13,7 +13,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use windlass_client::Client;
 
-use crate::{ApiOptions, router};
+use crate::{ApiOptions, router_until};
 
 /// How long to wait when the system has no more connections to give.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -30,7 +30,7 @@ pub async fn serve(
 ) -> io::Result<()> {
     let address = listener.local_addr()?;
     let (idle_timeout, drain_timeout) = (options.idle_timeout, options.drain_timeout);
-    let router = router(client, options);
+    let router = router_until(client, options, shutdown.clone());
     let mut connections = JoinSet::new();
     let mut failing = false;
     // Accepting and joining lose nothing when another branch is taken.

@@ -69,6 +69,8 @@ pub(crate) fn options(settings: &Settings) -> ApiOptions {
         },
         idempotency_ttl: settings.api_idempotency_ttl,
         request_timeout: settings.api_timeout,
+        max_wait: settings.api_max_wait,
+        max_waiting: settings.api_max_waiting,
         ..ApiOptions::default()
     }
 }

@@ -12,9 +12,11 @@ use windlass_core::{
 
 use crate::{
     ClientError, Enqueue, Envelope, EnvelopeError, ObjectsError, Part, Settings,
+    feed::{self, Feed},
     group::{Grouper, Limits},
     kinds::Kinds,
     publish::{Group, Publisher},
+    reads::{Read, Reads},
     relay::Relay,
 };
 
@@ -50,6 +52,8 @@ struct Inner {
     store: Arc<dyn Store>,
     broker: Arc<dyn Broker>,
     accept: Grouper<Waiting>,
+    reads: Reads,
+    feed: Arc<Feed>,
     kinds: Arc<Kinds>,
     envelope: Envelope,
     nudge: Arc<Notify>,
@@ -58,7 +62,7 @@ struct Inner {
     _stop_with_the_last_clone: DropGuard,
 }
 
-/// What rarely needs changing: the times of the outbox.
+/// Choices that rarely need changing.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientOptions {
     /// How often the relay looks into the outbox.
@@ -69,6 +73,9 @@ pub struct ClientOptions {
     pub republish_bound: Duration,
     /// Whether this process publishes what others could not. A tool that comes and goes leaves that to them.
     pub relays: bool,
+    /// How much memory, in bytes, may keep jobs that are over, so that reading them again asks the store for no more
+    /// than whether an operator has changed any. 0 keeps none.
+    pub read_cache: u64,
 }
 
 impl Default for ClientOptions {
@@ -78,6 +85,7 @@ impl Default for ClientOptions {
             republish_after: Duration::from_secs(30),
             republish_bound: Duration::from_secs(3600),
             relays: true,
+            read_cache: 16 * 1024 * 1024,
         }
     }
 }
@@ -202,11 +210,16 @@ impl Client {
             let (observe, arrived) = (observe.clone(), arrived.clone());
             async move { accept_group(&*store, &publish, &arrived, observe.as_deref(), group).await }
         });
+        let reads = Reads::start(store.clone(), options.read_cache, &tasks, stop.clone());
+        let feed = Arc::new(Feed::default());
+        tasks.spawn(feed::run(feed.clone(), store.clone(), stop.clone()));
         tasks.close();
         let inner = Inner {
             store,
             broker,
             accept,
+            reads,
+            feed,
             kinds: Arc::default(),
             envelope,
             nudge,
@@ -287,16 +300,34 @@ impl Client {
         answered.await.unwrap_or(Err(ClientError::Closed))
     }
 
-    /// The job with this id.
+    /// The job with this id, as it is at the time of the call or later. Calls at the same time share a query, and of a job
+    /// that is over this process keeps a copy, up to [`read_cache`](ClientOptions::read_cache).
     ///
     /// # Errors
     /// What the store says; also when the result is encrypted under a key that the settings do not have, or in an object
     /// store that they do not name or that does not have it.
     pub async fn get(&self, id: JobId) -> Result<Option<JobRecord>, ClientError> {
-        match self.inner.store.get(&[id]).await?.pop() {
-            Some(job) => self.open_record(job).await.map(Some),
-            None => Ok(None),
+        let read = match self.inner.reads.read(id).await {
+            // Reading goes on until the process ends.
+            Err(ClientError::Closed) => match self.inner.store.get(&[id]).await?.pop() {
+                Some(job) => return self.open_record(job).await.map(Some),
+                None => Read::Nothing,
+            },
+            read => read?,
+        };
+        match read {
+            Read::Nothing => Ok(None),
+            Read::Kept(job) => Ok(Some(Arc::unwrap_or_clone(job))),
+            Read::Stored(job, place) => {
+                let job = Arc::new(self.open_record(*job).await?);
+                self.inner.reads.keep(place, &job);
+                Ok(Some(Arc::unwrap_or_clone(job)))
+            }
         }
+    }
+
+    pub(crate) fn feed(&self) -> &Feed {
+        &self.inner.feed
     }
 
     /// A job as users see it.

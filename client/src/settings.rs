@@ -44,6 +44,8 @@ pub struct Settings {
     /// A job that waits this long in a lane that is not empty is published again.
     #[serde(with = "duration")]
     pub republish_bound: Duration,
+    /// How much memory may keep jobs that are over, for reads, in bytes. 0 keeps none.
+    pub read_cache: u64,
 
     /// The largest result of a job, in bytes of JSON. With a larger one the job is `dead`.
     pub result_max: usize,
@@ -90,6 +92,11 @@ pub struct Settings {
     /// How long a request may take.
     #[serde(with = "duration")]
     pub api_timeout: Duration,
+    /// How long a request may wait for a job to change, on top of that.
+    #[serde(with = "duration")]
+    pub api_max_wait: Duration,
+    /// How many requests and streams may wait for jobs at a time.
+    pub api_max_waiting: usize,
     /// How long an idempotency key is remembered.
     #[serde(with = "duration")]
     pub api_idempotency_ttl: Duration,
@@ -202,6 +209,7 @@ impl Default for Settings {
             store_timeout: store.deadline,
             republish_after: client.republish_after,
             republish_bound: client.republish_bound,
+            read_cache: client.read_cache,
             result_max: 1024 * 1024,
             result_ttl: None,
             retention_succeeded: None,
@@ -219,6 +227,8 @@ impl Default for Settings {
             api_workflow_jobs: workflow.jobs,
             api_workflow_parents: workflow.parents,
             api_timeout: Duration::from_secs(30),
+            api_max_wait: Duration::from_secs(60),
+            api_max_waiting: 10_000,
             api_idempotency_ttl: Duration::from_secs(24 * 3600),
             worker_concurrency: 100,
             worker_buffer: None,
@@ -308,6 +318,7 @@ impl Settings {
             ("republish_after", self.republish_after),
             ("republish_bound", self.republish_bound),
             ("api_timeout", self.api_timeout),
+            ("api_max_wait", self.api_max_wait),
             ("api_idempotency_ttl", self.api_idempotency_ttl),
             ("worker_lease", self.worker_lease),
             ("worker_grace", self.worker_grace),
@@ -354,6 +365,7 @@ impl Settings {
         ClientOptions {
             republish_after: self.republish_after,
             republish_bound: self.republish_bound,
+            read_cache: self.read_cache,
             ..ClientOptions::default()
         }
     }

@@ -18,6 +18,7 @@ mod outcome;
 mod payload;
 mod retry;
 mod schedule;
+mod standing;
 mod state;
 mod store;
 mod text;
@@ -46,6 +47,7 @@ pub use outcome::{Finish, Outcome};
 pub use payload::Job;
 pub use retry::{RetryFn, RetryPolicy};
 pub use schedule::{CronTiming, Due, InvalidSchedule, Missed, Schedule, Timing};
+pub use standing::Standing;
 pub use state::{Event, State, TRANSITIONS, Transition, UnknownState};
 pub use store::{
     CancelOutcome, HeartbeatReply, InsertOutcome, Inserted, NewWorker, OutboxGroup, OutboxId, Rescued, Store,

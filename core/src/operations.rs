@@ -3,7 +3,8 @@ use std::{collections::HashMap, time::Duration};
 use async_trait::async_trait;
 
 use crate::{
-    JobFilter, JobId, JobRecord, Kind, Limit, LimitName, QueueName, State, StoreError, Timestamp, WorkerId,
+    JobFilter, JobId, JobRecord, Kind, Limit, LimitName, QueueName, Standing, State, StoreError, Timestamp,
+    WorkerId,
 };
 
 /// What operators see and do in a store, away from the hot paths. Every method is one transaction and may be repeated
@@ -36,6 +37,13 @@ pub trait Operations: Send + Sync {
         before: Option<JobId>,
         limit: usize,
     ) -> Result<Found, StoreError>;
+
+    /// Where these jobs stand, in any order, without those that do not exist: for many jobs, often.
+    async fn standing(&self, ids: &[JobId]) -> Result<Vec<Standing>, StoreError>;
+
+    /// How often jobs that were over have been retried or removed by operators. What is known of a job that is over goes
+    /// on being true while this number stays, but for a result or a last word that comes to its end or arrives by itself.
+    async fn revision(&self) -> Result<u64, StoreError>;
 
     /// Up to `limit` dead jobs that fit the filter, newest death first, from behind `after` on.
     ///

@@ -2,7 +2,10 @@
 
 use std::{
     any::Any,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -35,11 +38,17 @@ pub(crate) const SECRET: &str = "hunter2";
 pub(crate) struct FaultyStore {
     store: SqliteStore,
     fault: Arc<Mutex<Option<Fault>>>,
+    gets: Arc<AtomicUsize>,
 }
 
 impl FaultyStore {
     pub(crate) fn new(store: SqliteStore, fault: Arc<Mutex<Option<Fault>>>) -> Self {
-        Self { store, fault }
+        Self { store, fault, gets: Arc::default() }
+    }
+
+    /// How often jobs were read.
+    pub(crate) fn gets(&self) -> Arc<AtomicUsize> {
+        self.gets.clone()
     }
 
     async fn fail(&self) -> Result<(), StoreError> {
@@ -78,6 +87,7 @@ impl Store for FaultyStore {
     }
 
     async fn get(&self, ids: &[JobId]) -> Result<Vec<JobRecord>, StoreError> {
+        self.gets.fetch_add(1, Ordering::Relaxed);
         self.fail().await?;
         self.store.get(ids).await
     }

@@ -22,5 +22,6 @@ mod schemas;
 mod support;
 mod trouble;
 mod unique;
+mod waiting;
 mod workflows;
 mod wrong_input;

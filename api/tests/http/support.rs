@@ -3,7 +3,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use axum::{
     Router,
     body::Body,
-    http::{HeaderMap, Method, Request, StatusCode, header, request::Builder},
+    http::{HeaderMap, Method, Request, StatusCode, header, request::Builder, response::Parts},
 };
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
@@ -73,6 +73,14 @@ impl Api {
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         Answer { status: parts.status, headers: parts.headers, body }
+    }
+
+    /// The head of an answer, and the body to be read.
+    pub(crate) async fn stream(&self, path: &str) -> (Parts, Body) {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let (head, body) = self.router.clone().oneshot(request).await.unwrap().into_parts();
+        assert_eq!(head.status, StatusCode::OK);
+        (head, body)
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {

@@ -26,6 +26,7 @@ mod queues;
 mod retention;
 mod schedule;
 mod schedules;
+mod standing;
 mod support;
 mod table;
 mod time;
@@ -59,6 +60,7 @@ pub use queues::*;
 pub use retention::*;
 pub use schedule::*;
 pub use schedules::*;
+pub use standing::*;
 pub use support::{Case, Timed};
 pub use table::*;
 pub use time::*;
@@ -181,6 +183,7 @@ macro_rules! store_conformance {
             nul_spoils_nothing
             one_leads
             only_lost_workers_count_as_crashes
+            operators_move_the_revision
             other_request_is_refused
             outcomes_after_a_cancellation_request
             outcomes_are_fenced
@@ -196,6 +199,7 @@ macro_rules! store_conformance {
             scheduled_jobs_are_not_announced
             schemas_are_kept_by_version
             silent_workers_lose_their_jobs
+            standing_is_a_part_of_the_record
             terminal_states_stay
             texts_are_data
             the_fence_only_grows

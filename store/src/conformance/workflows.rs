@@ -321,7 +321,12 @@ pub async fn workflows_are_retried_from_the_failed_part(case: Case) {
     assert_eq!(workflows.retry_workflow(WorkflowId::new()).await.unwrap(), None);
     case.take_all().await;
 
+    let before = case.store.operations().revision().await.unwrap();
     assert_eq!(workflows.retry_workflow(run.id).await.unwrap(), Some(3));
+    assert!(
+        case.store.operations().revision().await.unwrap() > before,
+        "what is kept of ended jobs is not true any more"
+    );
     assert_eq!(workflows.retry_workflow(run.id).await.unwrap(), Some(0), "a repeat finds nothing to do");
     assert_eq!(run.names(State::Queued).await, ["b", "x"]);
     assert_eq!(run.names(State::Waiting).await, ["c", "d", "end"]);

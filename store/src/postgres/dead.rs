@@ -110,6 +110,7 @@ impl PostgresStore {
         let (least, greatest) = range(&locked).unwrap_or_default();
         let retry = self.rare(RETRY).bind(locked).bind(least).bind(greatest);
         let rows = retry.fetch_all(&mut *session).await?;
+        self.note_revision(&mut session, rows.len()).await?;
         session.commit().await?;
         rows.iter().map(|row| Ok(row.try_get::<Uuid, _>(0)?.into())).collect()
     }
@@ -127,6 +128,7 @@ impl PostgresStore {
             );
             self.rare(&clear).bind(&deleted).bind(least).bind(greatest).execute(&mut *session).await?;
         }
+        self.note_revision(&mut session, deleted.len()).await?;
         session.commit().await?;
         Ok(deleted.into_iter().map(Into::into).collect())
     }

@@ -12,6 +12,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/postgres/0005_workflows.sql"),
     include_str!("../../../migrations/postgres/0006_gates.sql"),
     include_str!("../../../migrations/postgres/0007_kinds.sql"),
+    include_str!("../../../migrations/postgres/0008_revision.sql"),
 ];
 
 const VERSIONS: &str = "

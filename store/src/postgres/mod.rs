@@ -21,6 +21,7 @@ mod read;
 mod retention;
 mod schedules;
 mod session;
+mod standing;
 #[cfg(test)]
 #[path = "../../tests/support/postgres.rs"]
 mod support;
@@ -44,7 +45,7 @@ use windlass_core::{
     CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Finish, Found, HeartbeatReply,
     Inserted, JobFilter, JobId, JobNotes, JobRecord, KindInfo, Limit, LimitName, LimitRecord, LogCursor,
     LogRecord, NewJob, NewWorker, Note, Operations, OutboxGroup, OutboxId, Priority, QueueName, QueueRecord,
-    Rescued, State, Store, StoreError, Tally, Timetable, WorkerId, WorkerRecord, Workflows,
+    Rescued, Standing, State, Store, StoreError, Tally, Timetable, WorkerId, WorkerRecord, Workflows,
 };
 
 use self::error::{classify, unexpected};
@@ -435,6 +436,14 @@ impl Operations for PostgresStore {
         limit: usize,
     ) -> Result<Found, StoreError> {
         self.within(self.find_jobs(filter, before, limit)).await
+    }
+
+    async fn standing(&self, ids: &[JobId]) -> Result<Vec<Standing>, StoreError> {
+        self.within(self.select_standing(ids)).await
+    }
+
+    async fn revision(&self) -> Result<u64, StoreError> {
+        self.within(self.select_revision()).await
     }
 
     async fn dead(

@@ -95,6 +95,7 @@ async fn check(store: &PostgresStore, connection: &mut PgConnection, when: &str)
     let (retry, fitting) = (store.fill(dead::RETRY), store.fill(&find::filled(find::FITTING)));
     let (progress, lines) = (store.fill(notes::PROGRESS), store.fill(notes::LINES));
     let checkpoint = store.fill(notes::CHECKPOINT);
+    let standing = store.fill(super::standing::STANDING);
     let (ones, words) = ("ARRAY[1, 1]".to_owned(), "ARRAY['a', 'b']".to_owned());
     let two = |number: &str, kind: &str| format!("ARRAY[{number}, {number}]::{kind}[]");
     let rare = [
@@ -133,6 +134,7 @@ async fn check(store: &PostgresStore, connection: &mut PgConnection, when: &str)
                 id.clone(),
             ],
         ),
+        ("standing", &standing, vec![ids.clone(), id.clone(), id.clone()]),
         ("checkpoint", &checkpoint, vec![id.clone(), "1".into(), "'1'".into()]),
     ];
     for (name, statement, arguments) in cases.into_iter().chain(rare) {

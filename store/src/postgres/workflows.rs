@@ -301,10 +301,12 @@ impl PostgresStore {
             reopen.execute(&mut *session).await?;
             self.rare(RECOUNT).bind(ids.clone()).execute(&mut *session).await?;
             let retry = self.rare(RETRY_ALL).bind(ids.clone()).bind(least).bind(greatest);
-            again = retry.fetch_one(&mut *session).await?.try_get::<i64, _>(0)?;
+            let number = retry.fetch_one(&mut *session).await?.try_get::<i64, _>(0)?;
+            again = usize::try_from(number).map_err(unexpected)?;
+            self.note_revision(&mut session, again).await?;
         }
         session.commit().await?;
-        jobs.map(|_| usize::try_from(again).map_err(unexpected)).transpose()
+        Ok(jobs.map(|_| again))
     }
 
     pub(super) async fn select_graph(&self, id: WorkflowId) -> Result<Option<WorkflowRecord>, Error> {

@@ -12,6 +12,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0005_workflows.sql"),
     include_str!("../../../migrations/sqlite/0006_gates.sql"),
     include_str!("../../../migrations/sqlite/0007_kinds.sql"),
+    include_str!("../../../migrations/sqlite/0008_revision.sql"),
 ];
 
 impl SqliteStore {

@@ -16,6 +16,7 @@ mod queues;
 mod read;
 mod retention;
 mod schedules;
+mod standing;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "these are tests")]
 mod tests;
@@ -37,7 +38,8 @@ use windlass_core::{
     CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Finish, Found, HeartbeatReply,
     Inserted, JobFilter, JobId, JobNotes, JobRecord, KindInfo, Limit, LimitName, LimitRecord, LogCursor,
     LogRecord, NewJob, NewWorker, Note, Operations, OutboxGroup, OutboxId, QueueName, QueueRecord, Rescued,
-    Source, State, Store, StoreError, Tally, Timestamp, Timetable, WorkerId, WorkerRecord, Workflows,
+    Source, Standing, State, Store, StoreError, Tally, Timestamp, Timetable, WorkerId, WorkerRecord,
+    Workflows,
 };
 
 use self::error::{classify, is_locked};
@@ -351,6 +353,14 @@ impl Operations for SqliteStore {
         limit: usize,
     ) -> Result<Found, StoreError> {
         self.within(self.find_jobs(filter, before, limit)).await
+    }
+
+    async fn standing(&self, ids: &[JobId]) -> Result<Vec<Standing>, StoreError> {
+        self.within(self.select_standing(ids)).await
+    }
+
+    async fn revision(&self) -> Result<u64, StoreError> {
+        self.within(self.select_revision()).await
     }
 
     async fn dead(

@@ -12,7 +12,9 @@ use super::{
     followup::note_followups,
     ids,
     insert::{Said, insert_outbox, insert_rows, take_key},
-    read, statement, timestamp, unexpected,
+    read,
+    standing::note_revision,
+    statement, timestamp, unexpected,
 };
 use crate::workflow::{Resolved, named, reason, tally};
 
@@ -148,6 +150,7 @@ impl SqliteStore {
             .await?;
         let now = self.now();
         insert_outbox(&mut transaction, queued, now, now).await?;
+        note_revision(&mut transaction, again.len()).await?;
         transaction.commit().await?;
         Ok(Some(again.len()))
     }
