@@ -3,6 +3,7 @@
 
 mod every_broker;
 mod limits;
+mod load_balancer;
 mod p1_accepted_is_durable;
 mod p2_one_live_attempt;
 mod p3_idempotent_enqueue;
