@@ -2,7 +2,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::{JobFilter, JobId, JobRecord, Kind, Limit, LimitName, QueueName, State, StoreError, Timestamp};
+use crate::{
+    JobFilter, JobId, JobRecord, Kind, Limit, LimitName, QueueName, State, StoreError, Tenant, Timestamp,
+};
 
 /// What operators see and do in a store, away from the hot paths. Every method is one transaction and may be repeated
 /// after a [retryable](StoreError::retryable) error.
@@ -26,6 +28,9 @@ pub trait Operations: Send + Sync {
         before: Option<JobId>,
         limit: usize,
     ) -> Result<Found, StoreError>;
+
+    /// Those of `ids` that fit the filter.
+    async fn among(&self, filter: &JobFilter, ids: &[JobId]) -> Result<Vec<JobId>, StoreError>;
 
     /// Up to `limit` dead jobs that fit the filter, newest death first, from behind `after` on.
     ///
@@ -101,6 +106,8 @@ pub struct DeadFilter {
     pub kind: Option<Kind>,
     /// With this label: its name and value.
     pub label: Option<(String, String)>,
+    /// Of this tenant.
+    pub tenant: Option<Tenant>,
     /// That died at this time or later.
     pub since: Option<Timestamp>,
     /// That died before this time.

@@ -1,10 +1,10 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, value::RawValue};
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::{JobId, Kind, State, Timestamp};
+use crate::{JobId, NewJob, State, Timestamp};
 
 /// Makes a job the only one of its key, and says what becomes of another.
 ///
@@ -198,10 +198,15 @@ impl Unique {
         self.debounce.is_some()
     }
 
-    /// The key as stores keep it. A payload that is no JSON has no fields.
+    /// The job's key as stores keep it: each tenant has keys of its own. A payload that is no JSON has no fields.
     #[must_use]
-    pub fn key_of(&self, kind: &Kind, payload: &RawValue) -> [u8; 32] {
+    pub fn key_of(&self, job: &NewJob) -> [u8; 32] {
+        let (kind, payload) = (&job.kind, &job.payload);
         let mut hash = Sha256::new();
+        if let Some(tenant) = &job.gating.tenant {
+            // Keys of no tenant begin with another letter, and no tenant has a line break.
+            hash.update(format!("T{tenant}\n"));
+        }
         match &self.by {
             By::Key(space, key) => hash.update(format!("{space}{key}")),
             By::Fields(fields) => {

@@ -10,6 +10,8 @@ pub mod conformance;
 mod dead;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod find;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod keys;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod retention;

@@ -11,6 +11,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/postgres/0004_time.sql"),
     include_str!("../../../migrations/postgres/0005_workflows.sql"),
     include_str!("../../../migrations/postgres/0006_gates.sql"),
+    include_str!("../../../migrations/postgres/0007_keys.sql"),
 ];
 
 const VERSIONS: &str = "

@@ -9,6 +9,7 @@ mod finish;
 mod followup;
 mod gates;
 mod insert;
+mod keys;
 mod maintain;
 mod migrate;
 mod notes;
@@ -41,9 +42,9 @@ use sqlx::{
 use uuid::Uuid;
 use windlass_core::{
     CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Finish, Found, HeartbeatReply,
-    Inserted, JobFilter, JobId, JobNotes, JobRecord, KindInfo, Limit, LimitName, LimitRecord, LogCursor,
-    LogRecord, NewJob, NewWorker, Note, Operations, OutboxGroup, OutboxId, Priority, QueueName, QueueRecord,
-    Rescued, State, Store, StoreError, Timetable, WorkerId, Workflows,
+    Inserted, JobFilter, JobId, JobNotes, JobRecord, Keys, KindInfo, Limit, LimitName, LimitRecord,
+    LogCursor, LogRecord, NewJob, NewWorker, Note, Operations, OutboxGroup, OutboxId, Priority, QueueName,
+    QueueRecord, Rescued, State, Store, StoreError, Timetable, WorkerId, Workflows,
 };
 
 use self::error::{classify, unexpected};
@@ -374,6 +375,10 @@ impl Store for PostgresStore {
         self
     }
 
+    fn keys(&self) -> &dyn Keys {
+        self
+    }
+
     fn timetable(&self) -> &dyn Timetable {
         self
     }
@@ -428,6 +433,10 @@ impl Operations for PostgresStore {
         limit: usize,
     ) -> Result<Found, StoreError> {
         self.within(self.find_jobs(filter, before, limit)).await
+    }
+
+    async fn among(&self, filter: &JobFilter, ids: &[JobId]) -> Result<Vec<JobId>, StoreError> {
+        self.within(self.fitting_jobs(filter, ids)).await
     }
 
     async fn dead(

@@ -8,6 +8,7 @@ mod find;
 mod followup;
 mod gates;
 mod insert;
+mod keys;
 mod maintain;
 mod notes;
 mod outbox;
@@ -34,9 +35,9 @@ use sqlx::{
 };
 use windlass_core::{
     CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Finish, Found, HeartbeatReply,
-    Inserted, JobFilter, JobId, JobNotes, JobRecord, KindInfo, Limit, LimitName, LimitRecord, LogCursor,
-    LogRecord, NewJob, NewWorker, Note, Operations, OutboxGroup, OutboxId, QueueName, QueueRecord, Rescued,
-    Source, State, Store, StoreError, Timestamp, Timetable, WorkerId, Workflows,
+    Inserted, JobFilter, JobId, JobNotes, JobRecord, Keys, KindInfo, Limit, LimitName, LimitRecord,
+    LogCursor, LogRecord, NewJob, NewWorker, Note, Operations, OutboxGroup, OutboxId, QueueName, QueueRecord,
+    Rescued, Source, State, Store, StoreError, Timestamp, Timetable, WorkerId, Workflows,
 };
 
 use self::error::{classify, is_locked};
@@ -290,6 +291,10 @@ impl Store for SqliteStore {
         self
     }
 
+    fn keys(&self) -> &dyn Keys {
+        self
+    }
+
     fn timetable(&self) -> &dyn Timetable {
         self
     }
@@ -344,6 +349,10 @@ impl Operations for SqliteStore {
         limit: usize,
     ) -> Result<Found, StoreError> {
         self.within(self.find_jobs(filter, before, limit)).await
+    }
+
+    async fn among(&self, filter: &JobFilter, ids: &[JobId]) -> Result<Vec<JobId>, StoreError> {
+        self.within(self.fitting_jobs(filter, ids)).await
     }
 
     async fn dead(
