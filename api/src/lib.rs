@@ -29,8 +29,12 @@
 //! | `GET /healthz` | the process lives |
 //! | `GET /readyz` | the store answers, so jobs are accepted |
 //!
+//! Where [authentication](Authentication) is required, all but the last two need `Authorization: Bearer …`; [`routes`] tells
+//! which scope each needs.
+//!
 //! Every error is a problem document (RFC 9457); 4xx means that nothing was stored.
 
+mod auth;
 mod batch;
 mod body;
 mod bulk;
@@ -48,6 +52,7 @@ mod logs;
 mod name;
 mod problem;
 mod queues;
+mod routes;
 mod schedules;
 mod serve;
 mod unique;
@@ -56,16 +61,15 @@ mod workflows;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{
-    Router, middleware,
-    routing::{get, post, put},
-};
+use axum::{Router, middleware};
 use windlass_client::{Client, UnknownKinds};
 use windlass_core::Timetable;
 use windlass_core::WorkflowLimits;
 
-use crate::problem::Problem;
+pub use crate::auth::{Authentication, Identity, Jwt, JwtError, JwtOptions, Reach};
+pub use crate::routes::{RouteInfo, routes};
 pub use crate::serve::serve;
+use crate::{auth::Gatekeeper, problem::Problem};
 
 /// Limits and choices of the API.
 #[derive(Debug, Clone)]
@@ -80,6 +84,10 @@ pub struct ApiOptions {
     pub unknown_kinds: UnknownKinds,
     /// How large a workflow may be, apart from [`max_body`](Self::max_body).
     pub workflow_limits: WorkflowLimits,
+    /// Who may do what.
+    pub authentication: Authentication,
+    /// How long a key is still taken after it has been revoked or has expired.
+    pub keys_fresh: Duration,
     /// How long an idempotency key is remembered.
     pub idempotency_ttl: Duration,
     /// How long a request may take.
@@ -99,6 +107,8 @@ impl Default for ApiOptions {
             max_depth: 64,
             unknown_kinds: UnknownKinds::Refuse,
             workflow_limits: WorkflowLimits::default(),
+            authentication: Authentication::Off,
+            keys_fresh: Duration::from_secs(10),
             idempotency_ttl: Duration::from_secs(24 * 3600),
             request_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),
@@ -111,6 +121,7 @@ impl Default for ApiOptions {
 struct Service {
     client: Client,
     options: ApiOptions,
+    gatekeeper: Gatekeeper,
 }
 
 impl Service {
@@ -121,41 +132,9 @@ impl Service {
 
 /// The routes, for a server of your own; [`serve`] has one. `Location` headers take them to be at the root.
 pub fn router(client: Client, options: ApiOptions) -> Router {
-    let service = Arc::new(Service { client, options });
-    Router::new()
-        .route("/v1/jobs", get(listing::list).post(enqueue::enqueue))
-        .route("/v1/jobs/batch", post(batch::enqueue))
-        .route("/v1/jobs/cancel", post(bulk::cancel))
-        .route("/v1/jobs/retry", post(bulk::retry))
-        .route("/v1/jobs/delete", post(bulk::delete))
-        .route("/v1/jobs/{id}", get(job::get).delete(dead::delete))
-        .route("/v1/jobs/{id}/cancel", post(job::cancel))
-        .route("/v1/jobs/{id}/errors", get(job::errors))
-        .route("/v1/jobs/{id}/logs", get(logs::logs))
-        .route("/v1/jobs/{id}/progress", get(job::progress))
-        .route("/v1/jobs/{id}/result", get(job::result))
-        .route("/v1/jobs/{id}/retry", post(dead::retry))
-        .route("/v1/dead", get(dead::list))
-        .route("/v1/dead/retry", post(dead::retry_many))
-        .route("/v1/dead/delete", post(dead::delete_many))
-        .route("/v1/schedules", get(schedules::list))
-        .route("/v1/schedules/{name}", get(schedules::get).put(schedules::put).delete(schedules::delete))
-        .route("/v1/schedules/{name}/enable", post(schedules::enable))
-        .route("/v1/schedules/{name}/disable", post(schedules::disable))
-        .route("/v1/workflows", post(workflows::enqueue))
-        .route("/v1/workflows/{id}", get(workflows::get))
-        .route("/v1/workflows/{id}/cancel", post(workflows::cancel))
-        .route("/v1/workflows/{id}/retry", post(workflows::retry))
-        .route("/v1/limits", get(limits::list))
-        .route("/v1/limits/{name}", get(limits::get).put(limits::put).delete(limits::delete))
-        .route("/v1/queues", get(queues::list))
-        .route("/v1/queues/{name}", get(queues::get))
-        .route("/v1/queues/{name}/limit", put(queues::limit))
-        .route("/v1/queues/{name}/pause", post(queues::pause))
-        .route("/v1/queues/{name}/resume", post(queues::resume))
-        .route("/v1/queues/{name}/drain", post(queues::drain))
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
+    let gatekeeper = Gatekeeper::new(options.authentication.clone(), options.keys_fresh);
+    let service = Arc::new(Service { client, options, gatekeeper });
+    routes::add_to(Router::new(), &service)
         .fallback(|| async { Problem::not_found("there is no such route") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(middleware::from_fn_with_state(service.clone(), guard::guard))

@@ -8,6 +8,7 @@ mod enqueue;
 mod envelope;
 mod error;
 mod group;
+mod keys;
 mod kinds;
 mod operate;
 mod publish;
@@ -19,6 +20,9 @@ pub use client::{Accepted, Client, ClientOptions};
 pub use enqueue::Enqueue;
 pub use envelope::{EncryptionKey, Envelope, EnvelopeError, InvalidKey, Part};
 pub use error::ClientError;
+pub use keys::{ApiKey, InvalidApiKey, NoRandomness};
 pub use operate::JobPage;
-pub use settings::{LogFormat, QueueRetention, SecretUrl, Settings, SettingsError, UnknownKinds};
+pub use settings::{
+    ApiAuth, JwtAlgorithm, LogFormat, QueueRetention, SecretUrl, Settings, SettingsError, UnknownKinds,
+};
 pub use workflow::Workflow;

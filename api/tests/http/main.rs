@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod any_bytes;
+mod auth;
 mod batch;
 mod bulk;
 mod cancel;
@@ -11,6 +12,7 @@ mod dead;
 mod enqueue;
 mod faults;
 mod idempotency;
+mod jwt;
 mod limits;
 mod listing;
 mod notes;
