@@ -1,10 +1,11 @@
 //! The `windlass` command: `dev` runs everything in one process, `api` and `migrate` serve production,
-//! `broker` looks at the broker, `bench` measures.
+//! `keys` says who may use the API, `broker` looks at the broker, `bench` measures.
 
 mod api;
 mod bench;
 mod broker;
 mod dev;
+mod keys;
 mod migrate;
 
 use std::{ffi::OsString, fmt, process::ExitCode};
@@ -33,6 +34,7 @@ enum Command {
     Dev(dev::Dev),
     Api(api::Api),
     Migrate(migrate::Migrate),
+    Keys(keys::Keys),
     Broker(broker::ShowBroker),
     Bench(bench::Bench),
 }
@@ -66,6 +68,7 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Dev(dev) => dev.run(settings).await,
             Command::Api(api) => api.run(settings).await,
             Command::Migrate(migrate) => migrate.run(settings).await,
+            Command::Keys(keys) => keys.run(settings).await,
             Command::Broker(broker) => broker.run(settings).await,
             Command::Bench(bench) => bench.run(settings).await,
         }
