@@ -6,7 +6,7 @@ use axum::{
     body::Body,
     http::{Method, Request, header},
 };
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 use windlass_api::{ApiOptions, Authentication, Reach, RouteInfo, routes};
 use windlass_brokers::Memory;
 use windlass_client::ApiKey;
@@ -131,6 +131,19 @@ async fn without_authentication_everything_is_open() {
     assert_eq!(api.get("/v1/jobs?tenant=globex").await.json()["jobs"].as_array().unwrap().len(), 0);
 }
 
+#[tokio::test]
+async fn nobody_gets_in_while_keys_cannot_be_checked() {
+    let api = with_keys().await;
+    let key = api.key(scopes(&[Scope::Admin]), None).await.expose();
+    assert_eq!(api.ask(&key, &Method::GET, "/v1/jobs", None).await.status, 200);
+    api.execute("ALTER TABLE api_keys RENAME TO gone").await;
+    let refused = api.ask(&key, &Method::GET, "/v1/jobs", None).await;
+    assert!(!refused.problem(503).to_string().contains("api_keys"), "{refused:?}");
+    assert_eq!(refused.header("retry-after"), "1");
+    api.execute("ALTER TABLE gone RENAME TO api_keys").await;
+    assert_eq!(api.ask(&key, &Method::GET, "/v1/jobs", None).await.status, 200);
+}
+
 /// A request that the route takes, about things that are there.
 struct Sample {
     path: String,
@@ -141,23 +154,32 @@ struct Sample {
 struct Things {
     queued: JobId,
     dead: JobId,
+    succeeded: JobId,
     workflow: String,
 }
 
 impl Things {
-    /// Those of a tenant, made with its key. The dead job has a result of sorts: an error.
+    /// Those of a tenant, made with its key.
     async fn of(api: &Api, key: &str) -> Self {
         let enqueue = async || {
             let answer = api.ask(key, &Method::POST, "/v1/jobs", serde_json::from_str(JOB).ok()).await;
             assert_eq!(answer.status, 202, "{answer:?}");
             answer.json()["id"].as_str().unwrap().parse::<JobId>().unwrap()
         };
-        let (queued, dead) = (enqueue().await, enqueue().await);
-        api.finish(dead, Outcome::Dead { error: "secret of the tenant".into() }).await;
+        let (queued, dead, succeeded) = (enqueue().await, enqueue().await, enqueue().await);
+        let result = RawValue::from_string(r#""secret of the tenant""#.into()).ok();
+        for (job, outcome) in [
+            (dead, Outcome::Dead { error: "secret of the tenant".into() }),
+            (succeeded, Outcome::Succeeded { result }),
+        ] {
+            let attempt = api.claim(job).await;
+            api.say(job, attempt.fence, 0..3).await;
+            api.end(attempt, outcome).await;
+        }
         let graph = json!({"name": "w", "jobs": [{"name": "a", "kind": "mail", "payload": 1}]});
         let workflow = api.ask(key, &Method::POST, "/v1/workflows", Some(graph)).await;
         assert_eq!(workflow.status, 202, "{workflow:?}");
-        Self { queued, dead, workflow: workflow.json()["id"].as_str().unwrap().to_owned() }
+        Self { queued, dead, succeeded, workflow: workflow.json()["id"].as_str().unwrap().to_owned() }
     }
 
     /// A request about these things; a route without one must get one here.
@@ -181,6 +203,7 @@ impl Things {
         let id = match route.path {
             path if path.starts_with("/v1/workflows") => self.workflow.clone(),
             "/v1/jobs/{id}/cancel" => queued.to_string(),
+            "/v1/jobs/{id}/result" => self.succeeded.to_string(),
             _ => dead.to_string(),
         };
         Sample { path: route.path.replace("{id}", &id).replace("{name}", "thing"), body }
@@ -227,7 +250,7 @@ async fn no_route_leads_to_another_tenant() {
         let sample = things.sample(&route);
         let picture = async || {
             let mut seen = Vec::new();
-            for job in [things.queued, things.dead] {
+            for job in [things.queued, things.dead, things.succeeded] {
                 let job = api.ask(&operator, &Method::GET, &format!("/v1/jobs/{job}"), None).await;
                 assert_eq!(job.status, 200);
                 seen.push(job.json());
@@ -242,18 +265,25 @@ async fn no_route_leads_to_another_tenant() {
             seen
         };
         let before = picture().await;
-        assert_eq!((&before[0]["tenant"], &before[2]["tenant"]), (&json!("acme"), &json!("acme")));
+        assert_eq!((&before[0]["tenant"], &before[3]["tenant"]), (&json!("acme"), &json!("acme")));
         let answer = api.ask(&b, &route.method, &sample.path, sample.body.clone()).await;
         assert_eq!(picture().await, before, "{route:?}: {answer:?}");
         let text = String::from_utf8_lossy(&answer.body).into_owned();
-        assert!(!text.contains("acme") && !text.contains("secret"), "{route:?}: {text}");
+        assert!(
+            !["acme", "secret", "rendering", "line 1"].iter().any(|thing| text.contains(thing)),
+            "{route:?}: {text}"
+        );
         match route.reach {
             Reach::Fleet => drop(answer.problem(403)),
             Reach::Tenant if route.path.contains("{id}") => {
                 let problem = answer.problem(404);
                 // As if there were none.
-                let nothing =
-                    Things { queued: JobId::new(), dead: JobId::new(), workflow: JobId::new().to_string() };
+                let nothing = Things {
+                    queued: JobId::new(),
+                    dead: JobId::new(),
+                    succeeded: JobId::new(),
+                    workflow: JobId::new().to_string(),
+                };
                 let other = nothing.sample(&route);
                 let absent = api.ask(&b, &route.method, &other.path, None).await.problem(404);
                 let id = |path: &str| path.split('/').nth(3).unwrap().to_owned();
@@ -278,8 +308,7 @@ async fn no_route_leads_to_another_tenant() {
         // Its owner gets through to it.
         let answer = api.ask(&a, &route.method, &sample.path, sample.body.clone()).await;
         if route.reach == Reach::Tenant {
-            let no_result = route.path.ends_with("/result");
-            assert!(answer.status.is_success() || no_result, "{route:?}: {answer:?}");
+            assert!(answer.status.is_success(), "{route:?}: {answer:?}");
             if text.contains("\"count\"") {
                 assert_eq!(answer.json()["count"], 1, "{route:?}");
             }

@@ -98,9 +98,15 @@ impl Api {
 
     /// Claims the job and records an outcome.
     pub(crate) async fn finish(&self, id: JobId, outcome: Outcome) {
-        let fence = self.claim(id).await.fence;
-        let recorded = self.store.finish(self.worker, &[Finish { id, fence, outcome }], &[]).await.unwrap();
-        assert_eq!(recorded, [id]);
+        let attempt = self.claim(id).await;
+        self.end(attempt, outcome).await;
+    }
+
+    /// Records the outcome of an attempt.
+    pub(crate) async fn end(&self, attempt: ClaimedJob, outcome: Outcome) {
+        let finish = Finish { id: attempt.id, fence: attempt.fence, outcome };
+        let recorded = self.store.finish(self.worker, &[finish], &[]).await.unwrap();
+        assert_eq!(recorded, [attempt.id]);
     }
 
     /// How many rows the store has that an enqueue would write.
