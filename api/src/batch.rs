@@ -20,6 +20,7 @@ use windlass_core::{JobId, NewJob, TraceParent};
 
 use crate::{
     Service,
+    auth::Identity,
     body::{self, Fields},
     dead::json,
     enqueue::{self, Draft, Instead},
@@ -56,6 +57,7 @@ enum ItemView {
 /// `POST /v1/jobs/batch`
 pub(crate) async fn enqueue(
     State(service): State<Arc<Service>>,
+    caller: Identity,
     request: Request,
 ) -> Result<Response, Problem> {
     let options = &service.options;
@@ -73,7 +75,7 @@ pub(crate) async fn enqueue(
     body::no_more(fields, &mut errors, "jobs");
     let (Some(jobs), true) = (jobs, errors.is_empty()) else { return Err(Problem::invalid(errors)) };
 
-    let batch = Batch::new(&service, &parts.headers)?;
+    let batch = Batch::new(&service, &caller, &parts.headers)?;
     let mut items = Vec::with_capacity(jobs.len());
     let mut under_way = FuturesOrdered::new();
     for (at, text) in jobs.iter().enumerate() {
@@ -100,6 +102,7 @@ pub(crate) async fn enqueue(
 /// What the items of one request have in common.
 struct Batch<'a> {
     service: &'a Service,
+    caller: &'a Identity,
     /// What makes the keys of those items that have none, if the request has one.
     key: Option<&'a str>,
     trace: Option<TraceParent>,
@@ -108,10 +111,11 @@ struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    fn new(service: &'a Service, headers: &'a HeaderMap) -> Result<Self, Problem> {
+    fn new(service: &'a Service, caller: &'a Identity, headers: &'a HeaderMap) -> Result<Self, Problem> {
         let trace = headers.get("traceparent").and_then(|value| value.to_str().ok());
         Ok(Self {
             service,
+            caller,
             key: enqueue::key(headers)?,
             trace: trace.and_then(|trace| trace.parse().ok()),
             trouble: OnceLock::new(),
@@ -141,10 +145,12 @@ impl<'a> Batch<'a> {
             Some(draft) if errors.is_empty() => draft,
             _ => return Err(Problem::invalid(errors)),
         };
+        draft.confine(self.caller)?;
         // No header can hold a line break, so this is nobody's own key.
         let key = key.or_else(|| Some(format!("{}\n{at}", self.key?)));
-        draft.idempotency =
-            key.map(|key| enqueue::keyed(key, "POST /v1/jobs/batch", text, options.idempotency_ttl));
+        let tenant = draft.gating.tenant.as_ref();
+        let ttl = options.idempotency_ttl;
+        draft.idempotency = key.map(|key| enqueue::keyed(tenant, key, "POST /v1/jobs/batch", text, ttl));
         let info = enqueue::known(self.service, &draft).await;
         let info = info.inspect_err(|problem| self.note(problem))?;
         let mut job = draft.into_job(&info);

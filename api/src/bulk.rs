@@ -11,6 +11,7 @@ use windlass_core::{JobFilter, JobId, State as JobState};
 
 use crate::{
     Service,
+    auth::Identity,
     body::{self, Fields},
     cursor,
     dead::json,
@@ -33,10 +34,11 @@ struct BulkView {
 /// `POST /v1/jobs/cancel`
 pub(crate) async fn cancel(
     State(service): State<Arc<Service>>,
+    caller: Identity,
     request: Request,
 ) -> Result<Response, Problem> {
     let what = What { does: "cancelled", to: &JobState::UNFINISHED, unless_said: &JobState::UNFINISHED };
-    let selected = select(&service, request, &what).await?;
+    let selected = select(&service, &caller, request, &what).await?;
     let count = service.client.cancel_many(&selected.ids, &selected.from).await?.len();
     Ok(json(&BulkView { count, next_cursor: selected.next_cursor }))
 }
@@ -44,10 +46,11 @@ pub(crate) async fn cancel(
 /// `POST /v1/jobs/retry`
 pub(crate) async fn retry(
     State(service): State<Arc<Service>>,
+    caller: Identity,
     request: Request,
 ) -> Result<Response, Problem> {
     let what = What { does: "retried", to: &JobState::TERMINAL, unless_said: &[JobState::Dead] };
-    let selected = select(&service, request, &what).await?;
+    let selected = select(&service, &caller, request, &what).await?;
     let count = service.client.retry(&selected.ids, &selected.from).await?.len();
     Ok(json(&BulkView { count, next_cursor: selected.next_cursor }))
 }
@@ -55,10 +58,11 @@ pub(crate) async fn retry(
 /// `POST /v1/jobs/delete`
 pub(crate) async fn delete(
     State(service): State<Arc<Service>>,
+    caller: Identity,
     request: Request,
 ) -> Result<Response, Problem> {
     let what = What { does: "deleted", to: &JobState::TERMINAL, unless_said: &[JobState::Dead] };
-    let selected = select(&service, request, &what).await?;
+    let selected = select(&service, &caller, request, &what).await?;
     let count = service.client.delete(&selected.ids, &selected.from).await?.len();
     Ok(json(&BulkView { count, next_cursor: selected.next_cursor }))
 }
@@ -80,7 +84,12 @@ struct Selected {
 }
 
 /// The jobs that a request's body means.
-async fn select(service: &Service, request: Request, what: &What) -> Result<Selected, Problem> {
+async fn select(
+    service: &Service,
+    caller: &Identity,
+    request: Request,
+    what: &What,
+) -> Result<Selected, Problem> {
     let bytes = body::read_json(&service.options, request).await?;
     let mut fields = Fields::parse(body::text(&bytes)?)?;
     let e = &mut Vec::new();
@@ -88,7 +97,10 @@ async fn select(service: &Service, request: Request, what: &What) -> Result<Sele
         ..=MOST => Ok(ids),
         _ => Err(format!("at most {MOST} at a time")),
     });
-    let filter = nested(&mut fields, "filter", e, |fields, e| read_filter(fields, e, what));
+    let mut filter = nested(&mut fields, "filter", e, |fields, e| read_filter(fields, e, what));
+    if let Some(filter) = &mut filter {
+        caller.confine(&mut filter.tenant)?;
+    }
     let limit = fields.take("limit", e, |number: u64| match usize::try_from(number) {
         Ok(limit @ 1..=MOST) => Ok(limit),
         _ => Err(format!("use 1 to {MOST}")),
@@ -109,7 +121,10 @@ async fn select(service: &Service, request: Request, what: &What) -> Result<Sele
         return Err(Problem::invalid(std::mem::take(e)));
     }
     match (ids, filter) {
-        (Some(ids), _) => Ok(Selected { ids, from: what.to.to_vec(), next_cursor: None }),
+        (Some(ids), _) => {
+            let ids = service.own(caller, ids).await?;
+            Ok(Selected { ids, from: what.to.to_vec(), next_cursor: None })
+        }
         (None, filter) => {
             let filter = filter.unwrap_or_default();
             let operations = service.client.store().operations();
@@ -137,15 +152,17 @@ fn read_filter(mut fields: Fields<'_>, e: &mut Vec<FieldError>, what: &What) -> 
         }
     });
     let labels = fields.take("labels", e, Ok::<BTreeMap<String, String>, String>);
+    let tenant = fields.take("tenant", e, |text: String| named(&text));
     let created_after = fields.take("created_after", e, |text: String| view::instant(&text));
     let created_before = fields.take("created_before", e, |text: String| view::instant(&text));
-    body::no_more(fields, e, "queue, kind, state, labels, created_after, created_before");
+    body::no_more(fields, e, "queue, kind, state, labels, tenant, created_after, created_before");
     let states = states.filter(|states: &Vec<JobState>| !states.is_empty());
     (e.len() == before).then(|| JobFilter {
         queue,
         kind,
         states: states.unwrap_or_else(|| what.unless_said.to_vec()),
         labels: labels.unwrap_or_default(),
+        tenant,
         created_after,
         created_before,
     })

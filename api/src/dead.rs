@@ -12,21 +12,27 @@ use windlass_core::{DeadCursor, DeadFilter, JobId, State as JobState, Timestamp}
 
 use crate::{
     Service,
+    auth::Identity,
     body::{self, Fields},
-    job::{Id, job_response, no_such_job},
+    job::{Id, job_response},
     problem::{FieldError, Problem},
     view::{self, JobView},
 };
 
-const KNOWN: &str = "queue, kind, label, since, until, cursor, limit";
+const KNOWN: &str = "queue, kind, label, tenant, since, until, cursor, limit";
 /// How many jobs one request lists or changes, unless it says otherwise, and at most.
 const LISTED: usize = 100;
 const MOST: usize = 1000;
 
 /// `POST /v1/jobs/{id}/retry`
-pub(crate) async fn retry(State(service): State<Arc<Service>>, Id(id): Id) -> Result<Response, Problem> {
+pub(crate) async fn retry(
+    State(service): State<Arc<Service>>,
+    caller: Identity,
+    Id(id): Id,
+) -> Result<Response, Problem> {
+    service.check_job(&caller, id).await?;
     let retried = !service.client.retry(&[id], &JobState::TERMINAL).await?.is_empty();
-    let job = service.client.get(id).await?.ok_or_else(|| no_such_job(id))?;
+    let job = service.job(&caller, id).await?;
     // One that is queued is what a retry makes of it: a repeated request has the same answer.
     if retried || job.state == JobState::Queued {
         return job_response(StatusCode::ACCEPTED, &JobView::from(&job));
@@ -35,11 +41,16 @@ pub(crate) async fn retry(State(service): State<Arc<Service>>, Id(id): Id) -> Re
 }
 
 /// `DELETE /v1/jobs/{id}`
-pub(crate) async fn delete(State(service): State<Arc<Service>>, Id(id): Id) -> Result<Response, Problem> {
+pub(crate) async fn delete(
+    State(service): State<Arc<Service>>,
+    caller: Identity,
+    Id(id): Id,
+) -> Result<Response, Problem> {
+    service.check_job(&caller, id).await?;
     if !service.client.delete(&[id], &JobState::TERMINAL).await?.is_empty() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let job = service.client.get(id).await?.ok_or_else(|| no_such_job(id))?;
+    let job = service.job(&caller, id).await?;
     Err(Problem::unfinished(job.state, "deleted"))
 }
 
@@ -52,6 +63,7 @@ struct ListView<'a> {
 /// `GET /v1/dead`
 pub(crate) async fn list(
     State(service): State<Arc<Service>>,
+    caller: Identity,
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(parameters) = query.map_err(|error| Problem::malformed(error.body_text()))?;
@@ -65,6 +77,7 @@ pub(crate) async fn list(
     if !errors.is_empty() {
         return Err(Problem::invalid(errors));
     }
+    caller.confine(&mut selection.filter.tenant)?;
     let page = service.client.dead(&selection.filter, selection.after, selection.limit).await?;
     let jobs = page.jobs.iter().map(JobView::from).collect();
     Ok(json(&ListView { jobs, next_cursor: page.next.map(cursor_text) }))
@@ -80,9 +93,10 @@ struct BulkView {
 /// `POST /v1/dead/retry`
 pub(crate) async fn retry_many(
     State(service): State<Arc<Service>>,
+    caller: Identity,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (ids, next) = select(&service, request).await?;
+    let (ids, next) = select(&service, &caller, request).await?;
     // Those that someone else has retried meanwhile are dead no more.
     let count = service.client.retry(&ids, &[JobState::Dead]).await?.len();
     Ok(json(&BulkView { count, next_cursor: next.map(cursor_text) }))
@@ -91,15 +105,20 @@ pub(crate) async fn retry_many(
 /// `POST /v1/dead/delete`
 pub(crate) async fn delete_many(
     State(service): State<Arc<Service>>,
+    caller: Identity,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (ids, next) = select(&service, request).await?;
+    let (ids, next) = select(&service, &caller, request).await?;
     let count = service.client.delete(&ids, &[JobState::Dead]).await?.len();
     Ok(json(&BulkView { count, next_cursor: next.map(cursor_text) }))
 }
 
 /// The dead jobs that a request's body means, as many as one request changes.
-async fn select(service: &Service, request: Request) -> Result<(Vec<JobId>, Option<DeadCursor>), Problem> {
+async fn select(
+    service: &Service,
+    caller: &Identity,
+    request: Request,
+) -> Result<(Vec<JobId>, Option<DeadCursor>), Problem> {
     let options = &service.options;
     let (parts, body) = request.into_parts();
     if !body::is_json(&parts.headers) {
@@ -125,6 +144,7 @@ async fn select(service: &Service, request: Request) -> Result<(Vec<JobId>, Opti
     if !errors.is_empty() {
         return Err(Problem::invalid(errors));
     }
+    caller.confine(&mut selection.filter.tenant)?;
     let page = service.client.dead(&selection.filter, selection.after, selection.limit).await?;
     Ok((page.jobs.iter().map(|job| job.id).collect(), page.next))
 }
@@ -153,6 +173,9 @@ impl Selection {
             "label" => {
                 let (name, value) = value.split_once(':').ok_or("write name:value")?;
                 filter.label = Some((name.to_owned(), value.to_owned()));
+            }
+            "tenant" => {
+                filter.tenant = Some(value.parse().map_err(|e: windlass_core::InvalidKey| e.to_string())?)
             }
             "since" => filter.since = Some(view::instant(value)?),
             "until" => filter.until = Some(view::instant(value)?),

@@ -10,11 +10,13 @@ use sha2::{Digest, Sha256};
 use windlass_client::UnknownKinds;
 use windlass_core::{
     Gating, Idempotency, InsertOutcome, JobId, JobTemplate, Kind, KindInfo, NewJob, Priority, QueueName,
-    Timestamp, Unique,
+    Tenant, Timestamp, Unique,
 };
 
 use crate::{
-    Service, body,
+    Service,
+    auth::Identity,
+    body,
     body::Fields,
     duration, gating,
     job::job_response,
@@ -34,6 +36,7 @@ const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// `POST /v1/jobs`
 pub(crate) async fn enqueue(
     State(service): State<Arc<Service>>,
+    caller: Identity,
     request: Request,
 ) -> Result<Response, Problem> {
     let options = &service.options;
@@ -44,8 +47,10 @@ pub(crate) async fn enqueue(
     let bytes = body::read(body, &parts.headers, options.max_body, options.request_timeout).await?;
     let text = body::text(&bytes)?;
     let mut draft = Draft::parse(text, options.max_depth)?;
+    draft.confine(&caller)?;
     let info = known(&service, &draft).await?;
-    draft.idempotency = idempotency(&parts.headers, "POST /v1/jobs", text, options.idempotency_ttl)?;
+    let tenant = draft.gating.tenant.as_ref();
+    draft.idempotency = idempotency(&parts.headers, tenant, "POST /v1/jobs", text, options.idempotency_ttl)?;
     let trace = parts.headers.get("traceparent").and_then(|value| value.to_str().ok());
     let mut job = draft.into_job(&info);
     job.trace = trace.and_then(|trace| trace.parse().ok());
@@ -57,7 +62,7 @@ pub(crate) async fn enqueue(
         InsertOutcome::Created(state) if !job.unique.as_deref().is_some_and(Unique::is_debounced) => {
             answer(&JobView::accepted(&job, state, accepted.at), id, None)
         }
-        _ => answer_stored(&service, id, instead).await,
+        _ => answer_stored(&service, &caller, id, instead).await,
     }
 }
 
@@ -84,8 +89,13 @@ pub(crate) fn made(job: &NewJob, outcome: InsertOutcome) -> Result<(JobId, Optio
     }
 }
 
-async fn answer_stored(service: &Service, id: JobId, instead: Option<Instead>) -> Result<Response, Problem> {
-    match service.client.get(id).await? {
+async fn answer_stored(
+    service: &Service,
+    caller: &Identity,
+    id: JobId,
+    instead: Option<Instead>,
+) -> Result<Response, Problem> {
+    match service.client.get(id).await?.filter(|job| caller.sees(job.gating.tenant.as_ref())) {
         Some(existing) => answer(&JobView::from(&existing), id, instead),
         None => {
             Err(Problem::not_found(format!("the request made the job {id}, which has been removed since")))
@@ -133,11 +143,12 @@ pub(crate) const KEY_RULE: &str = "send one key of 1 to 255 visible ASCII charac
 /// The request's idempotency key with its fingerprint, if it has one.
 pub(crate) fn idempotency(
     headers: &HeaderMap,
+    tenant: Option<&Tenant>,
     route: &str,
     text: &str,
     ttl: Duration,
 ) -> Result<Option<Idempotency>, Problem> {
-    Ok(key(headers)?.map(|key| keyed(key.to_owned(), route, text, ttl)))
+    Ok(key(headers)?.map(|key| keyed(tenant, key.to_owned(), route, text, ttl)))
 }
 
 /// The request's idempotency key, if it has one.
@@ -159,12 +170,18 @@ pub(crate) fn is_key(key: &[u8]) -> bool {
 
 /// The key with a fingerprint of the route and of the request's JSON without insignificant white space. The order of its
 /// fields counts: a client that repeats a request repeats its bytes.
-pub(crate) fn keyed(key: String, route: &str, text: &str, ttl: Duration) -> Idempotency {
+pub(crate) fn keyed(
+    tenant: Option<&Tenant>,
+    key: String,
+    route: &str,
+    text: &str,
+    ttl: Duration,
+) -> Idempotency {
     let mut hash = Sha256::new();
     hash.update(route);
     hash.update("\n");
     body::compact(text, |part| hash.update(part));
-    Idempotency { key, fingerprint: hash.finalize().into(), ttl }
+    Idempotency::new(tenant, key, hash.finalize().into(), ttl)
 }
 
 /// A request's job, before the kind's defaults are known.
@@ -181,7 +198,7 @@ pub(crate) struct Draft {
     unique: Option<Unique>,
     max_attempts: Option<u32>,
     timeout: Option<Duration>,
-    gating: Gating,
+    pub(crate) gating: Gating,
     labels: BTreeMap<String, String>,
     pub(crate) idempotency: Option<Idempotency>,
 }
@@ -265,6 +282,11 @@ impl Draft {
             labels,
             idempotency: None,
         })
+    }
+
+    /// Makes it the caller's own.
+    pub(crate) fn confine(&mut self, caller: &Identity) -> Result<(), Problem> {
+        caller.confine(&mut self.gating.tenant)
     }
 
     pub(crate) fn into_job(self, info: &KindInfo) -> NewJob {

@@ -16,6 +16,7 @@ use windlass_core::{JobId, JobRecord};
 
 use crate::{
     Service,
+    auth::Identity,
     job::{Id, job_response, no_such_job},
     listing::wanted_ids,
     problem::{FieldError, Problem},
@@ -29,9 +30,11 @@ const LAST_EVENT_ID: &str = "last-event-id";
 /// `GET /v1/jobs/{id}/events`
 pub(crate) async fn one(
     State(service): State<Arc<Service>>,
+    caller: Identity,
     Id(id): Id,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    service.check_job(&caller, id).await?;
     let mut watch = service.client.watch(id);
     let job = watch.next().await?.ok_or_else(|| no_such_job(id))?;
     let last = headers.get(LAST_EVENT_ID).and_then(|last| last.to_str().ok());
@@ -45,6 +48,7 @@ pub(crate) async fn one(
 /// `GET /v1/jobs/events?id=…&id=…`
 pub(crate) async fn many(
     State(service): State<Arc<Service>>,
+    caller: Identity,
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(parameters) = query.map_err(|error| Problem::malformed(error.body_text()))?;
@@ -53,6 +57,10 @@ pub(crate) async fn many(
     ids.dedup();
     if ids.is_empty() {
         return Err(Problem::invalid(vec![FieldError::query("id", "required: the jobs to follow")]));
+    }
+    let own = service.own(&caller, ids.clone()).await?;
+    if let Some(other) = ids.iter().find(|id| !own.contains(id)) {
+        return Err(no_such_job(*other));
     }
     let watches = ids.iter().map(|id| async {
         let mut watch = service.client.watch(*id);

@@ -21,6 +21,7 @@ pub(crate) async fn guard(State(service): State<Arc<Service>>, request: Request,
     let span = tracing::info_span!(
         "request",
         method = %request.method(), path = request.uri().path(), request_id = id.to_str().unwrap_or_default(),
+        subject = tracing::field::Empty,
     );
     let mut response = async {
         let waits = if may_wait(&request) { service.options.max_wait } else { Duration::ZERO };

@@ -11,6 +11,7 @@ use windlass_core::{CancelOutcome, InvalidId, JobId, JobRecord, State as JobStat
 
 use crate::{
     Service,
+    auth::Identity,
     dead::json,
     problem::Problem,
     view::{ErrorView, JobView, ProgressView},
@@ -20,6 +21,7 @@ use crate::{
 /// `GET /v1/jobs/{id}`
 pub(crate) async fn get(
     State(service): State<Arc<Service>>,
+    caller: Identity,
     Id(id): Id,
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
     headers: HeaderMap,
@@ -35,9 +37,10 @@ pub(crate) async fn get(
             let changed = |job: &JobRecord| {
                 Ok(conditional && !known(&job_response(StatusCode::OK, &JobView::from(job))?))
             };
+            service.check_job(&caller, id).await?;
             service.wait_for(id, wait.patience, changed).await?
         }
-        None => service.client.get(id).await?.ok_or_else(|| no_such_job(id))?,
+        None => service.job(&caller, id).await?,
     };
     let mut response = job_response(StatusCode::OK, &JobView::from(&job))?;
     if known(&response) {
@@ -55,8 +58,12 @@ pub(crate) async fn get(
 }
 
 /// `GET /v1/jobs/{id}/result`: the value itself.
-pub(crate) async fn result(State(service): State<Arc<Service>>, Id(id): Id) -> Result<Response, Problem> {
-    let job = service.client.get(id).await?.ok_or_else(|| no_such_job(id))?;
+pub(crate) async fn result(
+    State(service): State<Arc<Service>>,
+    caller: Identity,
+    Id(id): Id,
+) -> Result<Response, Problem> {
+    let job = service.job(&caller, id).await?;
     match (job.result, job.state) {
         (Some(result), _) => {
             let headers =
@@ -74,14 +81,22 @@ pub(crate) async fn result(State(service): State<Arc<Service>>, Id(id): Id) -> R
 }
 
 /// `GET /v1/jobs/{id}/errors`
-pub(crate) async fn errors(State(service): State<Arc<Service>>, Id(id): Id) -> Result<Response, Problem> {
-    let job = service.client.get(id).await?.ok_or_else(|| no_such_job(id))?;
+pub(crate) async fn errors(
+    State(service): State<Arc<Service>>,
+    caller: Identity,
+    Id(id): Id,
+) -> Result<Response, Problem> {
+    let job = service.job(&caller, id).await?;
     Ok(json(&ErrorsView { errors: job.errors.iter().map(ErrorView::from).collect() }))
 }
 
 /// `GET /v1/jobs/{id}/progress`
-pub(crate) async fn progress(State(service): State<Arc<Service>>, Id(id): Id) -> Result<Response, Problem> {
-    let job = service.client.get(id).await?.ok_or_else(|| no_such_job(id))?;
+pub(crate) async fn progress(
+    State(service): State<Arc<Service>>,
+    caller: Identity,
+    Id(id): Id,
+) -> Result<Response, Problem> {
+    let job = service.job(&caller, id).await?;
     Ok(json(&ProgressOf { progress: job.progress.as_ref().map(ProgressView::from) }))
 }
 
@@ -98,14 +113,19 @@ struct ProgressOf<'a> {
 }
 
 /// `POST /v1/jobs/{id}/cancel`
-pub(crate) async fn cancel(State(service): State<Arc<Service>>, Id(id): Id) -> Result<Response, Problem> {
+pub(crate) async fn cancel(
+    State(service): State<Arc<Service>>,
+    caller: Identity,
+    Id(id): Id,
+) -> Result<Response, Problem> {
+    service.check_job(&caller, id).await?;
     let status = match service.client.cancel(id).await? {
         CancelOutcome::NotFound => return Err(no_such_job(id)),
         CancelOutcome::Cancelled | CancelOutcome::Finished(JobState::Cancelled) => StatusCode::OK,
         CancelOutcome::Requested => StatusCode::ACCEPTED,
         CancelOutcome::Finished(state) => return Err(Problem::finished(state)),
     };
-    let job = service.client.get(id).await?.ok_or_else(|| no_such_job(id))?;
+    let job = service.job(&caller, id).await?;
     job_response(status, &JobView::from(&job))
 }
 

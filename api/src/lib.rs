@@ -32,8 +32,12 @@
 //! | `GET /healthz` | the process lives |
 //! | `GET /readyz` | the store answers, so jobs are accepted |
 //!
+//! Where [authentication](Authentication) is required, all but the last two need `Authorization: Bearer …`; [`routes`] tells
+//! which scope each needs.
+//!
 //! Every error is a problem document (RFC 9457); 4xx means that nothing was stored.
 
+mod auth;
 mod batch;
 mod body;
 mod bulk;
@@ -53,6 +57,7 @@ mod logs;
 mod name;
 mod problem;
 mod queues;
+mod routes;
 mod schedules;
 mod schemas;
 mod serve;
@@ -64,18 +69,17 @@ mod workflows;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{
-    Router, middleware,
-    routing::{get, post, put},
-};
+use axum::{Router, middleware};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use windlass_client::{Client, UnknownKinds};
 use windlass_core::Timetable;
 use windlass_core::WorkflowLimits;
 
-use crate::problem::Problem;
+pub use crate::auth::{Authentication, Identity, Jwt, JwtError, JwtOptions, Reach};
+pub use crate::routes::{RouteInfo, routes};
 pub use crate::serve::serve;
+use crate::{auth::Gatekeeper, problem::Problem};
 
 /// Limits and choices of the API.
 #[derive(Debug, Clone)]
@@ -90,6 +94,10 @@ pub struct ApiOptions {
     pub unknown_kinds: UnknownKinds,
     /// How large a workflow may be, apart from [`max_body`](Self::max_body).
     pub workflow_limits: WorkflowLimits,
+    /// Who may do what.
+    pub authentication: Authentication,
+    /// How long a key is still taken after it has been revoked or has expired.
+    pub keys_fresh: Duration,
     /// How long an idempotency key is remembered.
     pub idempotency_ttl: Duration,
     /// How long a request may take.
@@ -113,6 +121,8 @@ impl Default for ApiOptions {
             max_depth: 64,
             unknown_kinds: UnknownKinds::Refuse,
             workflow_limits: WorkflowLimits::default(),
+            authentication: Authentication::Off,
+            keys_fresh: Duration::from_secs(10),
             idempotency_ttl: Duration::from_secs(24 * 3600),
             request_timeout: Duration::from_secs(30),
             max_wait: Duration::from_secs(60),
@@ -132,6 +142,7 @@ struct Service {
     waiting: Arc<Semaphore>,
     /// Cancelled when the server is to end, and nobody to be kept waiting.
     ending: CancellationToken,
+    gatekeeper: Gatekeeper,
 }
 
 impl Service {
@@ -149,47 +160,9 @@ pub fn router(client: Client, options: ApiOptions) -> Router {
 fn router_until(client: Client, options: ApiOptions, ending: CancellationToken) -> Router {
     let waiting = Arc::new(Semaphore::new(options.max_waiting.min(Semaphore::MAX_PERMITS)));
     let schemas = schemas::Schemas::default();
-    let service = Arc::new(Service { client, options, schemas, waiting, ending });
-    Router::new()
-        .route("/v1/jobs", get(listing::list).post(enqueue::enqueue))
-        .route("/v1/jobs/batch", post(batch::enqueue))
-        .route("/v1/jobs/cancel", post(bulk::cancel))
-        .route("/v1/jobs/retry", post(bulk::retry))
-        .route("/v1/jobs/delete", post(bulk::delete))
-        .route("/v1/jobs/{id}", get(job::get).delete(dead::delete))
-        .route("/v1/jobs/{id}/cancel", post(job::cancel))
-        .route("/v1/jobs/events", get(events::many))
-        .route("/v1/jobs/{id}/events", get(events::one))
-        .route("/v1/jobs/{id}/errors", get(job::errors))
-        .route("/v1/jobs/{id}/logs", get(logs::logs))
-        .route("/v1/jobs/{id}/progress", get(job::progress))
-        .route("/v1/jobs/{id}/result", get(job::result))
-        .route("/v1/jobs/{id}/retry", post(dead::retry))
-        .route("/v1/dead", get(dead::list))
-        .route("/v1/dead/retry", post(dead::retry_many))
-        .route("/v1/dead/delete", post(dead::delete_many))
-        .route("/v1/schedules", get(schedules::list))
-        .route("/v1/schedules/{name}", get(schedules::get).put(schedules::put).delete(schedules::delete))
-        .route("/v1/schedules/{name}/enable", post(schedules::enable))
-        .route("/v1/schedules/{name}/disable", post(schedules::disable))
-        .route("/v1/workflows", post(workflows::enqueue))
-        .route("/v1/workflows/{id}", get(workflows::get))
-        .route("/v1/workflows/{id}/cancel", post(workflows::cancel))
-        .route("/v1/workflows/{id}/retry", post(workflows::retry))
-        .route("/v1/kinds", get(kinds::list))
-        .route("/v1/kinds/{kind}", get(kinds::get))
-        .route("/v1/workers", get(workers::list))
-        .route("/v1/workers/{id}", get(workers::get))
-        .route("/v1/limits", get(limits::list))
-        .route("/v1/limits/{name}", get(limits::get).put(limits::put).delete(limits::delete))
-        .route("/v1/queues", get(queues::list))
-        .route("/v1/queues/{name}", get(queues::get))
-        .route("/v1/queues/{name}/limit", put(queues::limit))
-        .route("/v1/queues/{name}/pause", post(queues::pause))
-        .route("/v1/queues/{name}/resume", post(queues::resume))
-        .route("/v1/queues/{name}/drain", post(queues::drain))
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
+    let gatekeeper = Gatekeeper::new(options.authentication.clone(), options.keys_fresh);
+    let service = Arc::new(Service { client, options, schemas, waiting, ending, gatekeeper });
+    routes::add_to(Router::new(), &service)
         .fallback(|| async { Problem::not_found("there is no such route") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(middleware::from_fn_with_state(service.clone(), guard::guard))

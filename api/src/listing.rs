@@ -10,13 +10,15 @@ use serde::Serialize;
 use windlass_core::{JobFilter, JobId, JobRecord, State as JobState};
 
 use crate::{
-    Service, cursor,
+    Service,
+    auth::Identity,
+    cursor,
     dead::json,
     problem::{FieldError, Problem},
     view::{self, JobView},
 };
 
-const KNOWN: &str = "queue, kind, state, label, created_after, created_before, cursor, limit; or id";
+const KNOWN: &str = "queue, kind, state, label, tenant, created_after, created_before, cursor, limit; or id";
 /// How many jobs a page has unless the request says otherwise, and at most.
 const LISTED: usize = 100;
 const MOST: usize = 1000;
@@ -32,14 +34,16 @@ struct ListView<'a> {
 /// `GET /v1/jobs`: the jobs that a filter means, newest first, or those with the given ids.
 pub(crate) async fn list(
     State(service): State<Arc<Service>>,
+    caller: Identity,
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(parameters) = query.map_err(|error| Problem::malformed(error.body_text()))?;
     if parameters.iter().any(|(name, _)| name == "id") {
-        let jobs = service.client.get_many(&wanted_ids(&parameters)?).await?;
+        let mut jobs = service.client.get_many(&wanted_ids(&parameters)?).await?;
+        jobs.retain(|job| caller.sees(job.gating.tenant.as_ref()));
         return Ok(json(&view(&jobs, None)));
     }
-    let Selection { filter, before, limit } = Selection::from_query(&parameters)?;
+    let Selection { filter, before, limit } = Selection::from_query(&parameters, &caller)?;
     let page = service.client.jobs(&filter, before, limit).await?;
     Ok(json(&view(&page.jobs, page.next.map(|next| cursor::write(next, &filter)))))
 }
@@ -76,7 +80,7 @@ struct Selection {
 }
 
 impl Selection {
-    fn from_query(parameters: &[(String, String)]) -> Result<Self, Problem> {
+    fn from_query(parameters: &[(String, String)], caller: &Identity) -> Result<Self, Problem> {
         let (mut filter, mut cursor, mut limit) = (JobFilter::default(), None, LISTED);
         let mut errors = Vec::new();
         for (at, (name, value)) in parameters.iter().enumerate() {
@@ -87,6 +91,7 @@ impl Selection {
                 _ if repeated() => Err("is there more than once".into()),
                 "queue" => named(value).map(|queue| filter.queue = Some(queue)),
                 "kind" => named(value).map(|kind| filter.kind = Some(kind)),
+                "tenant" => named(value).map(|tenant| filter.tenant = Some(tenant)),
                 "created_after" => view::instant(value).map(|time| filter.created_after = Some(time)),
                 "created_before" => view::instant(value).map(|time| filter.created_before = Some(time)),
                 "cursor" => {
@@ -108,6 +113,7 @@ impl Selection {
         }
         filter.states.sort_by_key(|state| state.code());
         filter.states.dedup();
+        caller.confine(&mut filter.tenant)?;
         let before = cursor.and_then(|cursor| match cursor::read(cursor, &filter) {
             Ok(before) => Some(before),
             Err(detail) => {

@@ -10,8 +10,9 @@ use windlass_core::{LogCursor, LogLevel, LogRecord, Timestamp};
 
 use crate::{
     Service,
+    auth::Identity,
     dead::json,
-    job::{Id, no_such_job},
+    job::Id,
     problem::{FieldError, Problem},
     view,
 };
@@ -52,6 +53,7 @@ impl<'a> From<&'a LogRecord> for LineView<'a> {
 /// `GET /v1/jobs/{id}/logs`
 pub(crate) async fn logs(
     State(service): State<Arc<Service>>,
+    caller: Identity,
     Id(id): Id,
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<Response, Problem> {
@@ -80,9 +82,10 @@ pub(crate) async fn logs(
     if !errors.is_empty() {
         return Err(Problem::invalid(errors));
     }
+    service.check_job(&caller, id).await?;
     let lines = service.client.logs(id, after, limit).await?;
-    if lines.is_empty() && service.client.get(id).await?.is_none() {
-        return Err(no_such_job(id));
+    if lines.is_empty() {
+        service.job(&caller, id).await?;
     }
     let last = lines.last().map(|line| line.cursor).or(after);
     Ok(json(&LogsView {

@@ -4,7 +4,7 @@ use axum::{
 };
 use serde::Serialize;
 use windlass_client::{ClientError, EnvelopeError, ObjectsError};
-use windlass_core::{JobId, StoreError};
+use windlass_core::{JobId, Scope, StoreError, Tenant};
 
 /// An error as clients see it: a problem document, RFC 9457.
 #[derive(Debug, Clone, Serialize)]
@@ -18,6 +18,16 @@ pub(crate) struct Problem {
     errors: Vec<FieldError>,
     #[serde(skip)]
     retry_after: Option<&'static str>,
+    #[serde(skip)]
+    challenge: Option<Challenge>,
+}
+
+/// What is wrong with the token, by RFC 6750.
+#[derive(Debug, Clone, Copy)]
+enum Challenge {
+    NoToken,
+    InvalidToken,
+    InsufficientScope(Scope),
 }
 
 /// What is wrong with one field of the request.
@@ -75,6 +85,7 @@ impl Problem {
             detail: detail.into(),
             errors: Vec::new(),
             retry_after: None,
+            challenge: None,
         }
     }
 
@@ -163,6 +174,37 @@ impl Problem {
         )
     }
 
+    /// There is no key or token.
+    pub(crate) fn no_token() -> Self {
+        let detail = "send an API key, or a token of the issuer: Authorization: Bearer …";
+        Self { challenge: Some(Challenge::NoToken), ..Self::unauthorized(detail) }
+    }
+
+    /// The key or token is not good.
+    pub(crate) fn unauthorized(detail: impl Into<String>) -> Self {
+        let title = "The request needs a key";
+        let problem = Self::new(StatusCode::UNAUTHORIZED, "unauthorized", title, detail);
+        Self { challenge: Some(Challenge::InvalidToken), ..problem }
+    }
+
+    pub(crate) fn missing_scope(scope: Scope) -> Self {
+        let detail = format!("this needs the scope {scope}, which the key does not have");
+        let problem = Self::new(StatusCode::FORBIDDEN, "missing-scope", "The key may not do this", detail);
+        Self { challenge: Some(Challenge::InsufficientScope(scope)), ..problem }
+    }
+
+    pub(crate) fn not_for_tenants(tenant: &Tenant) -> Self {
+        let detail = format!("this is the whole fleet's, and the key acts for the tenant {tenant} only");
+        Self::new(StatusCode::FORBIDDEN, "not-for-tenants", "The key may not do this", detail)
+    }
+
+    pub(crate) fn other_tenant(own: &Tenant) -> Self {
+        let detail =
+            format!("the key acts for the tenant {own} only: leave the tenant out, or use another key");
+        let title = "The key may not act for this tenant";
+        Self::new(StatusCode::FORBIDDEN, "other-tenant", title, detail)
+    }
+
     pub(crate) fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
     }
@@ -218,6 +260,21 @@ impl Problem {
             "Something went wrong here",
             "the log has the details, under the id in the x-request-id header",
         )
+    }
+}
+
+impl Challenge {
+    fn header(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::NoToken => r#"Bearer realm="windlass""#,
+            Self::InvalidToken => r#"Bearer realm="windlass", error="invalid_token""#,
+            Self::InsufficientScope(scope) => match scope {
+                Scope::Enqueue => r#"Bearer realm="windlass", error="insufficient_scope", scope="enqueue""#,
+                Scope::Read => r#"Bearer realm="windlass", error="insufficient_scope", scope="read""#,
+                Scope::Operate => r#"Bearer realm="windlass", error="insufficient_scope", scope="operate""#,
+                Scope::Admin => r#"Bearer realm="windlass", error="insufficient_scope", scope="admin""#,
+            },
+        })
     }
 }
 
@@ -284,6 +341,9 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(challenge) = self.challenge {
+            headers.insert(header::WWW_AUTHENTICATE, challenge.header());
+        }
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
         }

@@ -9,12 +9,14 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use windlass_core::{
-    After, GraphError, InsertOutcome, JobId, JobName, Needs, NewWorkflow, State as JobState, Step, Timestamp,
-    WorkflowId, WorkflowJob, WorkflowName, WorkflowOutcome, WorkflowRecord, WorkflowStatus,
+    After, GraphError, InsertOutcome, JobId, JobName, Needs, NewWorkflow, State as JobState, Step, Tenant,
+    Timestamp, WorkflowId, WorkflowJob, WorkflowName, WorkflowOutcome, WorkflowRecord, WorkflowStatus,
 };
 
 use crate::{
-    Service, body,
+    Service,
+    auth::Identity,
+    body,
     body::Fields,
     enqueue::{self, Draft},
     gating,
@@ -32,6 +34,7 @@ const MOST_ERRORS: usize = 20;
 /// `POST /v1/workflows`
 pub(crate) async fn enqueue(
     State(service): State<Arc<Service>>,
+    caller: Identity,
     request: Request,
 ) -> Result<Response, Problem> {
     let options = &service.options;
@@ -42,13 +45,12 @@ pub(crate) async fn enqueue(
     let bytes = body::read(body, &parts.headers, options.max_body, options.request_timeout).await?;
     let text = body::text(&bytes)?;
     let draft = WorkflowDraft::parse(text, options.max_depth, options.workflow_limits.jobs)?;
-    let idempotency =
-        enqueue::idempotency(&parts.headers, "POST /v1/workflows", text, options.idempotency_ttl)?;
     let trace = parts.headers.get("traceparent").and_then(|value| value.to_str().ok());
     let trace = trace.and_then(|trace| trace.parse().ok());
 
     let mut steps = Vec::with_capacity(draft.jobs.len());
-    for (at, JobDraft { name, job, after }) in draft.jobs.into_iter().enumerate() {
+    for (at, JobDraft { name, mut job, after }) in draft.jobs.into_iter().enumerate() {
+        job.confine(&caller)?;
         let info = enqueue::known(&service, &job).await;
         let info = info.map_err(|problem| problem.within(&format!("/jobs/{at}")))?;
         let mut job = job.into_job(&info);
@@ -57,7 +59,9 @@ pub(crate) async fn enqueue(
     }
     let mut workflow =
         NewWorkflow::new(draft.name, steps, options.workflow_limits).map_err(|error| unsound(&error))?;
-    workflow.idempotency = idempotency;
+    let tenant = workflow.tenant();
+    workflow.idempotency =
+        enqueue::idempotency(&parts.headers, tenant, "POST /v1/workflows", text, options.idempotency_ttl)?;
     let (id, replayed) = match service.client.accept_workflow(&workflow).await? {
         WorkflowOutcome::Created { .. } => (workflow.id, false),
         WorkflowOutcome::Existing(id) => (id, true),
@@ -71,7 +75,7 @@ pub(crate) async fn enqueue(
             return Err(problem.within(&format!("/jobs/{at}")));
         }
     };
-    let mut response = show(&service, id, StatusCode::ACCEPTED, Page::default()).await?;
+    let mut response = show(&service, &caller, id, StatusCode::ACCEPTED, Page::default()).await?;
     let headers = response.headers_mut();
     if let Ok(location) = HeaderValue::from_str(&format!("/v1/workflows/{id}")) {
         headers.insert(header::LOCATION, location);
@@ -85,31 +89,36 @@ pub(crate) async fn enqueue(
 /// `GET /v1/workflows/{id}`
 pub(crate) async fn get(
     State(service): State<Arc<Service>>,
+    caller: Identity,
     Id(id): Id<WorkflowId>,
     page: Result<Query<Page>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(page) = page.map_err(|error| Problem::malformed(error.body_text()))?;
-    show(&service, id, StatusCode::OK, page).await
+    show(&service, &caller, id, StatusCode::OK, page).await
 }
 
 /// `POST /v1/workflows/{id}/cancel`
 pub(crate) async fn cancel(
     State(service): State<Arc<Service>>,
+    caller: Identity,
     Id(id): Id<WorkflowId>,
 ) -> Result<Response, Problem> {
+    service.workflow(&caller, id).await?;
     if !service.client.cancel_workflow(id).await? {
         return Err(no_such_workflow(id));
     }
-    show(&service, id, StatusCode::ACCEPTED, Page::default()).await
+    show(&service, &caller, id, StatusCode::ACCEPTED, Page::default()).await
 }
 
 /// `POST /v1/workflows/{id}/retry`
 pub(crate) async fn retry(
     State(service): State<Arc<Service>>,
+    caller: Identity,
     Id(id): Id<WorkflowId>,
 ) -> Result<Response, Problem> {
+    service.workflow(&caller, id).await?;
     service.client.retry_workflow(id).await?.ok_or_else(|| no_such_workflow(id))?;
-    show(&service, id, StatusCode::ACCEPTED, Page::default()).await
+    show(&service, &caller, id, StatusCode::ACCEPTED, Page::default()).await
 }
 
 /// Which jobs to show.
@@ -125,6 +134,8 @@ pub(crate) struct Page {
 struct WorkflowView<'a> {
     id: WorkflowId,
     name: &'a WorkflowName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<&'a Tenant>,
     status: WorkflowStatus,
     #[serde(serialize_with = "view::time")]
     created_at: Timestamp,
@@ -143,6 +154,7 @@ struct NamedJobView<'a> {
 
 async fn show(
     service: &Service,
+    caller: &Identity,
     id: WorkflowId,
     status: StatusCode,
     page: Page,
@@ -153,12 +165,14 @@ async fn show(
     }
     let after = page.cursor.as_deref().map(str::parse::<JobId>).transpose();
     let after = after.map_err(|_| Problem::malformed("cursor: send the next_cursor of the page before"))?;
-    let workflow = service.client.get_workflow(id).await?.ok_or_else(|| no_such_workflow(id))?;
+    let workflow = service.workflow(caller, id).await?;
     // One more, to know whether there is one.
     let mut jobs = service.client.workflow_jobs(id, after, limit + 1).await?;
     let more = jobs.len() > limit;
     jobs.truncate(limit);
     let last = jobs.last().filter(|_| more).map(|last| last.job.id);
+    // Handlers may add jobs of others.
+    jobs.retain(|job| caller.sees(job.job.gating.tenant.as_ref()));
     Ok((status, Json(WorkflowView::new(&workflow, &jobs, last))).into_response())
 }
 
@@ -168,6 +182,7 @@ impl<'a> WorkflowView<'a> {
         Self {
             id: workflow.id,
             name: &workflow.name,
+            tenant: workflow.tenant.as_ref(),
             status: workflow.status(),
             created_at: workflow.created_at,
             counts: counts.filter(|(_, count)| *count > 0).collect(),
@@ -292,6 +307,6 @@ fn unsound(error: &GraphError) -> Problem {
     Problem::invalid(vec![error])
 }
 
-fn no_such_workflow(id: WorkflowId) -> Problem {
+pub(crate) fn no_such_workflow(id: WorkflowId) -> Problem {
     Problem::not_found(format!("there is no workflow {id}"))
 }

@@ -1,8 +1,10 @@
+use std::{net::SocketAddr, sync::Arc};
+
 use clap::Args;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use windlass::{Client, Settings, WorkflowLimits, driver::BrokerError, stop_by_signal};
-use windlass_api::ApiOptions;
+use windlass::{ApiAuth, Client, Settings, WorkflowLimits, driver::BrokerError, stop_by_signal};
+use windlass_api::{ApiOptions, Authentication, Jwt, JwtOptions};
 
 use crate::Failure;
 
@@ -43,8 +45,9 @@ impl Api {
         client.check_objects().await?;
         let listener = listen(&settings).await?;
         let address = listener.local_addr().map_err(Failure::running)?;
+        let options = options(&settings, address)?;
         tracing::info!(%address, store = %settings.store_url, broker = %settings.broker_url, "serving the API");
-        let served = windlass_api::serve(listener, client.clone(), options(&settings), shutdown).await;
+        let served = windlass_api::serve(listener, client.clone(), options, shutdown).await;
         client.close().await;
         served.map_err(Failure::running)
     }
@@ -56,7 +59,13 @@ pub(crate) async fn listen(settings: &Settings) -> Result<TcpListener, Failure> 
     })
 }
 
-pub(crate) fn options(settings: &Settings) -> ApiOptions {
+/// The API's options for listening at this address.
+pub(crate) fn options(settings: &Settings, address: SocketAddr) -> Result<ApiOptions, Failure> {
+    Ok(ApiOptions { authentication: authentication(settings, address)?, ..open_options(settings) })
+}
+
+/// The API's options for those who have the store itself, and so need no key.
+pub(crate) fn open_options(settings: &Settings) -> ApiOptions {
     ApiOptions {
         max_body: settings.api_max_body,
         max_batch_body: settings.api_max_batch_body,
@@ -72,5 +81,66 @@ pub(crate) fn options(settings: &Settings) -> ApiOptions {
         max_wait: settings.api_max_wait,
         max_waiting: settings.api_max_waiting,
         ..ApiOptions::default()
+    }
+}
+
+/// Whether requests need a key. Nobody is to open the API to a network by leaving something out.
+fn authentication(settings: &Settings, address: SocketAddr) -> Result<Authentication, Failure> {
+    let jwt = settings.api_jwt_issuer.as_ref().map(|issuer| {
+        Jwt::new(JwtOptions {
+            audience: settings.api_jwt_audience.clone(),
+            jwks_url: settings.api_jwt_jwks_url.clone(),
+            scopes_claim: settings.api_jwt_scopes_claim.clone(),
+            tenant_claim: settings.api_jwt_tenant_claim.clone(),
+            leeway: settings.api_jwt_leeway,
+            algorithms: settings.api_jwt_algorithms.clone(),
+            ..JwtOptions::new(issuer, "")
+        })
+    });
+    let jwt = jwt.transpose().map_err(Failure::usage)?.map(Arc::new);
+    match settings.api_auth {
+        Some(ApiAuth::Required) => Ok(Authentication::Required { jwt }),
+        _ if jwt.is_some() => Ok(Authentication::Required { jwt }),
+        None if !address.ip().is_loopback() => Err(Failure::usage(format!(
+            "the API would listen on {address}, where others can reach it, and let everyone do everything: set api_auth \
+             to \"required\" (WINDLASS_API_AUTH=required) and make a key with `windlass keys create`, or to \"off\" if \
+             something before it lets only the right ones through"
+        ))),
+        Some(ApiAuth::Off) | None => {
+            if !address.ip().is_loopback() {
+                tracing::warn!(%address, "whoever can reach this address may do everything (setting api_auth)");
+            }
+            Ok(Authentication::Off)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_api_is_not_opened_to_a_network_by_leaving_something_out() {
+        let of = |auth, issuer: Option<&str>, address: &str| {
+            let mut settings = Settings { api_auth: auth, ..Settings::default() };
+            settings.api_jwt_issuer = issuer.map(Into::into);
+            settings.api_jwt_audience = vec!["windlass".into()];
+            let address = address.parse().unwrap_or_else(|_| panic!("{address}"));
+            authentication(&settings, address).map(|auth| matches!(auth, Authentication::Required { .. }))
+        };
+        let issuer = Some("https://id.example");
+        for address in ["127.0.0.1:80", "[::1]:80"] {
+            assert!(matches!(of(None, None, address), Ok(false)));
+            assert!(matches!(of(None, issuer, address), Ok(true)));
+            assert!(matches!(of(Some(ApiAuth::Required), None, address), Ok(true)));
+        }
+        for address in ["0.0.0.0:80", "[::]:80", "10.0.0.1:80"] {
+            let refusal =
+                of(None, None, address).err().map(|failure| failure.to_string()).unwrap_or_default();
+            assert!(refusal.contains("api_auth"), "{refusal}");
+            assert!(matches!(of(None, issuer, address), Ok(true)));
+            assert!(matches!(of(Some(ApiAuth::Off), None, address), Ok(false)));
+            assert!(matches!(of(Some(ApiAuth::Required), issuer, address), Ok(true)));
+        }
     }
 }

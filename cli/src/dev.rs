@@ -29,6 +29,7 @@ impl Dev {
         stop_by_signal(shutdown.clone()).map_err(Failure::running)?;
         let listener = api::listen(&settings).await?;
         let address = listener.local_addr().map_err(Failure::running)?;
+        let options = api::options(&settings, address)?;
         let client = Client::connect(&settings).await?;
         client.store().migrate().await?;
         client.check_objects().await?;
@@ -48,9 +49,7 @@ impl Dev {
             worked.map_err(Failure::running)
         };
         let serving = async {
-            let served =
-                windlass_api::serve(listener, client.clone(), api::options(&settings), shutdown.clone())
-                    .await;
+            let served = windlass_api::serve(listener, client.clone(), options, shutdown.clone()).await;
             stop_worker.cancel();
             served.map_err(Failure::running)
         };

@@ -1,5 +1,6 @@
 //! The `windlass` command: `dev` runs everything in one process, `api` and `migrate` serve production,
-//! `jobs`, `queues`, `workers` and `kinds` are for operators, `broker` looks at the broker, `bench` measures.
+//! `jobs`, `queues`, `workers` and `kinds` are for operators, `keys` says who may use the API, `broker` looks at the
+//! broker, `bench` measures.
 
 mod api;
 mod bench;
@@ -7,6 +8,7 @@ mod broker;
 mod dev;
 mod fleet;
 mod jobs;
+mod keys;
 mod migrate;
 mod operate;
 
@@ -40,6 +42,7 @@ enum Command {
     Queues(fleet::Queues),
     Workers(fleet::Workers),
     Kinds(fleet::Kinds),
+    Keys(keys::Keys),
     Broker(broker::ShowBroker),
     Bench(bench::Bench),
 }
@@ -77,6 +80,7 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Queues(queues) => queues.run(settings).await,
             Command::Workers(workers) => workers.run(settings).await,
             Command::Kinds(kinds) => kinds.run(settings).await,
+            Command::Keys(keys) => keys.run(settings).await,
             Command::Broker(broker) => broker.run(settings).await,
             Command::Bench(bench) => bench.run(settings).await,
         }

@@ -30,7 +30,7 @@ impl Operator {
         let options = ClientOptions { relays: false, ..settings.client_options() };
         let envelope = settings.envelope().map_err(windlass::ClientError::from)?;
         let client = Client::with_envelope(Arc::clone(&store), broker, options, envelope);
-        let router = windlass_api::router(client.clone(), api::options(settings));
+        let router = windlass_api::router(client.clone(), api::open_options(settings));
         Ok(Self { client, router })
     }
 

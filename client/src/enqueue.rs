@@ -256,8 +256,9 @@ impl<J: Job> Enqueue<J> {
         }
         job.labels = self.labels.into_iter().collect();
         job.trace = self.trace;
-        job.idempotency =
-            self.key.map(|(key, ttl)| Box::new(Idempotency { key, fingerprint: fingerprint(&job), ttl }));
+        let tenant = job.gating.tenant.as_ref();
+        let idempotency = self.key.map(|(key, ttl)| Idempotency::new(tenant, key, fingerprint(&job), ttl));
+        job.idempotency = idempotency.map(Box::new);
         Ok(job)
     }
 }

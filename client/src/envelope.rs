@@ -178,7 +178,7 @@ impl Envelope {
     pub(crate) async fn seal_job(&self, job: &mut NewJob) -> Result<(), EnvelopeError> {
         let id = job.unique.is_none().then_some(job.id);
         if let (Some(unique), true) = (&mut job.unique, self.objects.is_some() || !self.keys.is_empty()) {
-            unique.bind(&job.kind, &job.payload);
+            unique.bind(job.gating.tenant.as_ref(), &job.kind, &job.payload);
         }
         job.payload = self.seal_for(id, Part::Payload, std::mem::take(&mut job.payload))?;
         if let Some(objects) = &self.objects
@@ -209,7 +209,7 @@ impl Envelope {
     /// its row, since an object bears a job's name.
     pub(crate) fn seal_template(&self, job: &mut JobTemplate) -> Result<(), EnvelopeError> {
         if let (Some(unique), false) = (&mut job.unique, self.keys.is_empty()) {
-            unique.bind(&job.kind, &job.payload);
+            unique.bind(None, &job.kind, &job.payload);
         }
         job.payload = self.seal_for(None, Part::Payload, std::mem::take(&mut job.payload))?;
         Ok(())

@@ -9,6 +9,7 @@ mod envelope;
 mod error;
 mod feed;
 mod group;
+mod keys;
 mod kinds;
 mod objects;
 mod operate;
@@ -24,7 +25,10 @@ pub use enqueue::Enqueue;
 pub use envelope::{EncryptionKey, Envelope, EnvelopeError, InvalidKey, Part};
 pub use error::ClientError;
 pub use feed::JobWatch;
+pub use keys::{ApiKey, InvalidApiKey, NoRandomness};
 pub use objects::{Objects, ObjectsError};
 pub use operate::JobPage;
-pub use settings::{LogFormat, QueueRetention, SecretUrl, Settings, SettingsError, UnknownKinds};
+pub use settings::{
+    ApiAuth, JwtAlgorithm, LogFormat, QueueRetention, SecretUrl, Settings, SettingsError, UnknownKinds,
+};
 pub use workflow::Workflow;

@@ -100,6 +100,27 @@ pub struct Settings {
     /// How long an idempotency key is remembered.
     #[serde(with = "duration")]
     pub api_idempotency_ttl: Duration,
+    /// Whether requests need a key or token: `required` or `off`. By default they do not, as long as the API listens on a
+    /// loopback address, and it refuses to listen on another. Naming an issuer means `required`.
+    pub api_auth: Option<ApiAuth>,
+    /// Whose JSON Web Tokens are taken: the URL of an OpenID Connect issuer, as it is in their `iss`.
+    pub api_jwt_issuer: Option<String>,
+    /// What must be in their `aud` (a comma-separated list, any of it).
+    #[serde(deserialize_with = "list")]
+    pub api_jwt_audience: Vec<String>,
+    /// Where the issuer's keys are; by default where its discovery document says.
+    pub api_jwt_jwks_url: Option<String>,
+    /// The claim with the scopes: a text with spaces or a list, of `read` or `windlass:read` and the like. One that begins
+    /// with `/` is a JSON pointer.
+    pub api_jwt_scopes_claim: String,
+    /// The claim with the tenant. Where it is set, a token without it is refused.
+    pub api_jwt_tenant_claim: Option<String>,
+    /// How far clocks may be apart.
+    #[serde(with = "duration")]
+    pub api_jwt_leeway: Duration,
+    /// Which signatures are taken (a comma-separated list).
+    #[serde(deserialize_with = "list")]
+    pub api_jwt_algorithms: Vec<JwtAlgorithm>,
 
     /// How many jobs one worker process runs at a time.
     pub worker_concurrency: usize,
@@ -148,6 +169,43 @@ pub struct QueueRetention {
 impl From<&QueueRetention> for Keep {
     fn from(keep: &QueueRetention) -> Self {
         Self { succeeded: keep.succeeded, cancelled: keep.cancelled, dead: keep.dead }
+    }
+}
+
+/// Whether requests to the API need a key or token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ApiAuth {
+    /// Whoever reaches the API may do everything.
+    Off,
+    /// Without one there is no answer but 401.
+    Required,
+}
+
+/// A way to sign tokens such that who verifies them cannot make any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "they are the names of RFC 7518 and RFC 8037")]
+pub enum JwtAlgorithm {
+    RS256,
+    RS384,
+    RS512,
+    PS256,
+    PS384,
+    PS512,
+    ES256,
+    ES384,
+    EdDSA,
+}
+
+impl FromStr for JwtAlgorithm {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        serde_json::from_value(text.into()).map_err(|_| {
+            format!(
+                "{text:?} is not taken; use RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA"
+            )
+        })
     }
 }
 
@@ -230,6 +288,14 @@ impl Default for Settings {
             api_max_wait: Duration::from_secs(60),
             api_max_waiting: 10_000,
             api_idempotency_ttl: Duration::from_secs(24 * 3600),
+            api_auth: None,
+            api_jwt_issuer: None,
+            api_jwt_audience: Vec::new(),
+            api_jwt_jwks_url: None,
+            api_jwt_scopes_claim: "scope".into(),
+            api_jwt_tenant_claim: None,
+            api_jwt_leeway: Duration::from_secs(30),
+            api_jwt_algorithms: vec![JwtAlgorithm::RS256, JwtAlgorithm::ES256, JwtAlgorithm::EdDSA],
             worker_concurrency: 100,
             worker_buffer: None,
             worker_queues: Vec::new(),
@@ -301,6 +367,18 @@ impl Settings {
         if names.windows(2).any(|pair| pair[0] == pair[1]) {
             return invalid("encryption_keys", "has two keys of one name");
         }
+        match self.api_jwt_issuer {
+            Some(_) if self.api_auth == Some(ApiAuth::Off) => {
+                return invalid("api_jwt_issuer", "is of no use while api_auth is off");
+            }
+            Some(_) if self.api_jwt_audience.is_empty() => {
+                return invalid("api_jwt_audience", "must say whom the issuer's tokens are for");
+            }
+            Some(_) if self.api_jwt_algorithms.is_empty() => {
+                return invalid("api_jwt_algorithms", "must have at least one");
+            }
+            _ => {}
+        }
         if self.worker_crash_limit == 0 {
             return invalid("worker_crash_limit", "must be at least 1");
         }
@@ -320,6 +398,7 @@ impl Settings {
             ("api_timeout", self.api_timeout),
             ("api_max_wait", self.api_max_wait),
             ("api_idempotency_ttl", self.api_idempotency_ttl),
+            ("api_jwt_leeway", self.api_jwt_leeway),
             ("worker_lease", self.worker_lease),
             ("worker_grace", self.worker_grace),
         ];
@@ -586,6 +665,11 @@ mod tests {
             ("worker_queues = [\"a b\"]", "worker_queues"),
             ("api_unknown_kinds = \"maybe\"", "api_unknown_kinds"),
             ("worker_priorities = \"fair\"", "worker_priorities"),
+            ("api_auth = \"on\"", "api_auth"),
+            ("api_jwt_issuer = \"https://id.example\"", "api_jwt_audience"),
+            ("api_jwt_issuer = \"https://id.example\"\napi_auth = \"off\"", "api_jwt_issuer"),
+            ("api_jwt_algorithms = \"HS256\"", "HS256"),
+            ("api_jwt_algorithms = [\"none\"]", "none"),
             ("result_ttl = \"soon\"", "result_ttl"),
             ("retention_dead = \"soon\"", "retention_dead"),
             ("retention_queues.mail.deed = \"1d\"", "deed"),

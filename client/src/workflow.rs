@@ -141,8 +141,9 @@ impl Workflow {
     fn into_new_workflow(self) -> Result<NewWorkflow, ClientError> {
         let steps = self.steps?;
         let mut workflow = NewWorkflow::new(self.name.parse()?, steps, self.limits)?;
+        let tenant = workflow.tenant();
         workflow.idempotency =
-            self.key.map(|(key, ttl)| Idempotency { key, fingerprint: fingerprint_of(&workflow), ttl });
+            self.key.map(|(key, ttl)| Idempotency::new(tenant, key, fingerprint_of(&workflow), ttl));
         Ok(workflow)
     }
 }

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{JobId, JobRecord, Kind, QueueName, State, Timestamp};
+use crate::{JobId, JobRecord, Kind, QueueName, State, Tenant, Timestamp};
 
 /// Which jobs: those that fit all that is given; the default fits every job.
 ///
@@ -23,6 +23,9 @@ pub struct JobFilter {
     /// With all of these labels, by name and value.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Of this tenant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<Tenant>,
     /// Made at this time or later.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_after: Option<Timestamp>,
@@ -41,6 +44,7 @@ impl JobFilter {
             && self.queue.as_ref().is_none_or(|queue| *queue == job.queue)
             && self.kind.as_ref().is_none_or(|kind| *kind == job.kind)
             && (self.states.is_empty() || self.states.contains(&job.state))
+            && (self.tenant.is_none() || self.tenant == job.gating.tenant)
             && self.labels.iter().all(|(name, value)| job.labels.get(name) == Some(value))
     }
 

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Idempotency, JobId, JobName, NewJob, WorkflowId, WorkflowName};
+use crate::{Idempotency, JobId, JobName, NewJob, Tenant, WorkflowId, WorkflowName};
 
 /// What a child wants of a parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -245,6 +245,13 @@ impl NewWorkflow {
     #[must_use]
     pub fn jobs(&self) -> &[NewJob] {
         &self.jobs
+    }
+
+    /// On whose behalf it runs: the tenant that all of its jobs have.
+    #[must_use]
+    pub fn tenant(&self) -> Option<&Tenant> {
+        let tenant = self.jobs.first()?.gating.tenant.as_ref();
+        self.jobs.iter().all(|job| job.gating.tenant.as_ref() == tenant).then_some(tenant)?
     }
 
     /// Its jobs, to be made ready for the store.

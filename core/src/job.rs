@@ -3,7 +3,9 @@ use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{Gating, JobId, Kind, Lane, Message, Priority, Progress, QueueName, State, Timestamp, Unique};
+use crate::{
+    Gating, JobId, Kind, Lane, Message, Priority, Progress, QueueName, State, Tenant, Timestamp, Unique,
+};
 
 /// A job to be accepted by the store.
 ///
@@ -123,12 +125,25 @@ impl NewJob {
 /// What makes an enqueue repeatable: the same key with the same fingerprint gives the same job (P3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Idempotency {
-    /// The client's key, 1 to 255 bytes.
+    /// The key as the store keeps it; see [`new`](Self::new).
     pub key: String,
     /// A hash of everything in the request that decides what the job is.
     pub fingerprint: [u8; 32],
     /// How long the key is remembered, by the store's clock.
     pub ttl: Duration,
+}
+
+impl Idempotency {
+    /// From a client's key of 1 to 255 bytes. Each tenant's keys are its own.
+    #[must_use]
+    pub fn new(tenant: Option<&Tenant>, key: String, fingerprint: [u8; 32], ttl: Duration) -> Self {
+        let key = match tenant {
+            // A tenant has no control characters, and neither has the beginning of a key that came over HTTP.
+            Some(tenant) => format!("\t{tenant}\t{key}"),
+            None => key,
+        };
+        Self { key, fingerprint, ttl }
+    }
 }
 
 /// A job as the store knows it: the answer to a poll.

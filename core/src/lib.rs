@@ -8,6 +8,7 @@ mod filter;
 mod graph;
 mod id;
 mod job;
+mod keys;
 mod lane;
 mod limit;
 mod message;
@@ -33,6 +34,7 @@ pub use id::{ClaimId, InvalidId, JobId, WorkerId, WorkflowId};
 pub use job::{
     ClaimedJob, ErrorRecord, Idempotency, InvalidTraceParent, JobRecord, KindInfo, NewJob, TraceParent,
 };
+pub use keys::{InvalidKeyId, KeyId, KeyRecord, Keys, LiveKey, NewKey, Scope, Scopes, UnknownScope};
 pub use lane::{InvalidPriority, Lane, Priorities, Priority};
 pub use limit::{Gating, InvalidKey, Limit, LimitKey, LimitName, OnFailure, OrderingKey, Rate, Tenant};
 pub use message::{Message, MessageError};

@@ -46,7 +46,8 @@ text!(
     text => check(text, "ordering key")
 );
 text!(
-    /// On whose behalf a job runs, in queues that are shared fairly.
+    /// On whose behalf a job runs. It has its own share of fair queues, and its unique, idempotency and ordering keys are
+    /// not those of others.
     Tenant,
     InvalidKey,
     text => check(text, "tenant")
@@ -84,7 +85,7 @@ pub struct Gating {
     /// What a failure means to its successors.
     #[serde(skip_serializing_if = "is_default")]
     pub on_failure: OnFailure,
-    /// Whose share of a fair queue it uses; none is a tenant, too.
+    /// On whose behalf it runs; none is a tenant, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<Tenant>,
 }

@@ -3,8 +3,8 @@ use std::{collections::HashMap, time::Duration};
 use async_trait::async_trait;
 
 use crate::{
-    JobFilter, JobId, JobRecord, Kind, Limit, LimitName, QueueName, Standing, State, StoreError, Timestamp,
-    WorkerId,
+    JobFilter, JobId, JobRecord, Kind, Limit, LimitName, QueueName, Standing, State, StoreError, Tenant,
+    Timestamp, WorkerId,
 };
 
 /// What operators see and do in a store, away from the hot paths. Every method is one transaction and may be repeated
@@ -44,6 +44,9 @@ pub trait Operations: Send + Sync {
     /// How often jobs that were over have been retried or removed by operators. What is known of a job that is over goes
     /// on being true while this number stays, but for a result or a last word that comes to its end or arrives by itself.
     async fn revision(&self) -> Result<u64, StoreError>;
+
+    /// Those of `ids` that fit the filter.
+    async fn among(&self, filter: &JobFilter, ids: &[JobId]) -> Result<Vec<JobId>, StoreError>;
 
     /// Up to `limit` dead jobs that fit the filter, newest death first, from behind `after` on.
     ///
@@ -119,6 +122,8 @@ pub struct DeadFilter {
     pub kind: Option<Kind>,
     /// With this label: its name and value.
     pub label: Option<(String, String)>,
+    /// Of this tenant.
+    pub tenant: Option<Tenant>,
     /// That died at this time or later.
     pub since: Option<Timestamp>,
     /// That died before this time.

@@ -3,8 +3,8 @@ use std::{any::Any, fmt, time::Duration};
 use async_trait::async_trait;
 
 use crate::{
-    ClaimId, ClaimedJob, Finish, JobId, JobNotes, JobRecord, KindInfo, Message, NewJob, Operations, Source,
-    State, Timestamp, Timetable, WorkerId, Workflows,
+    ClaimId, ClaimedJob, Finish, JobId, JobNotes, JobRecord, Keys, KindInfo, Message, NewJob, Operations,
+    Source, State, Timestamp, Timetable, WorkerId, Workflows,
 };
 
 /// Keeps the truth. Every method is one transaction, most are one statement, and all time is the store's clock.
@@ -120,6 +120,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// What operators do, as opposed to workers.
     fn operations(&self) -> &dyn Operations;
+
+    /// Who may do what over HTTP.
+    fn keys(&self) -> &dyn Keys;
 
     /// What is done by the clock.
     fn timetable(&self) -> &dyn Timetable;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 use sha2::{Digest as _, Sha256};
 
-use crate::{JobId, Kind, State, Timestamp};
+use crate::{JobId, Kind, NewJob, State, Tenant, Timestamp};
 
 /// Makes a job the only one of its key, and says what becomes of another.
 ///
@@ -200,17 +200,25 @@ impl Unique {
         self.debounce.is_some()
     }
 
+    /// The job's key as stores keep it: each tenant has keys of its own. A payload that is no JSON has no fields.
+    #[must_use]
+    pub fn key_of(&self, job: &NewJob) -> [u8; 32] {
+        self.key_for(job.gating.tenant.as_ref(), &job.kind, &job.payload)
+    }
+
     /// Fixes the key that this payload gives, before it is encrypted or kept elsewhere, where no field can be seen any more.
-    pub fn bind(&mut self, kind: &Kind, payload: &RawValue) {
+    pub fn bind(&mut self, tenant: Option<&Tenant>, kind: &Kind, payload: &RawValue) {
         if let By::Fields(_) = self.by {
-            self.by = By::Fixed(self.key_of(kind, payload));
+            self.by = By::Fixed(self.key_for(tenant, kind, payload));
         }
     }
 
-    /// The key as stores keep it. A payload that is no JSON has no fields.
-    #[must_use]
-    pub fn key_of(&self, kind: &Kind, payload: &RawValue) -> [u8; 32] {
+    fn key_for(&self, tenant: Option<&Tenant>, kind: &Kind, payload: &RawValue) -> [u8; 32] {
         let mut hash = Sha256::new();
+        if let Some(tenant) = tenant {
+            // Keys of no tenant begin with another letter, and no tenant has a line break.
+            hash.update(format!("T{tenant}\n"));
+        }
         match &self.by {
             By::Fixed(key) => return *key,
             By::Key(space, key) => hash.update(format!("{space}{key}")),

@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use serde_json::value::RawValue;
 
 use super::*;
 
@@ -7,7 +8,24 @@ fn raw(json: &str) -> Box<RawValue> {
 }
 
 fn key(unique: &Unique, payload: &str) -> [u8; 32] {
-    unique.key_of(&"mail".parse().unwrap(), &raw(payload))
+    unique.key_of(&job("mail", payload))
+}
+
+fn job(kind: &str, payload: &str) -> NewJob {
+    NewJob::new(kind.parse().unwrap(), raw(payload))
+}
+
+#[test]
+fn tenants_have_keys_of_their_own() {
+    let unique = Unique::by_key("k").unwrap();
+    let of = |tenant: Option<&str>| {
+        let mut job = job("mail", "1");
+        job.gating.tenant = tenant.map(|tenant| tenant.parse().unwrap());
+        unique.key_of(&job)
+    };
+    assert_ne!(of(None), of(Some("a")));
+    assert_ne!(of(Some("a")), of(Some("b")));
+    assert_eq!(of(Some("a")), of(Some("a")));
 }
 
 #[test]
@@ -29,10 +47,7 @@ fn fields_decide_and_their_form_does_not() {
         key(&unique, "{}"),
         "what is not there counts as null"
     );
-    assert_ne!(
-        one,
-        unique.key_of(&"other".parse().unwrap(), &raw(r#"{"a": {"x": 1, "y": [2]}, "b": ["q"]}"#))
-    );
+    assert_ne!(one, unique.key_of(&job("other", r#"{"a": {"x": 1, "y": [2]}, "b": ["q"]}"#)));
     let swapped = Unique::by_fields(["/a", "/b"]).unwrap();
     assert_ne!(key(&swapped, r#"{"a": "1", "b": null}"#), key(&swapped, r#"{"a": null, "b": "1"}"#));
 }

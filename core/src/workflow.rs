@@ -2,8 +2,8 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    InsertOutcome, JobId, JobName, JobRecord, NewJob, NewWorkflow, OutboxId, State, StoreError, Timestamp,
-    WorkflowId, WorkflowLimits, WorkflowName,
+    InsertOutcome, JobId, JobName, JobRecord, NewJob, NewWorkflow, OutboxId, State, StoreError, Tenant,
+    Timestamp, WorkflowId, WorkflowLimits, WorkflowName,
 };
 
 /// Keeps workflows. Every method is one transaction, and may be repeated after a
@@ -34,7 +34,7 @@ pub trait Workflows: Send + Sync {
     async fn retry_workflow(&self, id: WorkflowId) -> Result<Option<usize>, StoreError>;
 
     /// Adds jobs to the workflow of `parent`, which runs under `fence`. They start when it has succeeded, and whatever
-    /// waits for it waits for them as well, with the same needs. A name that an earlier attempt of the same parent has
+    /// waits for it waits for them as well, with the same needs. Those without a tenant get the workflow's. A name that an earlier attempt of the same parent has
     /// used keeps the job that it got then, so the call may be repeated.
     async fn add_to_workflow(
         &self,
@@ -109,6 +109,8 @@ pub struct WorkflowRecord {
     pub id: WorkflowId,
     /// What it is called.
     pub name: WorkflowName,
+    /// On whose behalf it runs: the tenant that all the jobs have which it was accepted with.
+    pub tenant: Option<Tenant>,
     /// When it was accepted.
     pub created_at: Timestamp,
     /// How many of its jobs are in each state; states without any are left out.
@@ -159,7 +161,14 @@ mod tests {
     fn status_is_what_the_jobs_say() {
         let status = |counts: &[(State, u64)]| {
             let (id, name) = (WorkflowId::new(), "w".parse().unwrap());
-            WorkflowRecord { id, name, created_at: Timestamp::UNIX_EPOCH, counts: counts.to_vec() }.status()
+            WorkflowRecord {
+                id,
+                name,
+                tenant: None,
+                created_at: Timestamp::UNIX_EPOCH,
+                counts: counts.to_vec(),
+            }
+            .status()
         };
         assert_eq!(status(&[(State::Succeeded, 2)]), WorkflowStatus::Succeeded);
         assert_eq!(status(&[(State::Dead, 1), (State::Waiting, 1)]), WorkflowStatus::Running);

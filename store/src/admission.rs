@@ -128,7 +128,12 @@ pub(crate) struct Call {
 
 impl Call {
     fn order(&self) -> Option<String> {
-        self.gating.ordering_key.as_ref().map(|key| format!("order:{key}"))
+        let key = self.gating.ordering_key.as_ref()?;
+        Some(match &self.gating.tenant {
+            // Each tenant has keys of its own. No key has a line break.
+            Some(tenant) => format!("order:{tenant}\n{key}"),
+            None => format!("order:{key}"),
+        })
     }
 
     fn queue(&self) -> String {

@@ -9,6 +9,7 @@ pub(crate) fn filter(filter: &DeadFilter) -> JobFilter {
         kind: filter.kind.clone(),
         states: vec![State::Dead],
         labels: filter.label.iter().cloned().collect(),
+        tenant: filter.tenant.clone(),
         ..JobFilter::default()
     }
 }

@@ -11,6 +11,7 @@ mod dead;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod find;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod keys;
 mod kinds;
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -14,7 +14,7 @@ const LOOK_AGAIN: chrono::TimeDelta = chrono::TimeDelta::hours(1);
 pub(crate) fn keys(jobs: &[NewJob], answers: &[Option<InsertOutcome>]) -> Vec<Option<Key>> {
     let open = jobs.iter().zip(answers);
     open.map(|(job, answer)| match (&job.unique, answer) {
-        (Some(unique), None) => Some(unique.key_of(&job.kind, &job.payload)),
+        (Some(unique), None) => Some(unique.key_of(job)),
         _ => None,
     })
     .collect()

@@ -36,7 +36,7 @@ proptest! {
         for (key, claimed) in (0u8..).zip(&held) {
             let Some(claimed) = *claimed else { continue };
             let id = JobId::new();
-            let hash = Unique::by_key(key.to_string()).unwrap().key_of(&jobs[0].kind, &jobs[0].payload);
+            let hash = Unique::by_key(key.to_string()).unwrap().key_of(&jobs[0]);
             let state = Some(if claimed { State::Running } else { State::Queued });
             holders.insert(hash, KeyHolder { id, state, claimed, until: None, created_at: now });
             model.insert(key, (id, claimed, None));

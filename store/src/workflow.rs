@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use windlass_core::{JobId, JobName, JobRecord, Needs, NewJob, State, WorkflowJob};
+use sqlx::Error;
+use windlass_core::{JobId, JobName, JobRecord, Needs, NewJob, State, Tenant, WorkflowJob};
 
 /// An edge whose parent is over, counted for the first time.
 #[derive(Debug)]
@@ -36,20 +37,29 @@ pub(crate) fn tally(edges: &[Resolved], ended: &HashMap<JobId, State>) -> BTreeM
     children
 }
 
+/// A tenant as a store has it.
+pub(crate) fn tenant(text: Option<String>) -> Result<Option<Tenant>, Error> {
+    text.map(|text| text.parse().map_err(|error| Error::Decode(Box::new(error)))).transpose()
+}
+
 /// Why a job is cancelled whose parent has not succeeded.
 pub(crate) fn reason(name: &str, parent: JobId, state: State) -> String {
     format!("the parent {name} ({parent}) is {state}, and this job needs it to succeed")
 }
 
-/// The jobs to add, as children of one that runs: without those whose names are known already.
+/// The jobs to add, as children of one that runs, in a workflow of this tenant: without those whose names are known
+/// already.
 pub(crate) fn as_children(
     jobs: &[(JobName, NewJob)],
     known: &[JobName],
     has_children: bool,
+    tenant: Option<&Tenant>,
 ) -> Vec<(JobName, NewJob)> {
     let mut seen: HashSet<&JobName> = known.iter().collect();
     let new = jobs.iter().filter(|(name, _)| seen.insert(name)).map(|(name, job)| {
-        (name.clone(), NewJob { idempotency: None, has_parents: true, has_children, ..job.clone() })
+        let mut job = NewJob { idempotency: None, has_parents: true, has_children, ..job.clone() };
+        job.gating.tenant = job.gating.tenant.or_else(|| tenant.cloned());
+        (name.clone(), job)
     });
     new.collect()
 }

@@ -42,8 +42,9 @@ pub use logging::{LoggingError, init_logging};
 /// A payload on its way from an older version to a newer, in `Job::upgrade`.
 pub use serde_json::Value as JsonValue;
 pub use windlass_client::{
-    Accepted, Client, ClientError, ClientOptions, EncryptionKey, Enqueue, Envelope, JobPage, LogFormat,
-    Objects, ObjectsError, QueueRetention, SecretUrl, Settings, SettingsError, UnknownKinds, Workflow,
+    Accepted, ApiAuth, ApiKey, Client, ClientError, ClientOptions, EncryptionKey, Enqueue, Envelope, JobPage,
+    JwtAlgorithm, LogFormat, Objects, ObjectsError, QueueRetention, SecretUrl, Settings, SettingsError,
+    UnknownKinds, Workflow,
 };
 pub use windlass_core::{
     CancelOutcome, DeadCursor, DeadFilter, DeadPage, ErrorRecord, Found, Gating, GraphError, InsertOutcome,
@@ -75,8 +76,9 @@ pub type Result<T, E = WorkerError> = std::result::Result<T, E>;
 pub mod driver {
     pub use windlass_brokers::open as open_broker;
     pub use windlass_core::{
-        Broker, BrokerError, Capabilities, ClaimId, ClaimedJob, Delivery, DeliveryTag, Finish, Lane, Message,
-        NewWorker, Outcome, Store, StoreError, Subscription, WorkerId,
+        Broker, BrokerError, Capabilities, ClaimId, ClaimedJob, Delivery, DeliveryTag, Finish, KeyId,
+        KeyRecord, Keys, Lane, Message, NewKey, NewWorker, Outcome, Scope, Scopes, Store, StoreError,
+        Subscription, WorkerId,
     };
     pub use windlass_store::{StoreOptions, open as open_store};
 }

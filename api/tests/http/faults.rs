@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 use windlass_core::{
     Broker, BrokerError, CancelOutcome, Capabilities, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted,
-    JobId, JobNotes, JobRecord, KindInfo, Lane, Message, NewJob, NewWorker, Operations, OutboxGroup,
+    JobId, JobNotes, JobRecord, Keys, KindInfo, Lane, Message, NewJob, NewWorker, Operations, OutboxGroup,
     OutboxId, Priorities, Rescued, Store, StoreError, Subscription, Timetable, WorkerId, Workflows,
 };
 use windlass_store::SqliteStore;
@@ -166,6 +166,10 @@ impl Store for FaultyStore {
 
     fn operations(&self) -> &dyn Operations {
         self.store.operations()
+    }
+
+    fn keys(&self) -> &dyn Keys {
+        self.store.keys()
     }
 
     fn timetable(&self) -> &dyn Timetable {

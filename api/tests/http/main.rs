@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod any_bytes;
+mod auth;
 mod batch;
 mod bulk;
 mod cancel;
@@ -12,6 +13,7 @@ mod enqueue;
 mod faults;
 mod fleet;
 mod idempotency;
+mod jwt;
 mod limits;
 mod listing;
 mod notes;

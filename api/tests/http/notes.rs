@@ -9,7 +9,7 @@ use crate::support::Api;
 
 impl Api {
     /// Says as the job's attempt with this fence: progress, and lines with these numbers.
-    async fn say(&self, id: JobId, fence: u32, lines: std::ops::Range<u32>) {
+    pub(crate) async fn say(&self, id: JobId, fence: u32, lines: std::ops::Range<u32>) {
         let progress = NewProgress { value: 0.4, message: "rendering".into(), age: Duration::ZERO };
         let line = |number| NewLine {
             number,

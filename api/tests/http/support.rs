@@ -109,14 +109,15 @@ impl Api {
 
     /// Claims the job and records an outcome.
     pub(crate) async fn finish(&self, id: JobId, outcome: Outcome) {
-        let claimed = self.claim(id).await;
-        self.end(&claimed, outcome).await;
+        let attempt = self.claim(id).await;
+        self.end(attempt, outcome).await;
     }
 
-    /// Records the outcome of a job that was claimed.
-    pub(crate) async fn end(&self, claimed: &ClaimedJob, outcome: Outcome) {
-        let finish = Finish { id: claimed.id, fence: claimed.fence, outcome };
-        assert_eq!(self.store.finish(self.worker, &[finish], &[]).await.unwrap(), [claimed.id]);
+    /// Records the outcome of an attempt.
+    pub(crate) async fn end(&self, attempt: ClaimedJob, outcome: Outcome) {
+        let finish = Finish { id: attempt.id, fence: attempt.fence, outcome };
+        let recorded = self.store.finish(self.worker, &[finish], &[]).await.unwrap();
+        assert_eq!(recorded, [attempt.id]);
     }
 
     /// How many rows the store has that an enqueue would write.

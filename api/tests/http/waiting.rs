@@ -33,7 +33,7 @@ async fn a_long_poll_is_answered_at_the_end_of_the_job() {
     // A run is not what it waits for.
     let claimed = api.claim(id).await;
     assert!(tokio::time::timeout(Duration::from_millis(200), &mut poll).await.is_err());
-    api.end(&claimed, Outcome::Succeeded { result: None, keep: None }).await;
+    api.end(claimed, Outcome::Succeeded { result: None, keep: None }).await;
     let answer = soon("the end", poll).await;
     assert_eq!((answer.status.as_u16(), &answer.json()["state"]), (200, &json!("succeeded")));
     assert_eq!(answer.header("preference-applied"), "");

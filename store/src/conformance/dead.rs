@@ -3,7 +3,9 @@ use std::collections::BTreeMap;
 use futures::future::join_all;
 use windlass_core::{DeadCursor, DeadFilter, JobId, NewJob, Outcome, State, Store};
 
-use super::support::{Case, HOUR, Running, Timed, announced, dead, ids, job, raw, retry, set, succeeded};
+use super::support::{
+    Case, HOUR, Running, Timed, announced, dead, ids, job, of_tenant, raw, retry, set, succeeded,
+};
 
 /// Everything a filter finds, page by page.
 async fn list(store: &dyn Store, filter: &DeadFilter, limit: usize) -> Vec<JobId> {
@@ -26,7 +28,7 @@ pub async fn dead_jobs_are_listed_newest_first(timed: Timed) {
     let label = |value: &str| BTreeMap::from([("team".to_owned(), value.to_owned())]);
     let new = [
         NewJob { queue: "mail".parse().unwrap(), ..job() },
-        NewJob { kind: "other.kind".parse().unwrap(), ..job() },
+        of_tenant("acme", NewJob { kind: "other.kind".parse().unwrap(), ..job() }),
         NewJob { labels: label("red"), ..job() },
         NewJob { labels: label("blue"), ..job() },
         job(),
@@ -59,6 +61,8 @@ pub async fn dead_jobs_are_listed_newest_first(timed: Timed) {
         (DeadFilter { kind: Some("other.kind".parse().unwrap()), ..any.clone() }, vec![jobs[1]]),
         (DeadFilter { label: Some(("team".into(), "red".into())), ..any.clone() }, vec![jobs[2]]),
         (DeadFilter { label: Some(("team".into(), "re".into())), ..any.clone() }, vec![]),
+        (DeadFilter { tenant: Some("acme".parse().unwrap()), ..any.clone() }, vec![jobs[1]]),
+        (DeadFilter { tenant: Some("acm".parse().unwrap()), ..any.clone() }, vec![]),
         (DeadFilter { since: Some(times[2]), until: Some(times[3]), ..any.clone() }, vec![jobs[2]]),
         (DeadFilter { until: Some(times[1]), ..any.clone() }, vec![jobs[0]]),
         (

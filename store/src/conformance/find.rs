@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 use windlass_core::{JobFilter, JobId, NewJob, Outcome, State, Store, Timestamp};
 
-use super::support::{Case, HOUR, dead, ids, job, jobs, raw, set, succeeded};
+use super::support::{Case, HOUR, dead, ids, job, jobs, of_tenant, raw, set, succeeded};
 
 /// Everything a filter finds, page by page, newest first.
 async fn all(store: &dyn Store, filter: &JobFilter, limit: usize) -> Vec<JobId> {
@@ -44,8 +44,8 @@ pub async fn jobs_are_found_by_filter(case: Case) {
         NewJob { labels: labels(&[("team", "red"), ("a\"b", "c\\d")]), ..job() },
         NewJob { labels: labels(&[("team", "blue"), ("1", "1")]), ..job() },
         NewJob { run_at: Some(later), ..job() },
-        job(),
-        job(),
+        of_tenant("acme", job()),
+        of_tenant("acme", job()),
         job(),
         job(),
         job(),
@@ -73,6 +73,13 @@ pub async fn jobs_are_found_by_filter(case: Case) {
             queue: Some("default".parse().unwrap()),
             states: vec![State::Queued],
             labels: labels(&[("1", "1")]),
+            ..any.clone()
+        },
+        JobFilter { tenant: Some("acme".parse().unwrap()), ..any.clone() },
+        JobFilter { tenant: Some("nobody".parse().unwrap()), ..any.clone() },
+        JobFilter {
+            tenant: Some("acme".parse().unwrap()),
+            states: vec![State::Running, State::Dead],
             ..any.clone()
         },
         JobFilter { states: vec![State::Running, State::Dead, State::Retrying], ..any.clone() },

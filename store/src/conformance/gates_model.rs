@@ -168,7 +168,8 @@ impl History<'_> {
         let jobs = self.case.other.get(&self.jobs).await.unwrap();
         let mut out = BTreeMap::new();
         for job in jobs.iter().filter(|job| is_out(job)) {
-            let turn = job.gating.ordering_key.as_ref().map(|key| (format!("order {key}"), 1));
+            let tenant = &job.gating.tenant;
+            let turn = job.gating.ordering_key.as_ref().map(|key| (format!("order {tenant:?} {key}"), 1));
             for (gate, _) in self.gates(job).into_iter().chain(turn) {
                 *out.entry(gate).or_default() += 1;
             }
@@ -209,7 +210,9 @@ impl History<'_> {
                 let paused = matches!(other.state, State::Retrying | State::Scheduled);
                 is_out(other) || paused && other.gating.on_failure == OnFailure::Block
             };
-            let of_key = |other: &&JobRecord| other.gating.ordering_key.as_ref() == Some(key);
+            let of_key = |other: &&JobRecord| {
+                other.gating.ordering_key.as_ref() == Some(key) && other.gating.tenant == job.gating.tenant
+            };
             let held = jobs.iter().filter(of_key).any(|other| has_turn(&other));
             let stuck = waiting.iter().copied().filter(of_key).any(|other| full(&other));
             assert!(held || stuck, "nobody of {key} goes on, seed {} step {step}", self.seed);

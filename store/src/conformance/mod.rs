@@ -17,6 +17,7 @@ mod gates;
 mod gates_model;
 mod hostile;
 mod idempotency;
+mod keys;
 mod leader;
 mod life;
 mod model;
@@ -29,6 +30,7 @@ mod schedules;
 mod standing;
 mod support;
 mod table;
+mod tenants;
 mod time;
 mod unique;
 mod workers;
@@ -51,6 +53,7 @@ pub use gates::*;
 pub use gates_model::*;
 pub use hostile::*;
 pub use idempotency::*;
+pub use keys::*;
 pub use leader::*;
 pub use life::*;
 pub use model::*;
@@ -63,6 +66,7 @@ pub use schedules::*;
 pub use standing::*;
 pub use support::{Case, Timed};
 pub use table::*;
+pub use tenants::*;
 pub use time::*;
 pub use unique::*;
 pub use workers::*;
@@ -200,6 +204,8 @@ macro_rules! store_conformance {
             schemas_are_kept_by_version
             silent_workers_lose_their_jobs
             standing_is_a_part_of_the_record
+            tenants_have_keys_of_their_own
+            tenants_have_turns_of_their_own
             terminal_states_stay
             texts_are_data
             the_fence_only_grows
@@ -243,9 +249,12 @@ macro_rules! store_conformance {
             workflows_are_called_off
             workflows_are_retried_from_the_failed_part
             workflows_have_keys
+            workflows_have_tenants
         }
         $crate::store_conformance! { @timed $fixture;
             a_key_is_held_for_a_period
+            api_keys_are_good_until_their_end
+            api_keys_are_rotated
             a_paused_queue_is_not_announced
             a_rate_that_was_slow_is_forgotten
             a_replacement_may_move_the_time

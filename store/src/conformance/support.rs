@@ -206,6 +206,12 @@ pub(super) fn job() -> NewJob {
     NewJob::new("test.kind".parse().unwrap(), raw("{}"))
 }
 
+/// The job, on this tenant's behalf.
+pub(super) fn of_tenant(tenant: &str, mut job: NewJob) -> NewJob {
+    job.gating.tenant = Some(tenant.parse().unwrap());
+    job
+}
+
 /// `count` plain jobs.
 pub(super) fn jobs(count: usize) -> Vec<NewJob> {
     (0..count).map(|_| job()).collect()

@@ -10,27 +10,28 @@ use windlass_core::{Found, JobFilter, JobId};
 use super::{PostgresStore, unexpected};
 use crate::find::{self, LOOK};
 
-/// What a job must be, for the filter in $3 to $6.
+/// What a job must be, for the filter in $3 to $7.
 const FITS: &str = "(cardinality($3::int2[]) = 0 OR state = ANY($3)) AND ($4::text IS NULL OR queue = $4)
-AND ($5::text IS NULL OR kind = $5) AND labels @> $6::jsonb";
+AND ($5::text IS NULL OR kind = $5) AND labels @> $6::jsonb
+AND ($7::text IS NULL OR gating::jsonb ->> 'tenant' = $7)";
 
 /// The next jobs by id, which ends as soon as enough of them fit. Plan: backwards through the primary keys of the
 /// partitions in range, side by side.
 pub(super) const SCAN: &str = "
 SELECT id, coalesce(octet_length(result), 0) FROM (
-    SELECT id, state, kind, queue, labels, result FROM {schema}.jobs
+    SELECT id, state, kind, queue, labels, gating, result FROM {schema}.jobs
     WHERE id >= $1 AND id <= $2 ORDER BY id DESC LIMIT {look}
 ) AS looked_at
-WHERE {fits} ORDER BY id DESC LIMIT $7";
+WHERE {fits} ORDER BY id DESC LIMIT $8";
 
 /// The last of the jobs that a scan looks at, if it comes to its bound.
 pub(super) const LAST: &str =
     "SELECT id FROM {schema}.jobs WHERE id >= $1 AND id <= $2 ORDER BY id DESC OFFSET {look} - 1 LIMIT 1";
 
-/// Those of the jobs in $8 that fit. Plan: as for a claim.
+/// Those of the jobs in $9 that fit. Plan: as for a claim.
 pub(super) const FITTING: &str = "
 SELECT id, coalesce(octet_length(result), 0) FROM {schema}.jobs
-WHERE id = ANY($8) AND id >= $1 AND id <= $2 AND {fits} ORDER BY id DESC LIMIT $7";
+WHERE id = ANY($9) AND id >= $1 AND id <= $2 AND {fits} ORDER BY id DESC LIMIT $8";
 
 /// Among the statements of one search, jobs come and go, and the planner must not be tempted by statistics of a table
 /// that was empty a moment ago.
@@ -76,6 +77,14 @@ impl PostgresStore {
         Ok(found)
     }
 
+    pub(super) async fn fitting_jobs(&self, filter: &JobFilter, ids: &[JobId]) -> Result<Vec<JobId>, Error> {
+        let mut session = self.transaction().await?;
+        let wanted = ids.iter().map(|id| id.as_uuid()).collect();
+        let fitting = self.fitting(&mut session, filter, wanted, ids.len()).await?;
+        session.commit().await?;
+        Ok(fitting.into_iter().map(|(id, _)| id).collect())
+    }
+
     /// Those of `ids` that fit, with the sizes of their results, greatest first.
     pub(super) async fn fitting(
         &self,
@@ -113,6 +122,7 @@ impl PostgresStore {
             .bind(filter.queue.as_ref().map(|queue| queue.as_str().to_owned()))
             .bind(filter.kind.as_ref().map(|kind| kind.as_str().to_owned()))
             .bind(serde_json::to_string(&labels).map_err(unexpected)?)
+            .bind(filter.tenant.as_ref().map(|tenant| tenant.as_str().to_owned()))
             .bind(i64::try_from(limit).unwrap_or(i64::MAX)))
     }
 

@@ -9,6 +9,7 @@ mod finish;
 mod followup;
 mod gates;
 mod insert;
+mod keys;
 mod maintain;
 mod migrate;
 mod notes;
@@ -43,9 +44,10 @@ use sqlx::{
 use uuid::Uuid;
 use windlass_core::{
     CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Finish, Found, HeartbeatReply,
-    Inserted, JobFilter, JobId, JobNotes, JobRecord, KindInfo, Limit, LimitName, LimitRecord, LogCursor,
-    LogRecord, NewJob, NewWorker, Note, Operations, OutboxGroup, OutboxId, Priority, QueueName, QueueRecord,
-    Rescued, Standing, State, Store, StoreError, Tally, Timetable, WorkerId, WorkerRecord, Workflows,
+    Inserted, JobFilter, JobId, JobNotes, JobRecord, Keys, KindInfo, Limit, LimitName, LimitRecord,
+    LogCursor, LogRecord, NewJob, NewWorker, Note, Operations, OutboxGroup, OutboxId, Priority, QueueName,
+    QueueRecord, Rescued, Standing, State, Store, StoreError, Tally, Timetable, WorkerId, WorkerRecord,
+    Workflows,
 };
 
 use self::error::{classify, unexpected};
@@ -384,6 +386,10 @@ impl Store for PostgresStore {
         self
     }
 
+    fn keys(&self) -> &dyn Keys {
+        self
+    }
+
     fn timetable(&self) -> &dyn Timetable {
         self
     }
@@ -454,6 +460,10 @@ impl Operations for PostgresStore {
 
     async fn revision(&self) -> Result<u64, StoreError> {
         self.within(self.select_revision()).await
+    }
+
+    async fn among(&self, filter: &JobFilter, ids: &[JobId]) -> Result<Vec<JobId>, StoreError> {
+        self.within(self.fitting_jobs(filter, ids)).await
     }
 
     async fn dead(

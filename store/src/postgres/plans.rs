@@ -103,7 +103,7 @@ async fn check(store: &PostgresStore, connection: &mut PgConnection, when: &str)
         (
             "fitting",
             &fitting,
-            [&*id, &id, "'{}'", "NULL", "NULL", "'{}'", "10", &ids].map(ToString::to_string).to_vec(),
+            [&*id, &id, "'{}'", "NULL", "NULL", "'{}'", "NULL", "10", &ids].map(ToString::to_string).to_vec(),
         ),
         (
             "progress",
@@ -159,7 +159,7 @@ async fn check(store: &PostgresStore, connection: &mut PgConnection, when: &str)
 
 /// A search goes backwards through the primary keys, and stops where it has enough.
 async fn check_searches(store: &PostgresStore, connection: &mut PgConnection, when: &str) {
-    for (template, arguments) in [(find::SCAN, ", '{}', NULL, 'a', '{}', 10"), (find::LAST, "")] {
+    for (template, arguments) in [(find::SCAN, ", '{}', NULL, 'a', '{}', 'acme', 10"), (find::LAST, "")] {
         let statement = store.fill(&find::filled(template));
         let [least, greatest] = [Uuid::nil(), Uuid::max()];
         let prepare = format!("PREPARE search AS {}", statement.as_str());

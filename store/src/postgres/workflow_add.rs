@@ -5,7 +5,7 @@ use uuid::Uuid;
 use windlass_core::{Added, InsertOutcome, JobId, JobName, Needs, NewJob, WorkflowLimits};
 
 use super::{PostgresStore, unexpected};
-use crate::workflow::as_children;
+use crate::workflow::{as_children, tenant};
 
 impl PostgresStore {
     pub(super) async fn extend_graph(
@@ -33,13 +33,14 @@ impl PostgresStore {
         limits: WorkflowLimits,
     ) -> Result<Added, Error> {
         let lock = self.rare(
-            "SELECT id FROM {schema}.workflows
+            "SELECT id, tenant FROM {schema}.workflows
              WHERE id = (SELECT workflow_id FROM {schema}.workflow_jobs WHERE job_id = $1) FOR UPDATE",
         );
         let Some(row) = lock.bind(parent).fetch_optional(&mut *connection).await? else {
             return Ok(Added::NoWorkflow);
         };
         let workflow: Uuid = row.try_get(0)?;
+        let tenant = tenant(row.try_get(1)?)?;
         // The parent's end waits for this row, so its children cannot be released meanwhile.
         let running = self
             .rare(
@@ -79,7 +80,7 @@ impl PostgresStore {
             .bind(parent)
             .fetch_all(&mut *connection)
             .await?;
-        let new = as_children(jobs, &kept, !waiting.is_empty());
+        let new = as_children(jobs, &kept, !waiting.is_empty(), tenant.as_ref());
         let sizes = self
             .rare("SELECT count(*) FROM {schema}.workflow_jobs WHERE workflow_id = $1")
             .bind(workflow)

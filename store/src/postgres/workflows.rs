@@ -9,7 +9,7 @@ use windlass_core::{
 };
 
 use super::{PostgresStore, range, unexpected};
-use crate::workflow::{Resolved, named, reason, tally};
+use crate::workflow::{Resolved, named, reason, tally, tenant};
 
 /// Lets go the children that have a null for a reason, and calls off the others. Only those that still wait for parents:
 /// what has been let go before is left alone, so a repeat does nothing. One update in the order of the ids, so that it
@@ -92,9 +92,10 @@ impl PostgresStore {
             }
         }
         let made = self
-            .rare("INSERT INTO {schema}.workflows (id, name) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING")
+            .rare("INSERT INTO {schema}.workflows (id, name, tenant) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING")
             .bind(id)
             .bind(workflow.name.as_str().to_owned())
+            .bind(workflow.tenant().map(|tenant| tenant.as_str().to_owned()))
             .execute(&mut *session)
             .await?;
         if made.rows_affected() == 0 {
@@ -311,7 +312,7 @@ impl PostgresStore {
 
     pub(super) async fn select_graph(&self, id: WorkflowId) -> Result<Option<WorkflowRecord>, Error> {
         let mut session = self.transaction().await?;
-        let select = self.rare("SELECT name, created_at FROM {schema}.workflows WHERE id = $1");
+        let select = self.rare("SELECT name, created_at, tenant FROM {schema}.workflows WHERE id = $1");
         let Some(row) = select.bind(id.as_uuid()).fetch_optional(&mut *session).await? else {
             session.commit().await?;
             return Ok(None);
@@ -333,6 +334,7 @@ impl PostgresStore {
         Ok(Some(WorkflowRecord {
             id,
             name: row.try_get::<&str, _>(0)?.parse().map_err(unexpected)?,
+            tenant: tenant(row.try_get(2)?)?,
             created_at: row.try_get(1)?,
             counts: counts.collect::<Result<_, Error>>()?,
         }))

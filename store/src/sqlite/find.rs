@@ -5,10 +5,10 @@ use windlass_core::{Found, JobFilter, JobId};
 use super::{SqliteStore, ids, read, unexpected};
 use crate::find::{self, LOOK};
 
-/// What a job must be, for the filter in ?3 to ?6.
+/// What a job must be, for the filter in ?3 to ?7.
 const FITS: &str = "(?3 = '[]' OR state IN (SELECT value FROM json_each(?3)))
 AND (?4 IS NULL OR queue = ?4) AND (?5 IS NULL OR kind = ?5)
-AND (?6 = '{}' OR NOT EXISTS (
+AND (?7 IS NULL OR gating ->> 'tenant' = ?7) AND (?6 = '{}' OR NOT EXISTS (
     SELECT 1 FROM json_each(?6) w
     WHERE NOT EXISTS (SELECT 1 FROM json_each(labels) l WHERE l.key = w.key AND l.value = w.value)
 ))";
@@ -16,19 +16,19 @@ AND (?6 = '{}' OR NOT EXISTS (
 /// The next jobs by id, which ends as soon as enough of them fit.
 pub(super) const SCAN: &str = "
 SELECT id, coalesce(octet_length(result), 0) FROM (
-    SELECT id, state, kind, queue, labels, result FROM jobs
+    SELECT id, state, kind, queue, labels, gating, result FROM jobs
     WHERE id >= ?1 AND id <= ?2 ORDER BY id DESC LIMIT {look}
 )
-WHERE {fits} LIMIT ?7";
+WHERE {fits} LIMIT ?8";
 
 /// The last of the jobs that a scan looks at, if it comes to its bound.
 pub(super) const LAST: &str =
     "SELECT id FROM jobs WHERE id >= ?1 AND id <= ?2 ORDER BY id DESC LIMIT 1 OFFSET {look} - 1";
 
-/// Those of the jobs in ?8 that fit.
+/// Those of the jobs in ?9 that fit.
 pub(super) const FITTING: &str = "
 SELECT id, coalesce(octet_length(result), 0) FROM jobs
-WHERE id IN (SELECT value FROM json_each(?8)) AND id >= ?1 AND id <= ?2 AND {fits} ORDER BY id DESC LIMIT ?7";
+WHERE id IN (SELECT value FROM json_each(?9)) AND id >= ?1 AND id <= ?2 AND {fits} ORDER BY id DESC LIMIT ?8";
 
 impl SqliteStore {
     pub(super) async fn find_jobs(
@@ -65,6 +65,12 @@ impl SqliteStore {
         found.next = found.next.or(last);
         Ok(found)
     }
+
+    pub(super) async fn fitting_jobs(&self, filter: &JobFilter, ids: &[JobId]) -> Result<Vec<JobId>, Error> {
+        let mut connection = self.readers.acquire().await?;
+        let fitting = fitting(&mut connection, filter, ids, ids.len()).await?;
+        Ok(fitting.into_iter().map(|(id, _)| id).collect())
+    }
 }
 
 /// Those of `ids` that fit, with the sizes of their results, greatest first.
@@ -93,6 +99,7 @@ async fn select(
         .bind(filter.queue.as_ref().map(|queue| queue.as_str()))
         .bind(filter.kind.as_ref().map(|kind| kind.as_str()))
         .bind(serde_json::to_string(&filter.labels).map_err(unexpected)?)
+        .bind(filter.tenant.as_ref().map(|tenant| tenant.as_str()))
         .bind(i64::try_from(limit).unwrap_or(i64::MAX));
     if let Some(among) = among {
         query = query.bind(ids(among));

@@ -13,6 +13,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0006_gates.sql"),
     include_str!("../../../migrations/sqlite/0007_kinds.sql"),
     include_str!("../../../migrations/sqlite/0008_revision.sql"),
+    include_str!("../../../migrations/sqlite/0009_keys.sql"),
 ];
 
 impl SqliteStore {

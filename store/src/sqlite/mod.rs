@@ -8,6 +8,7 @@ mod find;
 mod followup;
 mod gates;
 mod insert;
+mod keys;
 mod maintain;
 mod notes;
 mod outbox;
@@ -36,9 +37,9 @@ use sqlx::{
 };
 use windlass_core::{
     CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Finish, Found, HeartbeatReply,
-    Inserted, JobFilter, JobId, JobNotes, JobRecord, KindInfo, Limit, LimitName, LimitRecord, LogCursor,
-    LogRecord, NewJob, NewWorker, Note, Operations, OutboxGroup, OutboxId, QueueName, QueueRecord, Rescued,
-    Source, Standing, State, Store, StoreError, Tally, Timestamp, Timetable, WorkerId, WorkerRecord,
+    Inserted, JobFilter, JobId, JobNotes, JobRecord, Keys, KindInfo, Limit, LimitName, LimitRecord,
+    LogCursor, LogRecord, NewJob, NewWorker, Note, Operations, OutboxGroup, OutboxId, QueueName, QueueRecord,
+    Rescued, Source, Standing, State, Store, StoreError, Tally, Timestamp, Timetable, WorkerId, WorkerRecord,
     Workflows,
 };
 
@@ -291,6 +292,10 @@ impl Store for SqliteStore {
         self
     }
 
+    fn keys(&self) -> &dyn Keys {
+        self
+    }
+
     fn timetable(&self) -> &dyn Timetable {
         self
     }
@@ -361,6 +366,10 @@ impl Operations for SqliteStore {
 
     async fn revision(&self) -> Result<u64, StoreError> {
         self.within(self.select_revision()).await
+    }
+
+    async fn among(&self, filter: &JobFilter, ids: &[JobId]) -> Result<Vec<JobId>, StoreError> {
+        self.within(self.fitting_jobs(filter, ids)).await
     }
 
     async fn dead(

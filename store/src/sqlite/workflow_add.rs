@@ -6,7 +6,7 @@ use super::{
     insert::{Said, insert_rows},
     statement, unexpected,
 };
-use crate::workflow::as_children;
+use crate::workflow::{as_children, tenant};
 
 statement!(RUNNING, "SELECT 1 FROM jobs WHERE id = ? AND state = {running} AND attempt = ?");
 
@@ -21,7 +21,8 @@ impl SqliteStore {
         let mut transaction = self.write(Commit::Durable).await?;
         let parent = parent.to_string();
         let row = sqlx::query(
-            "SELECT workflow_id, (SELECT count(*) FROM workflow_jobs a WHERE a.workflow_id = w.workflow_id)
+            "SELECT workflow_id, (SELECT count(*) FROM workflow_jobs a WHERE a.workflow_id = w.workflow_id),
+                 (SELECT tenant FROM workflows WHERE id = w.workflow_id)
              FROM workflow_jobs w WHERE job_id = ?",
         )
         .bind(&parent)
@@ -29,6 +30,7 @@ impl SqliteStore {
         .await?;
         let Some(row) = row else { return Ok(Added::NoWorkflow) };
         let (workflow, size): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let tenant = tenant(row.try_get(2)?)?;
         let running = sqlx::query(RUNNING.clone()).bind(&parent).bind(fence);
         if running.fetch_optional(&mut *transaction).await?.is_none() {
             return Ok(Added::LeaseLost);
@@ -58,7 +60,7 @@ impl SqliteStore {
         .bind(&parent)
         .fetch_all(&mut *transaction)
         .await?;
-        let new = as_children(jobs, &kept, !waiting.is_empty());
+        let new = as_children(jobs, &kept, !waiting.is_empty(), tenant.as_ref());
         let size = usize::try_from(size).map_err(unexpected)?;
         if size + new.len() > limits.jobs || new.len() * (waiting.len() + 1) > limits.edges {
             return Ok(Added::TooMany);

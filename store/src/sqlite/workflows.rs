@@ -16,7 +16,7 @@ use super::{
     standing::note_revision,
     statement, timestamp, unexpected,
 };
-use crate::workflow::{Resolved, named, reason, tally};
+use crate::workflow::{Resolved, named, reason, tally, tenant};
 
 statement!(
     RELEASE,
@@ -81,10 +81,11 @@ impl SqliteStore {
         if let Some(row) = before.fetch_optional(&mut *transaction).await? {
             return Ok(WorkflowOutcome::Created { at: timestamp(row.try_get(0)?)?, outbox: None });
         }
-        sqlx::query("INSERT INTO workflows (id, name, created_at) VALUES (?, ?, ?)")
+        sqlx::query("INSERT INTO workflows (id, name, created_at, tenant) VALUES (?, ?, ?, ?)")
             .bind(&id)
             .bind(workflow.name.as_str())
             .bind(now)
+            .bind(workflow.tenant().map(|tenant| tenant.as_str()))
             .execute(&mut *transaction)
             .await?;
         let jobs: Vec<&NewJob> = workflow.jobs().iter().collect();
@@ -159,7 +160,7 @@ impl SqliteStore {
         // One snapshot for both statements.
         let mut transaction = self.readers.begin().await?;
         let workflow =
-            sqlx::query("SELECT name, created_at FROM workflows WHERE id = ?").bind(id.to_string());
+            sqlx::query("SELECT name, created_at, tenant FROM workflows WHERE id = ?").bind(id.to_string());
         let Some(row) = workflow.fetch_optional(&mut *transaction).await? else { return Ok(None) };
         let rows = sqlx::query(
             "SELECT j.state, count(*) FROM workflow_jobs w CROSS JOIN jobs j ON j.id = w.job_id
@@ -172,6 +173,7 @@ impl SqliteStore {
         Ok(Some(WorkflowRecord {
             id,
             name: row.try_get::<&str, _>(0)?.parse().map_err(unexpected)?,
+            tenant: tenant(row.try_get(2)?)?,
             created_at: timestamp(row.try_get(1)?)?,
             counts: counts.collect::<Result<_, Error>>()?,
         }))

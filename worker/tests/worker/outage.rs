@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use windlass_core::{
-    CancelOutcome, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted, JobId, JobNotes, JobRecord,
+    CancelOutcome, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted, JobId, JobNotes, JobRecord, Keys,
     KindInfo, NewJob, NewWorker, Operations, OutboxGroup, OutboxId, Rescued, Store, StoreError, Timetable,
     WorkerId, Workflows,
 };
@@ -183,6 +183,10 @@ impl Store for Faulty {
 
     fn operations(&self) -> &dyn Operations {
         self.store.operations()
+    }
+
+    fn keys(&self) -> &dyn Keys {
+        self.store.keys()
     }
 
     fn timetable(&self) -> &dyn Timetable {

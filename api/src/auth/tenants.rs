@@ -1,0 +1,60 @@
+//! Tenants see and change nothing but their own: whoever acts for one goes by these to jobs and workflows.
+
+use windlass_core::{JobFilter, JobId, JobRecord, Tenant, WorkflowId, WorkflowRecord};
+
+use super::Identity;
+use crate::{Service, job::no_such_job, problem::Problem, workflows::no_such_workflow};
+
+impl Identity {
+    /// Whether what is this tenant's, or no tenant's, exists for them.
+    pub(crate) fn sees(&self, tenant: Option<&Tenant>) -> bool {
+        self.tenant.is_none() || self.tenant.as_ref() == tenant
+    }
+
+    /// Makes a request that names this tenant, or none, one on behalf of theirs.
+    pub(crate) fn confine(&self, named: &mut Option<Tenant>) -> Result<(), Problem> {
+        match (&self.tenant, &*named) {
+            (Some(own), Some(named)) if own != named => Err(Problem::other_tenant(own)),
+            (Some(own), _) => {
+                *named = Some(own.clone());
+                Ok(())
+            }
+            (None, _) => Ok(()),
+        }
+    }
+}
+
+impl Service {
+    /// The job with this id.
+    pub(crate) async fn job(&self, caller: &Identity, id: JobId) -> Result<JobRecord, Problem> {
+        let job = self.client.get(id).await?.filter(|job| caller.sees(job.gating.tenant.as_ref()));
+        job.ok_or_else(|| no_such_job(id))
+    }
+
+    /// That the job with this id, if there is one, exists for the caller. A job's tenant never changes.
+    pub(crate) async fn check_job(&self, caller: &Identity, id: JobId) -> Result<(), Problem> {
+        match self.own(caller, vec![id]).await?.is_empty() {
+            true => Err(no_such_job(id)),
+            false => Ok(()),
+        }
+    }
+
+    /// Those of these jobs that exist for the caller, among others that do not exist at all.
+    pub(crate) async fn own(&self, caller: &Identity, ids: Vec<JobId>) -> Result<Vec<JobId>, Problem> {
+        if caller.tenant.is_none() {
+            return Ok(ids);
+        }
+        let filter = JobFilter { tenant: caller.tenant.clone(), ..JobFilter::default() };
+        Ok(self.client.store().operations().among(&filter, &ids).await?)
+    }
+
+    /// The workflow with this id.
+    pub(crate) async fn workflow(
+        &self,
+        caller: &Identity,
+        id: WorkflowId,
+    ) -> Result<WorkflowRecord, Problem> {
+        let workflow = self.client.get_workflow(id).await?;
+        workflow.filter(|workflow| caller.sees(workflow.tenant.as_ref())).ok_or_else(|| no_such_workflow(id))
+    }
+}
