@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
+use serde_json::value::RawValue;
 use windlass_core::{
     DeadCursor, DeadFilter, DeadPage, JobFilter, JobId, JobRecord, LogCursor, LogRecord, State,
 };
 
-use crate::{Client, ClientError};
+use crate::{Client, ClientError, Part};
 
 /// A part of a list of jobs.
 #[derive(Debug, Clone, Default)]
@@ -44,6 +45,26 @@ impl Client {
         let found = self.store().get(ids).await?;
         let mut found: HashMap<JobId, JobRecord> = found.into_iter().map(|job| (job.id, job)).collect();
         ids.iter().filter_map(|id| found.remove(id)).map(|job| self.open_record(job)).collect()
+    }
+
+    /// The payload of a job, as JSON. Polls leave it out, since it may be large.
+    ///
+    /// # Errors
+    /// What the store says; also when it is encrypted under a key that the settings do not have.
+    pub async fn payload(&self, id: JobId) -> Result<Option<Box<RawValue>>, ClientError> {
+        Ok(self.payloads(&[id]).await?.pop().map(|(_, payload)| payload))
+    }
+
+    /// The payloads of those of the jobs with these ids that exist, in any order.
+    ///
+    /// # Errors
+    /// As for [`payload`](Self::payload).
+    pub async fn payloads(&self, ids: &[JobId]) -> Result<Vec<(JobId, Box<RawValue>)>, ClientError> {
+        let sealed = self.store().operations().payloads(ids).await?;
+        let opened = sealed
+            .into_iter()
+            .map(|(id, payload)| Ok((id, self.envelope().open(id, Part::Payload, payload)?)));
+        opened.collect()
     }
 
     /// A page of the dead jobs that fit the filter, newest death first. See

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde_json::value::RawValue;
 
 use crate::{JobFilter, JobId, JobRecord, Kind, Limit, LimitName, QueueName, State, StoreError, Timestamp};
 
@@ -26,6 +27,10 @@ pub trait Operations: Send + Sync {
         before: Option<JobId>,
         limit: usize,
     ) -> Result<Found, StoreError>;
+
+    /// The payloads of the jobs with these ids as they are stored, in any order, without those that do not exist. Polls leave
+    /// them out, since they may be large.
+    async fn payloads(&self, ids: &[JobId]) -> Result<Vec<(JobId, Box<RawValue>)>, StoreError>;
 
     /// Up to `limit` dead jobs that fit the filter, newest death first, from behind `after` on.
     ///

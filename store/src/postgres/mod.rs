@@ -92,6 +92,7 @@ struct Statements {
     claimed_before: SqlStr,
     finish: SqlStr,
     get: SqlStr,
+    payloads: SqlStr,
     cancel: SqlStr,
     outbox_take: SqlStr,
     outbox_published: SqlStr,
@@ -111,6 +112,7 @@ impl Statements {
             claimed_before: fill(claim::CLAIMED_BEFORE),
             finish: fill(finish::FINISH),
             get: fill(read::GET),
+            payloads: fill(read::PAYLOADS),
             cancel: fill(read::CANCEL),
             outbox_take: fill(outbox::TAKE),
             outbox_published: fill(outbox::PUBLISHED),
@@ -428,6 +430,10 @@ impl Operations for PostgresStore {
         limit: usize,
     ) -> Result<Found, StoreError> {
         self.within(self.find_jobs(filter, before, limit)).await
+    }
+
+    async fn payloads(&self, ids: &[JobId]) -> Result<Vec<(JobId, Box<RawValue>)>, StoreError> {
+        self.within(self.select_payloads(ids)).await
     }
 
     async fn dead(

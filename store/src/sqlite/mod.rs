@@ -346,6 +346,10 @@ impl Operations for SqliteStore {
         self.within(self.find_jobs(filter, before, limit)).await
     }
 
+    async fn payloads(&self, ids: &[JobId]) -> Result<Vec<(JobId, Box<RawValue>)>, StoreError> {
+        self.within(self.select_payloads(ids)).await
+    }
+
     async fn dead(
         &self,
         filter: &DeadFilter,
