@@ -9,6 +9,7 @@ use windlass_core::{
     Broker, CancelOutcome, InsertOutcome, Inserted, Job, JobId, JobRecord, Kind, KindInfo, NewJob, State,
     Store, StoreError, Timestamp,
 };
+use windlass_store::VirtualClock;
 
 use crate::{
     ClientError, Enqueue, Envelope, Part, Settings,
@@ -52,14 +53,15 @@ struct Inner {
     accept: Grouper<Waiting>,
     kinds: Kinds,
     envelope: Envelope,
+    clock: Option<VirtualClock>,
     nudge: Arc<Notify>,
     tasks: TaskTracker,
     stop: CancellationToken,
     _stop_with_the_last_clone: DropGuard,
 }
 
-/// Times of the outbox, which rarely need changing.
-#[derive(Debug, Clone, Copy)]
+/// What rarely needs changing: times of the outbox, and the clock.
+#[derive(Debug, Clone)]
 pub struct ClientOptions {
     /// How often the relay looks into the outbox.
     pub relay_interval: Duration,
@@ -67,6 +69,9 @@ pub struct ClientOptions {
     pub republish_after: Duration,
     /// How long a job may wait in a lane that is not empty before it is published again.
     pub republish_bound: Duration,
+    /// A clock to count delays from instead of this machine's, as in [`StoreOptions`](windlass_store::StoreOptions): for
+    /// tests.
+    pub clock: Option<VirtualClock>,
 }
 
 impl Default for ClientOptions {
@@ -75,6 +80,7 @@ impl Default for ClientOptions {
             relay_interval: Duration::from_millis(500),
             republish_after: Duration::from_secs(30),
             republish_bound: Duration::from_secs(3600),
+            clock: None,
         }
     }
 }
@@ -204,6 +210,7 @@ impl Client {
             accept,
             kinds: Kinds::default(),
             envelope,
+            clock: options.clock,
             nudge,
             tasks,
             _stop_with_the_last_clone: stop.clone().drop_guard(),
@@ -222,6 +229,11 @@ impl Client {
     #[must_use]
     pub fn envelope(&self) -> &Envelope {
         &self.inner.envelope
+    }
+
+    /// The time by the clock from which delays are counted.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.inner.clock.as_ref().map_or_else(chrono::Utc::now, VirtualClock::now)
     }
 
     /// The broker.
