@@ -9,6 +9,7 @@ mod finish;
 mod followup;
 mod gates;
 mod insert;
+mod leader;
 mod maintain;
 mod migrate;
 mod notes;

@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use sqlx::{Error, Row};
 use uuid::Uuid;
 use windlass_core::{HeartbeatReply, KindInfo, NewWorker, Rescued, State, WorkerId};
@@ -168,28 +166,5 @@ impl PostgresStore {
                 })
             })
             .collect()
-    }
-
-    pub(super) async fn take_lease(
-        &self,
-        name: &str,
-        holder: WorkerId,
-        ttl: Duration,
-    ) -> Result<bool, Error> {
-        let mut session = self.statement().await?;
-        let taken = self
-            .rare(
-                "INSERT INTO {schema}.leases AS l (name, holder, expires_at)
-                 VALUES ($1, $2, {now} + make_interval(secs => $3))
-                 ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at
-                 WHERE l.holder = excluded.holder OR l.expires_at <= {now}",
-            )
-            .bind(name.to_owned())
-            .bind(holder.as_uuid())
-            .bind(seconds(ttl))
-            .execute(&mut *session)
-            .await?;
-        session.commit().await?;
-        Ok(taken.rows_affected() == 1)
     }
 }

@@ -8,6 +8,7 @@ mod find;
 mod followup;
 mod gates;
 mod insert;
+mod leader;
 mod maintain;
 mod notes;
 mod outbox;
