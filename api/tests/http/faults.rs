@@ -1,19 +1,14 @@
 //! A store and a broker that fail on request.
 
 use std::{
-    any::Any,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
-use windlass_core::{
-    Broker, BrokerError, CancelOutcome, Capabilities, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted,
-    JobId, JobNotes, JobRecord, KindInfo, Lane, Message, NewJob, NewWorker, Operations, OutboxGroup,
-    OutboxId, Rescued, Store, StoreError, Subscription, Timetable, WorkerId, Workflows,
-};
-use windlass_store::SqliteStore;
+use windlass_core::{Broker, BrokerError, Capabilities, Lane, Message, StoreError, Subscription};
+use windlass_store::{Call, Intercept, Intercepted, SqliteStore};
 
 /// How the store fails.
 #[derive(Debug, Clone)]
@@ -31,19 +26,20 @@ pub(crate) enum Fault {
 pub(crate) const SECRET: &str = "hunter2";
 
 /// The SQLite store; what the API calls fails as long as a fault is set.
-#[derive(Debug, Clone)]
-pub(crate) struct FaultyStore {
-    store: SqliteStore,
-    fault: Arc<Mutex<Option<Fault>>>,
+pub(crate) fn faulty_store(store: SqliteStore, fault: Arc<Mutex<Option<Fault>>>) -> Intercepted<Faults> {
+    Intercepted::new(Arc::new(store), Faults(fault))
 }
 
-impl FaultyStore {
-    pub(crate) fn new(store: SqliteStore, fault: Arc<Mutex<Option<Fault>>>) -> Self {
-        Self { store, fault }
-    }
+#[derive(Debug)]
+pub(crate) struct Faults(Arc<Mutex<Option<Fault>>>);
 
-    async fn fail(&self) -> Result<(), StoreError> {
-        let fault = self.fault.lock().unwrap().clone();
+#[async_trait]
+impl Intercept for Faults {
+    async fn before(&self, call: Call) -> Result<(), StoreError> {
+        if !matches!(call, Call::Ping | Call::Insert | Call::Get | Call::Cancel | Call::Kinds) {
+            return Ok(());
+        }
+        let fault = self.0.lock().unwrap().clone();
         match fault {
             None => Ok(()),
             Some(Fault::Unavailable) => Err(StoreError::Unavailable(SECRET.into())),
@@ -58,116 +54,6 @@ impl FaultyStore {
                 Ok(())
             }
         }
-    }
-}
-
-#[async_trait]
-impl Store for FaultyStore {
-    async fn migrate(&self) -> Result<(), StoreError> {
-        self.store.migrate().await
-    }
-
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.fail().await?;
-        self.store.ping().await
-    }
-
-    async fn insert(&self, jobs: &[NewJob]) -> Result<Inserted, StoreError> {
-        self.fail().await?;
-        self.store.insert(jobs).await
-    }
-
-    async fn get(&self, ids: &[JobId]) -> Result<Vec<JobRecord>, StoreError> {
-        self.fail().await?;
-        self.store.get(ids).await
-    }
-
-    async fn cancel(&self, id: JobId) -> Result<CancelOutcome, StoreError> {
-        self.fail().await?;
-        self.store.cancel(id).await
-    }
-
-    async fn outbox_take(&self, limit: usize) -> Result<Vec<OutboxGroup>, StoreError> {
-        self.store.outbox_take(limit).await
-    }
-
-    async fn outbox_published(&self, groups: &[OutboxId], verify_after: Duration) -> Result<(), StoreError> {
-        self.store.outbox_published(groups, verify_after).await
-    }
-
-    async fn claim(
-        &self,
-        worker: WorkerId,
-        claim: ClaimId,
-        ids: &[JobId],
-    ) -> Result<Vec<ClaimedJob>, StoreError> {
-        self.store.claim(worker, claim, ids).await
-    }
-
-    async fn finish(
-        &self,
-        worker: WorkerId,
-        finishes: &[Finish],
-        closed: &[ClaimId],
-    ) -> Result<Vec<JobId>, StoreError> {
-        self.store.finish(worker, finishes, closed).await
-    }
-
-    async fn register(&self, worker: &NewWorker) -> Result<(), StoreError> {
-        self.store.register(worker).await
-    }
-
-    async fn heartbeat(&self, worker: WorkerId) -> Result<HeartbeatReply, StoreError> {
-        self.store.heartbeat(worker).await
-    }
-
-    async fn deregister(&self, worker: WorkerId) -> Result<(), StoreError> {
-        self.store.deregister(worker).await
-    }
-
-    async fn rescue(&self, crash_limit: u32) -> Result<Rescued, StoreError> {
-        self.store.rescue(crash_limit).await
-    }
-
-    async fn kinds(&self) -> Result<Vec<KindInfo>, StoreError> {
-        self.fail().await?;
-        self.store.kinds().await
-    }
-
-    async fn lead(&self, name: &str, holder: WorkerId, ttl: Duration) -> Result<bool, StoreError> {
-        self.store.lead(name, holder, ttl).await
-    }
-
-    async fn promote_due(&self, limit: usize) -> Result<usize, StoreError> {
-        self.store.promote_due(limit).await
-    }
-
-    async fn follow_up(&self, limit: usize) -> Result<usize, StoreError> {
-        self.store.follow_up(limit).await
-    }
-
-    async fn maintain(&self) -> Result<(), StoreError> {
-        self.store.maintain().await
-    }
-
-    fn notes(&self) -> &dyn JobNotes {
-        self.store.notes()
-    }
-
-    fn operations(&self) -> &dyn Operations {
-        self.store.operations()
-    }
-
-    fn timetable(&self) -> &dyn Timetable {
-        self.store.timetable()
-    }
-
-    fn workflows(&self) -> &dyn Workflows {
-        self.store.workflows()
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self
     }
 }
 

@@ -11,7 +11,7 @@ use windlass_worker::{Batch, BatchOptions, Context, JobError, JobTransaction, Wo
 
 use crate::{
     logs::Logs,
-    outage::Faulty,
+    outage::{FaultyStore, faulty},
     support::{Bench, Task, options, run, until},
 };
 
@@ -19,7 +19,7 @@ use crate::{
 struct Database {
     schema: String,
     pool: PgPool,
-    store: Arc<Faulty>,
+    store: Arc<FaultyStore>,
     client: Client,
 }
 
@@ -33,7 +33,7 @@ impl Database {
         store.migrate().await.unwrap();
         let pool = PgPool::connect(&url).await.unwrap();
         let options = ClientOptions { relay_interval: Duration::from_millis(50), ..ClientOptions::default() };
-        let store = Arc::new(Faulty::new(Arc::new(store)));
+        let store = faulty(Arc::new(store));
         let client = Client::new(store.clone(), Arc::new(Memory::new()), options);
         let database = Self { schema, pool, store, client };
         database.execute("CREATE TABLE {schema}.effects (job_id uuid NOT NULL)").await;
