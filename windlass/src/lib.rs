@@ -30,7 +30,7 @@
 //! your own, `Client::enqueue_in`.
 //!
 //! Cargo features: `sqlite` (default) and `postgres` for stores, which are brokers as well; `rabbitmq`, `kafka` (`kafka-tls`
-//! for TLS), `sqs`, `pubsub`, `redis` and `nats` for brokers; `testing` for tests of handlers; `opentelemetry` for attempts
+//! for TLS), `sqs`, `pubsub`, `redis` and `nats` for brokers; `testing` for tests of handlers and of whole workers; `opentelemetry` for attempts
 //! that are part of the trace their job was enqueued in. [`Settings`] lists the configuration.
 
 mod logging;
@@ -71,7 +71,7 @@ pub mod driver {
         Broker, BrokerError, Capabilities, ClaimId, ClaimedJob, Delivery, DeliveryTag, Finish, Lane, Message,
         NewWorker, Outcome, Store, StoreError, Subscription, WorkerId,
     };
-    pub use windlass_store::{StoreOptions, open as open_store};
+    pub use windlass_store::{StoreOptions, VirtualClock, open as open_store};
 }
 
 /// Everything a file with handlers needs.
