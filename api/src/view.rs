@@ -25,6 +25,11 @@ pub(crate) struct JobView<'a> {
     started_at: Option<Timestamp>,
     #[serde(serialize_with = "optional_time")]
     finished_at: Option<Timestamp>,
+    #[serde(serialize_with = "optional_time")]
+    expires_at: Option<Timestamp>,
+    #[serde(serialize_with = "optional_time")]
+    deadline: Option<Timestamp>,
+    version: u16,
     progress: Option<ProgressView<'a>>,
     result: Option<&'a RawValue>,
     errors: Vec<ErrorView<'a>>,
@@ -66,6 +71,9 @@ impl<'a> JobView<'a> {
             run_at: job.run_at.filter(|_| state == State::Scheduled),
             started_at: None,
             finished_at: None,
+            expires_at: job.expires_at,
+            deadline: job.deadline,
+            version: job.version,
             progress: None,
             result: None,
             errors: Vec::new(),
@@ -89,6 +97,9 @@ impl<'a> From<&'a JobRecord> for JobView<'a> {
             run_at: job.run_at,
             started_at: job.started_at,
             finished_at: job.finished_at,
+            expires_at: job.expires_at,
+            deadline: job.deadline,
+            version: job.version,
             progress: job.progress.as_ref().map(ProgressView::from),
             result: job.result.as_deref(),
             errors: job.errors.iter().map(ErrorView::from).collect(),

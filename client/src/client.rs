@@ -9,6 +9,7 @@ use windlass_core::{
     Broker, CancelOutcome, InsertOutcome, Inserted, Job, JobId, JobRecord, Kind, KindInfo, NewJob, State,
     Store, StoreError, Timestamp,
 };
+use windlass_store::VirtualClock;
 
 use crate::{
     ClientError, Enqueue, Envelope, EnvelopeError, ObjectsError, Part, Settings,
@@ -56,14 +57,15 @@ struct Inner {
     feed: Arc<Feed>,
     kinds: Arc<Kinds>,
     envelope: Envelope,
+    clock: Option<VirtualClock>,
     nudge: Arc<Notify>,
     tasks: TaskTracker,
     stop: CancellationToken,
     _stop_with_the_last_clone: DropGuard,
 }
 
-/// Choices that rarely need changing.
-#[derive(Debug, Clone, Copy)]
+/// What rarely needs changing.
+#[derive(Debug, Clone)]
 pub struct ClientOptions {
     /// How often the relay looks into the outbox.
     pub relay_interval: Duration,
@@ -76,6 +78,9 @@ pub struct ClientOptions {
     /// How much memory, in bytes, may keep jobs that are over, so that reading them again asks the store for no more
     /// than whether an operator has changed any. 0 keeps none.
     pub read_cache: u64,
+    /// A clock to count delays from instead of this machine's, as in [`StoreOptions`](windlass_store::StoreOptions): for
+    /// tests.
+    pub clock: Option<VirtualClock>,
 }
 
 impl Default for ClientOptions {
@@ -86,6 +91,7 @@ impl Default for ClientOptions {
             republish_bound: Duration::from_secs(3600),
             relays: true,
             read_cache: 16 * 1024 * 1024,
+            clock: None,
         }
     }
 }
@@ -222,6 +228,7 @@ impl Client {
             feed,
             kinds: Arc::default(),
             envelope,
+            clock: options.clock,
             nudge,
             tasks,
             _stop_with_the_last_clone: stop.clone().drop_guard(),
@@ -255,6 +262,11 @@ impl Client {
             }
             answer => Ok(answer.map_err(EnvelopeError::from)?),
         }
+    }
+
+    /// The time by the clock from which delays are counted.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.inner.clock.as_ref().map_or_else(chrono::Utc::now, VirtualClock::now)
     }
 
     /// The broker.

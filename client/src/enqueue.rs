@@ -45,7 +45,7 @@ enum When {
 }
 
 impl When {
-    fn instant(self) -> Option<Timestamp> {
+    fn instant(self, now: Timestamp) -> Option<Timestamp> {
         match self {
             Self::Unsaid => None,
             Self::At(at) => Some(at),
@@ -53,7 +53,7 @@ impl When {
             Self::After(delay) => Some(
                 chrono::TimeDelta::from_std(delay)
                     .ok()
-                    .and_then(|delay| chrono::Utc::now().checked_add_signed(delay))
+                    .and_then(|delay| now.checked_add_signed(delay))
                     .unwrap_or(Timestamp::MAX_UTC),
             ),
         }
@@ -245,9 +245,10 @@ impl<J: Job> Enqueue<J> {
         job.priority = self.priority;
         job.max_attempts = self.max_attempts;
         job.timeout = self.timeout;
-        job.run_at = self.run_at.instant();
-        job.expires_at = self.expires.instant();
-        job.deadline = self.deadline.instant();
+        let now = self.client.now();
+        job.run_at = self.run_at.instant(now);
+        job.expires_at = self.expires.instant(now);
+        job.deadline = self.deadline.instant(now);
         job.version = J::VERSION;
         job.unique = self.unique?.map(Box::new);
         job.gating = self.gating?;

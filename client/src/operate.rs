@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
+use serde_json::value::RawValue;
 use windlass_core::{
     DeadCursor, DeadFilter, DeadPage, JobFilter, JobId, JobRecord, LogCursor, LogRecord, State,
 };
 
-use crate::{Client, ClientError, envelope::object_of};
+use crate::{Client, ClientError, Part, envelope::object_of};
 
 /// A part of a list of jobs.
 #[derive(Debug, Clone, Default)]
@@ -50,6 +51,28 @@ impl Client {
             jobs.push(self.open_record(job).await?);
         }
         Ok(jobs)
+    }
+
+    /// The payload of a job, as JSON. Polls leave it out, since it may be large.
+    ///
+    /// # Errors
+    /// What the store says; also when it is encrypted under a key that the settings do not have, or in an object store that
+    /// they do not name or that does not have it.
+    pub async fn payload(&self, id: JobId) -> Result<Option<Box<RawValue>>, ClientError> {
+        Ok(self.payloads(&[id]).await?.pop().map(|(_, payload)| payload))
+    }
+
+    /// The payloads of those of the jobs with these ids that exist, in any order.
+    ///
+    /// # Errors
+    /// As for [`payload`](Self::payload).
+    pub async fn payloads(&self, ids: &[JobId]) -> Result<Vec<(JobId, Box<RawValue>)>, ClientError> {
+        let sealed = self.store().operations().payloads(ids).await?;
+        let mut opened = Vec::with_capacity(sealed.len());
+        for (id, payload) in sealed {
+            opened.push((id, self.envelope().open(id, Part::Payload, payload).await?));
+        }
+        Ok(opened)
     }
 
     /// A page of the dead jobs that fit the filter, newest death first. See

@@ -171,6 +171,12 @@ pub struct JobRecord {
     pub started_at: Option<Timestamp>,
     /// When it reached its terminal state.
     pub finished_at: Option<Timestamp>,
+    /// By when an attempt has to have started.
+    pub expires_at: Option<Timestamp>,
+    /// By when it has to be over.
+    pub deadline: Option<Timestamp>,
+    /// Which form the payload has.
+    pub version: u16,
     /// What the handler returned.
     pub result: Option<Box<RawValue>>,
     /// What went wrong, oldest first.

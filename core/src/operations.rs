@@ -1,6 +1,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use async_trait::async_trait;
+use serde_json::value::RawValue;
 
 use crate::{
     JobFilter, JobId, JobRecord, Kind, Limit, LimitName, QueueName, Standing, State, StoreError, Tenant,
@@ -47,6 +48,10 @@ pub trait Operations: Send + Sync {
 
     /// Those of `ids` that fit the filter.
     async fn among(&self, filter: &JobFilter, ids: &[JobId]) -> Result<Vec<JobId>, StoreError>;
+
+    /// The payloads of the jobs with these ids as they are stored, in any order, without those that do not exist. Polls leave
+    /// them out, since they may be large.
+    async fn payloads(&self, ids: &[JobId]) -> Result<Vec<(JobId, Box<RawValue>)>, StoreError>;
 
     /// Up to `limit` dead jobs that fit the filter, newest death first, from behind `after` on.
     ///

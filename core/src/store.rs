@@ -98,7 +98,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     // ---- maintenance ----
 
-    /// Takes or renews the lease `name` for `holder` if nobody else has it: who gets `true` leads for `ttl`.
+    /// Takes or renews the lease `name` for `holder` if nobody else has it: who gets `true` leads for `ttl`, which is about
+    /// the same for all who ask for that name.
+    ///
+    /// One that ends later than anyone can have taken it for tells that the clock has been set back meanwhile. It is
+    /// free then, and leases of workers, waiting for rates and the outbox go on from the present.
     async fn lead(&self, name: &str, holder: WorkerId, ttl: Duration) -> Result<bool, StoreError>;
 
     /// Queues up to `limit` jobs whose time has come, in an outbox group that is due at once. Answers how many.

@@ -8,7 +8,7 @@ use std::{
 
 use windlass_core::Timestamp;
 
-/// A clock that stands still until it is moved. Stores opened with clones of one clock share its time.
+/// A clock that stands still until it is moved or set. Stores opened with clones of one clock share its time.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -33,6 +33,11 @@ impl VirtualClock {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         Timestamp::from_timestamp_micros(self.0.load(Ordering::SeqCst)).unwrap_or(Timestamp::MAX_UTC)
+    }
+
+    /// Sets it, on or back, to the microsecond.
+    pub fn set(&self, time: Timestamp) {
+        self.0.store(time.timestamp_micros(), Ordering::SeqCst);
     }
 
     /// Moves it on.

@@ -10,6 +10,8 @@ pub mod conformance;
 mod dead;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod find;
+#[cfg(feature = "conformance")]
+mod intercepted;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod keys;
 mod kinds;
@@ -32,6 +34,8 @@ mod workflow;
 use std::{sync::Arc, time::Duration};
 
 pub use clock::VirtualClock;
+#[cfg(feature = "conformance")]
+pub use intercepted::{Call, Intercept, Intercepted};
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresStore;
 pub use retention::{Keep, Retention};

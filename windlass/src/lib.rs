@@ -31,7 +31,7 @@
 //!
 //! Cargo features: `sqlite` (default) and `postgres` for stores, which are brokers as well; `rabbitmq`, `kafka` (`kafka-tls`
 //! for TLS), `sqs`, `pubsub`, `redis` and `nats` for brokers; `s3` for large payloads in buckets; `schema` for JSON Schemas of
-//! payloads that derive `schemars::JsonSchema`; `testing` for tests of handlers; `opentelemetry` for attempts
+//! payloads that derive `schemars::JsonSchema`; `testing` for tests of handlers and of whole workers; `opentelemetry` for attempts
 //! that are part of the trace their job was enqueued in. [`Settings`] lists the configuration.
 
 mod logging;
@@ -80,7 +80,7 @@ pub mod driver {
         KeyRecord, Keys, Lane, Message, NewKey, NewWorker, Outcome, Scope, Scopes, Store, StoreError,
         Subscription, WorkerId,
     };
-    pub use windlass_store::{StoreOptions, open as open_store};
+    pub use windlass_store::{StoreOptions, VirtualClock, open as open_store};
 }
 
 /// Everything a file with handlers needs.

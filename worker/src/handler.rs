@@ -1,7 +1,7 @@
 use std::{any::TypeId, future::Future};
 
 use serde::Serialize;
-use serde_json::value::to_raw_value;
+use serde_json::value::{RawValue, to_raw_value};
 use windlass_core::Job;
 
 use crate::{Context, FromContext, JobError, run::Value};
@@ -107,12 +107,16 @@ pub(crate) fn value(result: impl Serialize) -> Result<Value, JobError> {
 /// Reads the payload, by way of an upgrade if it is of an older version. One that cannot be read is retried by policy as
 /// any failure: in a rollout, the next worker may understand it.
 pub(crate) fn decode<J: Job>(context: &Context) -> Result<J, JobError> {
-    let job = context.job();
+    read(context.job().version, &context.job().payload)
+}
+
+/// As [`decode`], of a payload of this version.
+pub(crate) fn read<J: Job>(version: u16, payload: &RawValue) -> Result<J, JobError> {
     let misfit = |error| JobError::retry(format!("the payload does not fit {}: {error}", J::KIND));
-    if job.version >= J::VERSION {
-        return serde_json::from_str(job.payload.get()).map_err(misfit);
+    if version >= J::VERSION {
+        return serde_json::from_str(payload.get()).map_err(misfit);
     }
-    let old = serde_json::from_str(job.payload.get()).map_err(misfit)?;
-    let new = J::upgrade(job.version, old).map_err(JobError::retry)?;
+    let old = serde_json::from_str(payload.get()).map_err(misfit)?;
+    let new = J::upgrade(version, old).map_err(JobError::retry)?;
     serde_json::from_value(new).map_err(misfit)
 }

@@ -1,9 +1,10 @@
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::{
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
+use windlass_client::Client;
 use windlass_core::StoreError;
 
 use crate::session::Session;
@@ -36,20 +37,39 @@ const FOLLOW_UPS: usize = 200;
 pub(crate) async fn follow_up(session: Arc<Session>) {
     loop {
         session.follow_up.notified().await;
-        if let Err(error) = follow_up_all(&session).await {
+        if let Err(error) = follow_up_all(&session.client).await {
             tracing::debug!(%error, "follow-ups are left to the leader");
         }
     }
 }
 
-async fn follow_up_all(session: &Session) -> Result<(), StoreError> {
+/// Does all that is due now: promotes, fires, expires, follows up. Answers how much that was.
+pub(crate) async fn catch_up(client: &Client) -> Result<usize, StoreError> {
+    let (store, timetable) = (client.store(), client.store().timetable());
+    let promoted = repeat(client, BATCH, || store.promote_due(BATCH)).await?;
+    let fired = repeat(client, SCHEDULES, || timetable.fire_schedules(SCHEDULES)).await?;
+    let expired = repeat(client, BATCH, || timetable.expire(BATCH)).await?;
+    Ok(promoted + fired + expired + follow_up_all(client).await?)
+}
+
+async fn follow_up_all(client: &Client) -> Result<usize, StoreError> {
+    repeat(client, FOLLOW_UPS, || client.store().follow_up(FOLLOW_UPS)).await
+}
+
+/// Does something in batches until no more remains, and has published what that queues.
+async fn repeat<F>(client: &Client, batch: usize, work: impl Fn() -> F) -> Result<usize, StoreError>
+where
+    F: Future<Output = Result<usize, StoreError>>,
+{
+    let mut all = 0;
     loop {
-        let done = session.client.store().follow_up(FOLLOW_UPS).await?;
+        let done = work().await?;
+        all += done;
         if done > 0 {
-            session.client.nudge_relay();
+            client.nudge_relay();
         }
-        if done < FOLLOW_UPS {
-            return Ok(());
+        if done < batch {
+            return Ok(all);
         }
     }
 }
@@ -83,7 +103,7 @@ pub(crate) async fn run(session: Arc<Session>, crash_limit: u32) {
             _ = ticks.tick() => duties.perform().await,
             () = start => {
                 duties.next_start = None;
-                duties.follow_up().await
+                duties.start_waiting().await
             }
         };
         duties.note_outage(done.err());
@@ -123,17 +143,8 @@ impl Duties {
         if !self.led.is_some_and(|(_, leads)| leads) {
             return Ok(());
         }
-        loop {
-            let promoted = store.promote_due(BATCH).await?;
-            if promoted > 0 {
-                self.session.client.nudge_relay();
-            }
-            if promoted < BATCH {
-                break;
-            }
-        }
-        self.fire_and_expire().await?;
-        self.follow_up().await?;
+        catch_up(&self.session.client).await?;
+        self.look_ahead().await?;
         if self.keeping_house.is_empty() && self.kept_house.is_none_or(|at| now - at >= HOUSEKEEPING) {
             self.kept_house = Some(now);
             self.keeping_house.spawn(async move { store.maintain().await });
@@ -177,26 +188,16 @@ impl Duties {
         });
     }
 
-    async fn fire_and_expire(&self) -> Result<(), StoreError> {
-        let timetable = self.session.client.store().timetable();
-        loop {
-            let fired = timetable.fire_schedules(SCHEDULES).await?;
-            if fired > 0 {
-                self.session.client.nudge_relay();
-            }
-            if fired < SCHEDULES {
-                break;
-            }
-        }
-        while timetable.expire(BATCH).await? == BATCH {}
-        Ok(())
-    }
-
-    async fn follow_up(&mut self) -> Result<(), StoreError> {
-        follow_up_all(&self.session).await?;
+    async fn look_ahead(&mut self) -> Result<(), StoreError> {
         let next = self.session.client.store().operations().next_start().await?;
         self.next_start = next.filter(|left| *left < SCHEDULE).map(|left| Instant::now() + left.max(BREATH));
         Ok(())
+    }
+
+    /// Lets through what a rate allows to start now.
+    async fn start_waiting(&mut self) -> Result<(), StoreError> {
+        follow_up_all(&self.session.client).await?;
+        self.look_ahead().await
     }
 
     async fn rescue(&self) -> Result<(), StoreError> {

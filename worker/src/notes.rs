@@ -40,6 +40,8 @@ const LARGEST_CHECKPOINT: usize = 64 * 1024;
 pub(crate) struct Notes {
     waiting: Mutex<Waiting>,
     news: Notify,
+    /// Held while a group is written, so that whoever gets it knows that what was said before is in the store.
+    writing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +72,7 @@ impl Notes {
                 () = last.cancelled() => {}
             }
             let ending = last.is_cancelled();
+            let writing = self.writing.lock().await;
             let group = self.take();
             while !group.is_empty() {
                 match store.notes().note(&in_words(&group)).await {
@@ -93,10 +96,19 @@ impl Notes {
                     () = last.cancelled() => {}
                 }
             }
+            drop(writing);
             if ending {
                 return;
             }
         }
+    }
+
+    /// Writes at once what has been said so far.
+    #[cfg(feature = "testing")]
+    pub(crate) async fn flush(&self, store: &dyn Store) -> Result<(), windlass_core::StoreError> {
+        let _writing = self.writing.lock().await;
+        let group = self.take();
+        if group.is_empty() { Ok(()) } else { store.notes().note(&in_words(&group)).await }
     }
 
     fn take(&self) -> HashMap<(JobId, u32), Said> {

@@ -56,8 +56,8 @@ pub struct Worker {
     layers: Layers,
     kinds: Vec<KindInfo>,
     needs: Vec<(Kind, TypeId, &'static str)>,
-    schedules: Vec<ScheduleDefinition>,
-    limits: Vec<(LimitName, Limit)>,
+    pub(crate) schedules: Vec<ScheduleDefinition>,
+    pub(crate) limits: Vec<(LimitName, Limit)>,
     /// The first thing wrong with the handlers, told when the worker is run.
     problem: Option<WorkerError>,
 }
@@ -269,16 +269,11 @@ impl Worker {
     /// # Errors
     /// What keeps the worker from starting, or from ever going on.
     pub async fn run_until(self, stop: CancellationToken) -> Result<(), WorkerError> {
-        let mut worker = self.checked()?;
-        schedule::put(&worker.client, std::mem::take(&mut worker.schedules), &stop).await?;
-        while !stop.is_cancelled() {
-            worker.session(&stop).await?;
-        }
-        Ok(())
+        self.checked()?.run(stop).await
     }
 
     /// Says what is wrong before anything runs, and not once per job.
-    fn checked(mut self) -> Result<Running, WorkerError> {
+    pub(crate) fn checked(mut self) -> Result<Running, WorkerError> {
         if let Some(problem) = self.problem {
             return Err(problem);
         }
@@ -308,6 +303,8 @@ impl Worker {
             kinds: self.kinds,
             schedules: self.schedules,
             limits: self.limits,
+            #[cfg(feature = "testing")]
+            sessions: watch::Sender::new(None),
         })
     }
 }
@@ -322,20 +319,32 @@ impl fmt::Debug for Worker {
 }
 
 /// A worker whose parts have been checked.
-struct Running {
+pub(crate) struct Running {
     client: Client,
-    options: WorkerOptions,
+    pub(crate) options: WorkerOptions,
     states: Arc<States>,
     handlers: Arc<HashMap<Kind, Registered>>,
-    kinds: Vec<KindInfo>,
+    pub(crate) kinds: Vec<KindInfo>,
     schedules: Vec<ScheduleDefinition>,
     limits: Vec<(LimitName, Limit)>,
     running: Arc<Semaphore>,
     /// How many jobs may be claimed: those running, in the buffer, and gathering.
     places: usize,
+    /// Tells the testing kit of each session that is ready.
+    #[cfg(feature = "testing")]
+    pub(crate) sessions: watch::Sender<Option<Arc<Session>>>,
 }
 
 impl Running {
+    /// Runs until `stop` is cancelled, then stops in good order.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), WorkerError> {
+        schedule::put(&self.client, std::mem::take(&mut self.schedules), &stop).await?;
+        while !stop.is_cancelled() {
+            self.session(&stop).await?;
+        }
+        Ok(())
+    }
+
     /// One registration, from its beginning to shutdown or the loss of the lease.
     async fn session(&self, stop: &CancellationToken) -> Result<(), WorkerError> {
         let options = &self.options;
@@ -353,6 +362,8 @@ impl Running {
             ended,
         ));
         let Some(registered) = self.register(&session, stop).await? else { return Ok(()) };
+        #[cfg(feature = "testing")]
+        self.sessions.send_replace(Some(session.clone()));
         // Should this future be dropped, what it has started ends, as without a lease.
         let _lost_with_us = session.lost.clone().drop_guard();
 

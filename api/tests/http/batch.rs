@@ -9,7 +9,7 @@ use windlass_brokers::Memory;
 use windlass_core::JobId;
 
 use crate::{
-    faults::{Fault, FaultyStore},
+    faults::{Fault, faulty_store},
     support::{Answer, Api},
 };
 
@@ -195,7 +195,7 @@ async fn a_store_that_fails_refuses_the_batch_as_a_whole() {
     let fault = Arc::new(Mutex::new(None));
     let wrap = {
         let fault = fault.clone();
-        |store| Arc::new(FaultyStore::new(store, fault)) as Arc<dyn windlass_core::Store>
+        |store| Arc::new(faulty_store(store, fault)) as Arc<dyn windlass_core::Store>
     };
     let api = Api::over(ApiOptions::default(), wrap, Arc::new(Memory::new())).await;
     let body = json!({"jobs": vec![mail("priority", json!(1)); 3_000]}).to_string();

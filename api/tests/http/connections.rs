@@ -19,7 +19,7 @@ use windlass_api::ApiOptions;
 use windlass_brokers::Memory;
 
 use crate::{
-    faults::{Fault, FaultyStore},
+    faults::{Fault, faulty_store},
     support::{Api, soon},
 };
 
@@ -37,7 +37,7 @@ impl Served {
     async fn new(options: ApiOptions) -> Self {
         let fault = Arc::new(Mutex::new(None));
         let switch = fault.clone();
-        let wrap = |store| Arc::new(FaultyStore::new(store, switch)) as _;
+        let wrap = |store| Arc::new(faulty_store(store, switch)) as _;
         let api = Api::over(options.clone(), wrap, Arc::new(Memory::new())).await;
         // Kinds are known from here on.
         api.job().await;

@@ -47,7 +47,7 @@ async fn the_object_has_every_field_and_the_kind_s_defaults() {
         json!({
             "id": id, "kind": "mail", "queue": "letters", "state": "queued", "attempt": 0, "max_attempts": 8,
             "priority": 1, "created_at": created, "run_at": null, "started_at": null, "finished_at": null,
-            "progress": null, "result": null, "errors": [], "labels": {},
+            "expires_at": null, "deadline": null, "version": 1, "progress": null, "result": null, "errors": [], "labels": {},
         })
     );
 }

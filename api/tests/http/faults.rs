@@ -1,7 +1,6 @@
 //! A store and a broker that fail on request.
 
 use std::{
-    any::Any,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -11,12 +10,8 @@ use std::{
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
-use windlass_core::{
-    Broker, BrokerError, CancelOutcome, Capabilities, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted,
-    JobId, JobNotes, JobRecord, Keys, KindInfo, Lane, Message, NewJob, NewWorker, Operations, OutboxGroup,
-    OutboxId, Priorities, Rescued, Store, StoreError, Subscription, Timetable, WorkerId, Workflows,
-};
-use windlass_store::SqliteStore;
+use windlass_core::{Broker, BrokerError, Capabilities, Lane, Message, Priorities, StoreError, Subscription};
+use windlass_store::{Call, Intercept, Intercepted, SqliteStore};
 
 /// How the store fails.
 #[derive(Debug, Clone)]
@@ -34,24 +29,26 @@ pub(crate) enum Fault {
 pub(crate) const SECRET: &str = "hunter2";
 
 /// The SQLite store; what the API calls fails as long as a fault is set.
-#[derive(Debug, Clone)]
-pub(crate) struct FaultyStore {
-    store: SqliteStore,
-    fault: Arc<Mutex<Option<Fault>>>,
-    gets: Arc<AtomicUsize>,
+pub(crate) fn faulty_store(store: SqliteStore, fault: Arc<Mutex<Option<Fault>>>) -> Intercepted<Faults> {
+    Intercepted::new(Arc::new(store), Faults { fault, gets: Arc::default() })
 }
 
-impl FaultyStore {
-    pub(crate) fn new(store: SqliteStore, fault: Arc<Mutex<Option<Fault>>>) -> Self {
-        Self { store, fault, gets: Arc::default() }
-    }
-
+#[derive(Debug)]
+pub(crate) struct Faults {
+    fault: Arc<Mutex<Option<Fault>>>,
     /// How often jobs were read.
-    pub(crate) fn gets(&self) -> Arc<AtomicUsize> {
-        self.gets.clone()
-    }
+    pub(crate) gets: Arc<AtomicUsize>,
+}
 
-    async fn fail(&self) -> Result<(), StoreError> {
+#[async_trait]
+impl Intercept for Faults {
+    async fn before(&self, call: Call) -> Result<(), StoreError> {
+        if matches!(call, Call::Get) {
+            self.gets.fetch_add(1, Ordering::Relaxed);
+        }
+        if !matches!(call, Call::Ping | Call::Insert | Call::Get | Call::Cancel | Call::Kinds) {
+            return Ok(());
+        }
         let fault = self.fault.lock().unwrap().clone();
         match fault {
             None => Ok(()),
@@ -67,121 +64,6 @@ impl FaultyStore {
                 Ok(())
             }
         }
-    }
-}
-
-#[async_trait]
-impl Store for FaultyStore {
-    async fn migrate(&self) -> Result<(), StoreError> {
-        self.store.migrate().await
-    }
-
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.fail().await?;
-        self.store.ping().await
-    }
-
-    async fn insert(&self, jobs: &[NewJob]) -> Result<Inserted, StoreError> {
-        self.fail().await?;
-        self.store.insert(jobs).await
-    }
-
-    async fn get(&self, ids: &[JobId]) -> Result<Vec<JobRecord>, StoreError> {
-        self.gets.fetch_add(1, Ordering::Relaxed);
-        self.fail().await?;
-        self.store.get(ids).await
-    }
-
-    async fn cancel(&self, id: JobId) -> Result<CancelOutcome, StoreError> {
-        self.fail().await?;
-        self.store.cancel(id).await
-    }
-
-    async fn outbox_take(&self, limit: usize) -> Result<Vec<OutboxGroup>, StoreError> {
-        self.store.outbox_take(limit).await
-    }
-
-    async fn outbox_published(&self, groups: &[OutboxId], verify_after: Duration) -> Result<(), StoreError> {
-        self.store.outbox_published(groups, verify_after).await
-    }
-
-    async fn claim(
-        &self,
-        worker: WorkerId,
-        claim: ClaimId,
-        ids: &[JobId],
-    ) -> Result<Vec<ClaimedJob>, StoreError> {
-        self.store.claim(worker, claim, ids).await
-    }
-
-    async fn finish(
-        &self,
-        worker: WorkerId,
-        finishes: &[Finish],
-        closed: &[ClaimId],
-    ) -> Result<Vec<JobId>, StoreError> {
-        self.store.finish(worker, finishes, closed).await
-    }
-
-    async fn register(&self, worker: &NewWorker) -> Result<(), StoreError> {
-        self.store.register(worker).await
-    }
-
-    async fn heartbeat(&self, worker: WorkerId) -> Result<HeartbeatReply, StoreError> {
-        self.store.heartbeat(worker).await
-    }
-
-    async fn deregister(&self, worker: WorkerId) -> Result<(), StoreError> {
-        self.store.deregister(worker).await
-    }
-
-    async fn rescue(&self, crash_limit: u32) -> Result<Rescued, StoreError> {
-        self.store.rescue(crash_limit).await
-    }
-
-    async fn kinds(&self) -> Result<Vec<KindInfo>, StoreError> {
-        self.fail().await?;
-        self.store.kinds().await
-    }
-
-    async fn lead(&self, name: &str, holder: WorkerId, ttl: Duration) -> Result<bool, StoreError> {
-        self.store.lead(name, holder, ttl).await
-    }
-
-    async fn promote_due(&self, limit: usize) -> Result<usize, StoreError> {
-        self.store.promote_due(limit).await
-    }
-
-    async fn follow_up(&self, limit: usize) -> Result<usize, StoreError> {
-        self.store.follow_up(limit).await
-    }
-
-    async fn maintain(&self) -> Result<(), StoreError> {
-        self.store.maintain().await
-    }
-
-    fn notes(&self) -> &dyn JobNotes {
-        self.store.notes()
-    }
-
-    fn operations(&self) -> &dyn Operations {
-        self.store.operations()
-    }
-
-    fn keys(&self) -> &dyn Keys {
-        self.store.keys()
-    }
-
-    fn timetable(&self) -> &dyn Timetable {
-        self.store.timetable()
-    }
-
-    fn workflows(&self) -> &dyn Workflows {
-        self.store.workflows()
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self
     }
 }
 

@@ -11,7 +11,7 @@ use windlass_api::ApiOptions;
 use windlass_brokers::Memory;
 
 use crate::{
-    faults::{DownBroker, Fault, FaultyStore, SECRET},
+    faults::{DownBroker, Fault, SECRET, faulty_store},
     support::{Api, soon},
 };
 
@@ -21,8 +21,7 @@ const BODY: &str = r#"{"kind": "mail", "payload": 1}"#;
 async fn faulty(options: ApiOptions) -> (Api, Arc<Mutex<Option<Fault>>>) {
     let fault = Arc::new(Mutex::new(None));
     let switch = fault.clone();
-    let api =
-        Api::over(options, |store| Arc::new(FaultyStore::new(store, fault)), Arc::new(Memory::new())).await;
+    let api = Api::over(options, |store| Arc::new(faulty_store(store, fault)), Arc::new(Memory::new())).await;
     (api, switch)
 }
 

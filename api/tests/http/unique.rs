@@ -62,7 +62,16 @@ async fn fields_debounce_and_throttle_make_keys() {
 async fn expiry_deadline_and_version_are_stored() {
     let api = Api::new().await;
     let request = json!({"kind": "mail", "payload": 1, "expires_in": "1h", "deadline": "2100-01-01T00:00:00Z", "version": 7});
-    let id = api.enqueue(request.to_string()).await.json()["id"].as_str().unwrap().parse().unwrap();
+    let accepted = api.enqueue(request.to_string()).await.json();
+    let id = accepted["id"].as_str().unwrap().parse().unwrap();
+    let job = api.get(&format!("/v1/jobs/{id}")).await.json();
+    for field in ["expires_at", "deadline", "version"] {
+        assert_eq!(accepted[field], job[field], "{field}");
+    }
+    assert_eq!((&job["deadline"], &job["version"]), (&json!("2100-01-01T00:00:00.000000Z"), &json!(7)));
+    let time = |field: &str| job[field].as_str().unwrap().parse::<windlass_core::Timestamp>().unwrap();
+    let left = time("expires_at") - time("created_at");
+    assert!((3590..=3600).contains(&left.num_seconds()), "{job}");
     let claimed = api.claim(id).await;
     assert_eq!(claimed.version, 7);
     assert!(claimed.time_left.unwrap() > Duration::from_secs(86_400));

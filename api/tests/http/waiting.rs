@@ -13,7 +13,7 @@ use windlass_brokers::Memory;
 use windlass_core::{JobId, NewProgress, Note, Outcome, State, Store};
 
 use crate::{
-    faults::FaultyStore,
+    faults::faulty_store,
     support::{Api, PATIENCE, soon},
 };
 
@@ -198,8 +198,8 @@ async fn counted() -> (Api, Arc<std::sync::atomic::AtomicUsize>) {
     let gets = Arc::new(Mutex::new(None));
     let kept = gets.clone();
     let wrap = |store| {
-        let store = FaultyStore::new(store, Arc::default());
-        *kept.lock().unwrap() = Some(store.gets());
+        let store = faulty_store(store, Arc::default());
+        *kept.lock().unwrap() = Some(store.gets.clone());
         Arc::new(store) as Arc<dyn Store>
     };
     let api = Api::over(ApiOptions::default(), wrap, Arc::new(Memory::new())).await;

@@ -20,7 +20,9 @@ fn full() -> NewJob {
 
 /// What was accepted is answered by a poll.
 pub async fn insert_then_get(case: Case) {
-    let job = full();
+    let created = case.insert(&[job()]).await.at;
+    let (expires_at, deadline) = (Some(created + HOUR), Some(created + HOUR * 2));
+    let job = NewJob { expires_at, deadline, version: 9, ..full() };
     let inserted = case.store.insert(std::slice::from_ref(&job)).await.unwrap();
     assert_eq!(inserted.outcomes, [InsertOutcome::Created(State::Queued)]);
     assert!(inserted.outbox.is_some());
@@ -29,6 +31,7 @@ pub async fn insert_then_get(case: Case) {
     assert_eq!((found.state, found.attempt, found.max_attempts), (State::Queued, 0, 7));
     assert_eq!((found.created_at, &found.labels), (inserted.at, &job.labels));
     assert_eq!((found.run_at, found.started_at, found.finished_at), (None, None, None));
+    assert_eq!((found.expires_at, found.deadline, found.version), (expires_at, deadline, 9));
     assert!(found.result.is_none() && found.errors.is_empty() && !found.cancel_requested);
 }
 
@@ -63,6 +66,10 @@ pub async fn json_is_kept_byte_for_byte(case: Case) {
     ];
     let jobs: Vec<NewJob> = texts.iter().map(|text| NewJob { payload: raw(text), ..job() }).collect();
     case.insert(&jobs).await;
+    let mut payloads = case.other.operations().payloads(&ids(&jobs)).await.unwrap();
+    payloads.sort_by_key(|(id, _)| *id);
+    let sent: Vec<_> = jobs.iter().map(|job| (job.id, job.payload.get())).collect();
+    assert_eq!(payloads.iter().map(|(id, payload)| (*id, payload.get())).collect::<Vec<_>>(), sent);
     let running = case.claim(case.worker().await, &ids(&jobs)).await;
     assert_eq!(running.len(), texts.len());
     let worker = case.worker().await;
@@ -188,5 +195,11 @@ pub async fn get_answers_what_exists(case: Case) {
     assert!(case.store.get(&[unknown]).await.unwrap().is_empty());
     let found: Vec<JobRecord> = case.store.get(&[known[1], unknown, known[0], known[1]]).await.unwrap();
     assert_eq!(found.len(), 2);
-    assert_eq!(set(found.iter().map(|job| job.id)), set(known));
+    assert_eq!(set(found.iter().map(|job| job.id)), set(known.clone()));
+    let operations = case.store.operations();
+    assert!(operations.payloads(&[]).await.unwrap().is_empty());
+    assert!(operations.payloads(&[unknown]).await.unwrap().is_empty());
+    let found = operations.payloads(&[known[1], unknown, known[0], known[1]]).await.unwrap();
+    assert_eq!(found.len(), 2);
+    assert_eq!(set(found.into_iter().map(|(id, _)| id)), set(known));
 }

@@ -27,6 +27,7 @@ mod queues;
 mod retention;
 mod schedule;
 mod schedules;
+mod set_back;
 mod standing;
 mod support;
 mod table;
@@ -63,6 +64,7 @@ pub use queues::*;
 pub use retention::*;
 pub use schedule::*;
 pub use schedules::*;
+pub use set_back::*;
 pub use standing::*;
 pub use support::{Case, Timed};
 pub use table::*;
@@ -253,6 +255,7 @@ macro_rules! store_conformance {
         }
         $crate::store_conformance! { @timed $fixture;
             a_key_is_held_for_a_period
+            a_leap_costs_leases_and_records_nothing_twice
             api_keys_are_good_until_their_end
             api_keys_are_rotated
             a_paused_queue_is_not_announced
@@ -272,14 +275,20 @@ macro_rules! store_conformance {
             jitter_delays_the_start
             jobs_expire_in_every_state
             jobs_that_expired_are_not_claimed
+            leadership_passes_on_after_a_set_back
             log_lines_are_read_in_order
             missed_ticks_follow_the_policy
             progress_is_shown_and_stays
             rates_follow_the_clock
+            rates_go_on_after_a_set_back
             results_are_forgotten_in_time
             scheduled_jobs_are_due_in_time
             scheduled_jobs_come_to_their_gates_when_due
             schedules_follow_the_clocks_of_their_zone
+            silence_counts_from_the_set_back
+            the_outbox_goes_on_after_a_set_back
+            ticks_fire_once_on_any_clock
+            times_of_jobs_hold_on_any_clock
             unique_templates_do_not_overlap
             what_has_been_kept_for_long_enough_goes
             what_has_expired_can_be_retried

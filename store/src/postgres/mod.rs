@@ -10,6 +10,7 @@ mod followup;
 mod gates;
 mod insert;
 mod keys;
+mod leader;
 mod maintain;
 mod migrate;
 mod notes;
@@ -95,6 +96,7 @@ struct Statements {
     claimed_before: SqlStr,
     finish: SqlStr,
     get: SqlStr,
+    payloads: SqlStr,
     cancel: SqlStr,
     outbox_take: SqlStr,
     outbox_published: SqlStr,
@@ -114,6 +116,7 @@ impl Statements {
             claimed_before: fill(claim::CLAIMED_BEFORE),
             finish: fill(finish::FINISH),
             get: fill(read::GET),
+            payloads: fill(read::PAYLOADS),
             cancel: fill(read::CANCEL),
             outbox_take: fill(outbox::TAKE),
             outbox_published: fill(outbox::PUBLISHED),
@@ -464,6 +467,10 @@ impl Operations for PostgresStore {
 
     async fn among(&self, filter: &JobFilter, ids: &[JobId]) -> Result<Vec<JobId>, StoreError> {
         self.within(self.fitting_jobs(filter, ids)).await
+    }
+
+    async fn payloads(&self, ids: &[JobId]) -> Result<Vec<(JobId, Box<RawValue>)>, StoreError> {
+        self.within(self.select_payloads(ids)).await
     }
 
     async fn dead(

@@ -67,6 +67,7 @@ async fn check(store: &PostgresStore, connection: &mut PgConnection, when: &str)
             ],
         ),
         ("get", &sql.get, vec![ids.clone(), id.clone(), id.clone()]),
+        ("payloads", &sql.payloads, vec![ids.clone(), id.clone(), id.clone()]),
         ("cancel", &sql.cancel, vec![id.clone()]),
         ("outbox_take", &sql.outbox_take, vec!["10".into()]),
         ("promote_due", &sql.promote_due, vec!["10".into()]),

@@ -1,3 +1,4 @@
+use serde_json::value::RawValue;
 use sqlx::{Error, Row, postgres::PgRow};
 use uuid::Uuid;
 use windlass_core::{CancelOutcome, JobId, JobRecord, State, UnknownState};
@@ -17,9 +18,13 @@ SELECT j.id, j.kind, j.queue, j.priority, j.state, j.attempt, j.uncounted, j.max
         FROM {schema}.job_errors e WHERE e.job_id = j.id),
        (SELECT json_build_object('value', p.value, 'message', p.message, 'at', p.at)::text
         FROM {schema}.job_progress p WHERE p.job_id = j.id),
-       j.gating
+       j.gating, j.expires_at, j.deadline, j.version
 FROM {schema}.jobs j
 WHERE j.id = ANY($1) AND j.id >= $2 AND j.id <= $3";
+
+/// Plan: as for [`GET`].
+pub(super) const PAYLOADS: &str =
+    "SELECT id, payload FROM {schema}.jobs WHERE id = ANY($1) AND id >= $2 AND id <= $3";
 
 /// One update decides between calling off and asking, so that no claim comes in between. The job's time goes first,
 /// since promotion takes times before jobs, too. Plan: primary key of one partition.
@@ -52,6 +57,17 @@ impl PostgresStore {
         let rows = query.fetch_all(&mut *session).await?;
         session.commit().await?;
         rows.iter().map(record).collect()
+    }
+
+    pub(super) async fn select_payloads(&self, ids: &[JobId]) -> Result<Vec<(JobId, Box<RawValue>)>, Error> {
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
+        let Some((least, greatest)) = range(&ids) else { return Ok(Vec::new()) };
+        let query = self.query(&self.sql.payloads).bind(ids).bind(least).bind(greatest);
+        let mut session = self.statement().await?;
+        let rows = query.fetch_all(&mut *session).await?;
+        session.commit().await?;
+        let payload = |row: &PgRow| RawValue::from_string(row.try_get(1)?).map_err(unexpected);
+        rows.iter().map(|row| Ok((row.try_get::<Uuid, _>(0)?.into(), payload(row)?))).collect()
     }
 
     pub(super) async fn cancel_job(&self, id: JobId) -> Result<CancelOutcome, Error> {
@@ -94,7 +110,10 @@ fn record(row: &PgRow) -> Result<JobRecord, Error> {
         run_at: row.try_get(9)?,
         started_at: row.try_get(10)?,
         finished_at: row.try_get(11)?,
-        result: result.map(serde_json::value::RawValue::from_string).transpose().map_err(unexpected)?,
+        expires_at: row.try_get(18)?,
+        deadline: row.try_get(19)?,
+        version: row.try_get::<i16, _>(20)?.unsigned_abs(),
+        result: result.map(RawValue::from_string).transpose().map_err(unexpected)?,
         progress: progress.map(serde_json::from_str).transpose().map_err(unexpected)?,
         labels: serde_json::from_str(row.try_get(13)?).map_err(unexpected)?,
         gating: gating(row, 17)?,

@@ -5,7 +5,7 @@ use sqlx::{Error, PgConnection, Postgres, pool::PoolConnection, raw_sql};
 use super::PostgresStore;
 
 /// What a virtual clock shows, where the server sees it.
-pub(super) const SHOW_TIME: &str = "UPDATE {schema}.clock SET at = $1 WHERE at < $1";
+pub(super) const SHOW_TIME: &str = "UPDATE {schema}.clock SET at = $1 WHERE at <> $1";
 
 /// A connection for one operation. Dropped before its end (an error, the deadline), it takes the connection along:
 /// whatever was under way is rolled back, and the pool need not find out whether the server still answers.

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use sqlx::{Error, Row};
 use uuid::Uuid;
@@ -206,28 +206,5 @@ impl PostgresStore {
             Ok((info, schema))
         });
         Ok(crate::kinds::gathered(said.collect::<Result<_, Error>>()?))
-    }
-
-    pub(super) async fn take_lease(
-        &self,
-        name: &str,
-        holder: WorkerId,
-        ttl: Duration,
-    ) -> Result<bool, Error> {
-        let mut session = self.statement().await?;
-        let taken = self
-            .rare(
-                "INSERT INTO {schema}.leases AS l (name, holder, expires_at)
-                 VALUES ($1, $2, {now} + make_interval(secs => $3))
-                 ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at
-                 WHERE l.holder = excluded.holder OR l.expires_at <= {now}",
-            )
-            .bind(name.to_owned())
-            .bind(holder.as_uuid())
-            .bind(seconds(ttl))
-            .execute(&mut *session)
-            .await?;
-        session.commit().await?;
-        Ok(taken.rows_affected() == 1)
     }
 }

@@ -9,6 +9,7 @@ mod followup;
 mod gates;
 mod insert;
 mod keys;
+mod leader;
 mod maintain;
 mod notes;
 mod outbox;
@@ -370,6 +371,10 @@ impl Operations for SqliteStore {
 
     async fn among(&self, filter: &JobFilter, ids: &[JobId]) -> Result<Vec<JobId>, StoreError> {
         self.within(self.fitting_jobs(filter, ids)).await
+    }
+
+    async fn payloads(&self, ids: &[JobId]) -> Result<Vec<(JobId, Box<RawValue>)>, StoreError> {
+        self.within(self.select_payloads(ids)).await
     }
 
     async fn dead(

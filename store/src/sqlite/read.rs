@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 
+use serde_json::value::RawValue;
 use sqlx::{Error, Row, sqlite::SqliteRow};
 use windlass_core::{CancelOutcome, ErrorRecord, JobId, JobRecord, Priority, Progress, State};
 
@@ -12,7 +13,8 @@ statement!(
     "SELECT id, kind, queue, priority, state, attempt, uncounted, max_attempts, created_at, run_at, started_at,
             finished_at,
             iif(EXISTS (SELECT 1 FROM expiring_results r WHERE r.job_id = jobs.id AND r.expires_at <= ?2), NULL, result),
-            labels, cancel_requested, p.value, p.message, p.at, gating
+            labels, cancel_requested, p.value, p.message, p.at, gating,
+            expires_at, deadline, version
      FROM jobs LEFT JOIN job_progress p ON p.job_id = jobs.id WHERE id IN (SELECT value FROM json_each(?1))"
 );
 statement!(
@@ -49,6 +51,18 @@ impl SqliteStore {
             });
         }
         rows.iter().map(|row| record(row, &mut by_job)).collect()
+    }
+
+    pub(super) async fn select_payloads(
+        &self,
+        wanted: &[JobId],
+    ) -> Result<Vec<(JobId, Box<RawValue>)>, Error> {
+        let rows = sqlx::query("SELECT id, payload FROM jobs WHERE id IN (SELECT value FROM json_each(?))")
+            .bind(ids(wanted))
+            .fetch_all(&self.readers)
+            .await?;
+        let payload = |row: &SqliteRow| RawValue::from_string(row.try_get(1)?).map_err(unexpected);
+        rows.iter().map(|row| Ok((id(row.try_get(0)?)?, payload(row)?))).collect()
     }
 
     pub(super) async fn cancel_job(&self, id: JobId) -> Result<CancelOutcome, Error> {
@@ -103,7 +117,10 @@ fn record(row: &SqliteRow, errors: &mut HashMap<String, Vec<ErrorRecord>>) -> Re
         run_at: time(row.try_get(9)?)?,
         started_at: time(row.try_get(10)?)?,
         finished_at: time(row.try_get(11)?)?,
-        result: result.map(serde_json::value::RawValue::from_string).transpose().map_err(unexpected)?,
+        expires_at: time(row.try_get(19)?)?,
+        deadline: time(row.try_get(20)?)?,
+        version: row.try_get(21)?,
+        result: result.map(RawValue::from_string).transpose().map_err(unexpected)?,
         progress,
         labels: serde_json::from_str(row.try_get(13)?).map_err(unexpected)?,
         cancel_requested: row.try_get(14)?,

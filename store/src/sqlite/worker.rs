@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use sqlx::{Error, Row};
 use windlass_core::{HeartbeatReply, InvalidId, KindInfo, NewWorker, Rescued, State, WorkerId};
@@ -179,28 +179,5 @@ impl SqliteStore {
             Ok((info, schema))
         });
         Ok(crate::kinds::gathered(said.collect::<Result<_, Error>>()?))
-    }
-
-    pub(super) async fn take_lease(
-        &self,
-        name: &str,
-        holder: WorkerId,
-        ttl: Duration,
-    ) -> Result<bool, Error> {
-        let mut transaction = self.write(Commit::Soft).await?;
-        let now = self.now();
-        let taken = sqlx::query(
-            "INSERT INTO leases AS l (name, holder, expires_at) VALUES (?1, ?2, ?3)
-             ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at
-             WHERE l.holder = excluded.holder OR l.expires_at <= ?4",
-        )
-        .bind(name)
-        .bind(holder.to_string())
-        .bind(now + micros(ttl))
-        .bind(now)
-        .execute(&mut *transaction)
-        .await?;
-        transaction.commit().await?;
-        Ok(taken.rows_affected() == 1)
     }
 }

@@ -84,19 +84,19 @@ async fn a_handler_that_ignores_a_cancellation_is_dropped() {
 #[tokio::test]
 async fn a_handler_that_is_told_to_stop_has_its_time_to() {
     let (bench, notes) = (Bench::new().await, Notes::default());
-    let clean_up = || {
+    let clean_up = |time: Duration| {
         let notes = notes.clone();
         move |ctx: Context| {
             let run = notes.begin(ctx.job_id());
             async move {
                 let _run = run;
                 ctx.cancelled().cancelled().await;
-                tokio::time::sleep(Duration::from_millis(300)).await;
+                tokio::time::sleep(time).await;
                 Ok::<_, JobError>("cleaned up")
             }
         }
     };
-    let (short, long) = (clean_up(), clean_up());
+    let (short, long) = (clean_up(Duration::MAX), clean_up(Duration::from_millis(300)));
     let mut hasty = options();
     hasty.abort_after = Duration::from_millis(1);
     let patient =

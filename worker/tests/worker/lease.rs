@@ -154,7 +154,7 @@ async fn a_job_that_takes_its_workers_down_is_quarantined() {
 }
 
 /// Lets heartbeats work again when the handler is dropped.
-struct Healed(Arc<crate::outage::Faulty>);
+struct Healed(Arc<crate::outage::FaultyStore>);
 
 impl Drop for Healed {
     fn drop(&mut self) {

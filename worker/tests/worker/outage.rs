@@ -1,25 +1,24 @@
 //! A store that fails as a network can make it fail: before the call, or after its commit.
 
-use std::{
-    any::Any,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use async_trait::async_trait;
-use windlass_core::{
-    CancelOutcome, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted, JobId, JobNotes, JobRecord, Keys,
-    KindInfo, NewJob, NewWorker, Operations, OutboxGroup, OutboxId, Rescued, Store, StoreError, Timetable,
-    WorkerId, Workflows,
-};
+use windlass_core::{Store, StoreError, WorkerId};
+use windlass_store::{Call, Intercept, Intercepted};
 
-/// Passes everything on to a real store, and fails as told.
-#[derive(Debug)]
+/// A real store that fails as told.
+pub type FaultyStore = Intercepted<Faulty>;
+
+pub fn faulty(store: Arc<dyn Store>) -> Arc<FaultyStore> {
+    Arc::new(Intercepted::new(store, Faulty::default()))
+}
+
+/// What is to fail, and what was seen.
+#[derive(Debug, Default)]
 pub struct Faulty {
-    store: Arc<dyn Store>,
     /// Every heartbeat fails without reaching the store.
     pub heartbeats_fail: AtomicBool,
     /// Every finish fails without reaching the store.
@@ -30,24 +29,11 @@ pub struct Faulty {
     /// The same for finishes.
     pub finishes_to_lose: AtomicUsize,
     /// The worker that registered last.
-    worker: std::sync::Mutex<Option<WorkerId>>,
+    worker: Mutex<Option<WorkerId>>,
     registered: AtomicUsize,
 }
 
 impl Faulty {
-    pub fn new(store: Arc<dyn Store>) -> Self {
-        Self {
-            store,
-            heartbeats_fail: AtomicBool::default(),
-            finishes_fail: AtomicBool::default(),
-            failed_finishes: AtomicUsize::default(),
-            claims_to_lose: AtomicUsize::default(),
-            finishes_to_lose: AtomicUsize::default(),
-            worker: std::sync::Mutex::default(),
-            registered: AtomicUsize::default(),
-        }
-    }
-
     /// The worker that registered last.
     pub fn worker(&self) -> WorkerId {
         self.worker.lock().unwrap().expect("a worker has registered")
@@ -76,128 +62,36 @@ fn fail_if(fault: &AtomicBool) -> Result<(), StoreError> {
     if fault.load(Ordering::SeqCst) { Err(lost()) } else { Ok(()) }
 }
 
-/// The answer, unless it is one of those to be lost.
-fn lose<T>(left: &AtomicUsize, answer: T) -> Result<T, StoreError> {
+/// Loses the answer, if it is one of those to be lost.
+fn lose(left: &AtomicUsize) -> Result<(), StoreError> {
     match left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
         Ok(_) => Err(lost()),
-        Err(_) => Ok(answer),
+        Err(_) => Ok(()),
     }
 }
 
 #[async_trait]
-impl Store for Faulty {
-    async fn migrate(&self) -> Result<(), StoreError> {
-        self.store.migrate().await
+impl Intercept for Faulty {
+    async fn before(&self, call: Call) -> Result<(), StoreError> {
+        match call {
+            Call::Heartbeat => fail_if(&self.heartbeats_fail),
+            Call::Finish => fail_if(&self.finishes_fail).inspect_err(|_| {
+                self.failed_finishes.fetch_add(1, Ordering::SeqCst);
+            }),
+            _ => Ok(()),
+        }
     }
 
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.store.ping().await
-    }
-
-    async fn insert(&self, jobs: &[NewJob]) -> Result<Inserted, StoreError> {
-        self.store.insert(jobs).await
-    }
-
-    async fn get(&self, ids: &[JobId]) -> Result<Vec<JobRecord>, StoreError> {
-        self.store.get(ids).await
-    }
-
-    async fn cancel(&self, id: JobId) -> Result<CancelOutcome, StoreError> {
-        self.store.cancel(id).await
-    }
-
-    async fn outbox_take(&self, limit: usize) -> Result<Vec<OutboxGroup>, StoreError> {
-        self.store.outbox_take(limit).await
-    }
-
-    async fn outbox_published(&self, groups: &[OutboxId], verify_after: Duration) -> Result<(), StoreError> {
-        self.store.outbox_published(groups, verify_after).await
-    }
-
-    async fn claim(
-        &self,
-        worker: WorkerId,
-        claim: ClaimId,
-        ids: &[JobId],
-    ) -> Result<Vec<ClaimedJob>, StoreError> {
-        let claimed = self.store.claim(worker, claim, ids).await?;
-        lose(&self.claims_to_lose, claimed)
-    }
-
-    async fn finish(
-        &self,
-        worker: WorkerId,
-        finishes: &[Finish],
-        closed: &[ClaimId],
-    ) -> Result<Vec<JobId>, StoreError> {
-        fail_if(&self.finishes_fail).inspect_err(|_| {
-            self.failed_finishes.fetch_add(1, Ordering::SeqCst);
-        })?;
-        let finished = self.store.finish(worker, finishes, closed).await?;
-        lose(&self.finishes_to_lose, finished)
-    }
-
-    async fn register(&self, worker: &NewWorker) -> Result<(), StoreError> {
-        self.store.register(worker).await?;
-        *self.worker.lock().unwrap() = Some(worker.id);
-        self.registered.fetch_add(1, Ordering::SeqCst);
-        Ok(())
-    }
-
-    async fn heartbeat(&self, worker: WorkerId) -> Result<HeartbeatReply, StoreError> {
-        fail_if(&self.heartbeats_fail)?;
-        self.store.heartbeat(worker).await
-    }
-
-    async fn deregister(&self, worker: WorkerId) -> Result<(), StoreError> {
-        self.store.deregister(worker).await
-    }
-
-    async fn rescue(&self, crash_limit: u32) -> Result<Rescued, StoreError> {
-        self.store.rescue(crash_limit).await
-    }
-
-    async fn kinds(&self) -> Result<Vec<KindInfo>, StoreError> {
-        self.store.kinds().await
-    }
-
-    async fn lead(&self, name: &str, holder: WorkerId, ttl: Duration) -> Result<bool, StoreError> {
-        self.store.lead(name, holder, ttl).await
-    }
-
-    async fn promote_due(&self, limit: usize) -> Result<usize, StoreError> {
-        self.store.promote_due(limit).await
-    }
-
-    async fn follow_up(&self, limit: usize) -> Result<usize, StoreError> {
-        self.store.follow_up(limit).await
-    }
-
-    async fn maintain(&self) -> Result<(), StoreError> {
-        self.store.maintain().await
-    }
-
-    fn notes(&self) -> &dyn JobNotes {
-        self.store.notes()
-    }
-
-    fn operations(&self) -> &dyn Operations {
-        self.store.operations()
-    }
-
-    fn keys(&self) -> &dyn Keys {
-        self.store.keys()
-    }
-
-    fn timetable(&self) -> &dyn Timetable {
-        self.store.timetable()
-    }
-
-    fn workflows(&self) -> &dyn Workflows {
-        self.store.workflows()
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self.store.as_any()
+    async fn after(&self, call: Call) -> Result<(), StoreError> {
+        match call {
+            Call::Claim => lose(&self.claims_to_lose),
+            Call::Finish => lose(&self.finishes_to_lose),
+            Call::Register(worker) => {
+                *self.worker.lock().unwrap() = Some(worker);
+                self.registered.fetch_add(1, Ordering::SeqCst);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 }

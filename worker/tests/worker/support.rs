@@ -23,7 +23,7 @@ use windlass_core::{Broker, Job, JobId, JobRecord, Message, NewJob, Rescued, Ret
 use windlass_store::{SqliteStore, StoreOptions};
 use windlass_worker::{Worker, WorkerError, WorkerOptions};
 
-use crate::outage::Faulty;
+use crate::outage::{FaultyStore, faulty};
 
 /// What no wait in these tests ever takes unless something is wrong.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -49,7 +49,7 @@ impl Job for Other {
 
 /// One installation: everything ends with it.
 pub struct Bench {
-    pub store: Arc<Faulty>,
+    pub store: Arc<FaultyStore>,
     pub broker: Arc<Memory>,
     pub client: Client,
     _folder: TempDir,
@@ -66,7 +66,7 @@ impl Bench {
         let url = format!("sqlite:{}", folder.path().join("jobs.db").display());
         let store = SqliteStore::open(&url, &StoreOptions::default()).await.unwrap();
         store.migrate().await.unwrap();
-        let store = Arc::new(Faulty::new(Arc::new(store)));
+        let store = faulty(Arc::new(store));
         let broker = Arc::new(Memory::new());
         let client = Client::new(store.clone(), broker.clone(), options);
         Self { store, broker, client, _folder: folder }

@@ -12,7 +12,7 @@ use windlass_worker::{Batch, BatchOptions, Context, JobError, JobTransaction, Wo
 use crate::{
     envelope::{Brief, brief},
     logs::Logs,
-    outage::Faulty,
+    outage::{FaultyStore, faulty},
     support::{Bench, Task, options, run, until},
 };
 
@@ -20,7 +20,7 @@ use crate::{
 pub struct Database {
     schema: String,
     pub pool: PgPool,
-    pub store: Arc<Faulty>,
+    pub store: Arc<FaultyStore>,
     pub client: Client,
 }
 
@@ -34,7 +34,7 @@ impl Database {
         store.migrate().await.unwrap();
         let pool = PgPool::connect(&url).await.unwrap();
         let options = ClientOptions { relay_interval: Duration::from_millis(50), ..ClientOptions::default() };
-        let store = Arc::new(Faulty::new(Arc::new(store)));
+        let store = faulty(Arc::new(store));
         let client = Client::new(store.clone(), Arc::new(Memory::new()), options);
         let database = Self { schema, pool, store, client };
         database.execute("CREATE TABLE {schema}.effects (job_id uuid NOT NULL)").await;

@@ -1,5 +1,4 @@
-//! The testing kit, used as those do who test their handlers.
-#![allow(clippy::unwrap_used, reason = "tests")]
+//! One attempt at a time.
 
 use std::time::Duration;
 

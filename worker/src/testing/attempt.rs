@@ -1,48 +1,3 @@
-//! Tests of handlers, without a server: [`attempt`] makes an attempt that a handler can be called with, and tells what the
-//! handler enqueued.
-//!
-//! Needs the cargo feature `testing`, in the `dev-dependencies` of those who test.
-//!
-//! ```
-//! # use serde::{Deserialize, Serialize};
-//! # use windlass_core::Job;
-//! # use windlass_worker as windlass;
-//! use std::time::Duration;
-//!
-//! use windlass::{Context, Decision, JobError, State, testing};
-//!
-//! # #[derive(Serialize, Deserialize)]
-//! struct Invite { to: String }
-//! # impl Job for Invite { const KIND: &'static str = "invite"; }
-//! # #[derive(Debug, PartialEq, Serialize, Deserialize)]
-//! struct Remind { to: String }
-//! # impl Job for Remind { const KIND: &'static str = "remind"; }
-//!
-//! async fn invite(job: Invite, ctx: Context, host: State<&'static str>) -> Result<String, JobError> {
-//!     if job.to.is_empty() {
-//!         return Err(JobError::discard("nobody to invite"));
-//!     }
-//!     ctx.client().enqueue(Remind { to: job.to.clone() }).delay(Duration::from_secs(3600)).await?;
-//!     Ok(format!("{} invites {} (attempt {})", *host, job.to, ctx.attempt()))
-//! }
-//!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // As a plain function:
-//! let test = testing::attempt(Invite { to: "Ada".into() }).number(2).await?;
-//! let said = invite(Invite { to: "Ada".into() }, test.context(), State::from("Eve")).await;
-//! assert_eq!(said.unwrap(), "Eve invites Ada (attempt 2)");
-//! assert_eq!(test.enqueued::<Remind>()?, [Remind { to: "Ada".into() }]);
-//!
-//! // As a worker calls it: payload and result through JSON, states from the context, panics made into errors.
-//! let test = testing::attempt(Invite { to: String::new() }).state("Eve").await?;
-//! let error = test.run(invite).await.unwrap_err();
-//! assert_eq!(error.decision(), Decision::Discard);
-//! assert!(test.all_enqueued().is_empty());
-//! # Ok(())
-//! # }
-//! ```
-
 use std::{
     fmt,
     future::{Future, IntoFuture},
@@ -62,6 +17,7 @@ use windlass_core::{
 };
 use windlass_store::StoreOptions;
 
+use super::TestError;
 use crate::{
     Context, Handler, Handling, JobError,
     context::{Around, States},
@@ -270,22 +226,5 @@ fn lock(jobs: &Mutex<Vec<NewJob>>) -> MutexGuard<'_, Vec<NewJob>> {
 impl<J> fmt::Debug for TestAttempt<J> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TestAttempt").field("context", &self.context).finish_non_exhaustive()
-    }
-}
-
-/// Why an attempt for a test cannot begin.
-#[derive(Debug, thiserror::Error)]
-pub enum TestError {
-    /// There is no place for its store.
-    #[error("cannot make a temporary folder for the test's store: {0}")]
-    Folder(#[source] std::io::Error),
-    /// Its store does not take the job.
-    #[error(transparent)]
-    Client(ClientError),
-}
-
-impl<E: Into<ClientError>> From<E> for TestError {
-    fn from(error: E) -> Self {
-        Self::Client(error.into())
     }
 }
