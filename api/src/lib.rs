@@ -31,6 +31,7 @@
 //! | `POST /v1/queues/{name}/pause`, `…/resume`, `…/drain` | start none of its jobs, or take no new ones, for a while |
 //! | `GET /healthz` | the process lives |
 //! | `GET /readyz` | the store answers, so jobs are accepted |
+//! | `GET /openapi.json`, `GET /docs` | all of this as an OpenAPI document, and as a page to try it on |
 //!
 //! Every error is a problem document (RFC 9457); 4xx means that nothing was stored.
 
@@ -51,8 +52,10 @@ mod limits;
 mod listing;
 mod logs;
 mod name;
+mod openapi;
 mod problem;
 mod queues;
+mod routes;
 mod schedules;
 mod schemas;
 mod serve;
@@ -64,10 +67,7 @@ mod workflows;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{
-    Router, middleware,
-    routing::{get, post, put},
-};
+use axum::{Router, middleware};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use windlass_client::{Client, UnknownKinds};
@@ -75,6 +75,7 @@ use windlass_core::Timetable;
 use windlass_core::WorkflowLimits;
 
 use crate::problem::Problem;
+pub use crate::routes::{RouteInfo, routes};
 pub use crate::serve::serve;
 
 /// Limits and choices of the API.
@@ -150,46 +151,7 @@ fn router_until(client: Client, options: ApiOptions, ending: CancellationToken) 
     let waiting = Arc::new(Semaphore::new(options.max_waiting.min(Semaphore::MAX_PERMITS)));
     let schemas = schemas::Schemas::default();
     let service = Arc::new(Service { client, options, schemas, waiting, ending });
-    Router::new()
-        .route("/v1/jobs", get(listing::list).post(enqueue::enqueue))
-        .route("/v1/jobs/batch", post(batch::enqueue))
-        .route("/v1/jobs/cancel", post(bulk::cancel))
-        .route("/v1/jobs/retry", post(bulk::retry))
-        .route("/v1/jobs/delete", post(bulk::delete))
-        .route("/v1/jobs/{id}", get(job::get).delete(dead::delete))
-        .route("/v1/jobs/{id}/cancel", post(job::cancel))
-        .route("/v1/jobs/events", get(events::many))
-        .route("/v1/jobs/{id}/events", get(events::one))
-        .route("/v1/jobs/{id}/errors", get(job::errors))
-        .route("/v1/jobs/{id}/logs", get(logs::logs))
-        .route("/v1/jobs/{id}/progress", get(job::progress))
-        .route("/v1/jobs/{id}/result", get(job::result))
-        .route("/v1/jobs/{id}/retry", post(dead::retry))
-        .route("/v1/dead", get(dead::list))
-        .route("/v1/dead/retry", post(dead::retry_many))
-        .route("/v1/dead/delete", post(dead::delete_many))
-        .route("/v1/schedules", get(schedules::list))
-        .route("/v1/schedules/{name}", get(schedules::get).put(schedules::put).delete(schedules::delete))
-        .route("/v1/schedules/{name}/enable", post(schedules::enable))
-        .route("/v1/schedules/{name}/disable", post(schedules::disable))
-        .route("/v1/workflows", post(workflows::enqueue))
-        .route("/v1/workflows/{id}", get(workflows::get))
-        .route("/v1/workflows/{id}/cancel", post(workflows::cancel))
-        .route("/v1/workflows/{id}/retry", post(workflows::retry))
-        .route("/v1/kinds", get(kinds::list))
-        .route("/v1/kinds/{kind}", get(kinds::get))
-        .route("/v1/workers", get(workers::list))
-        .route("/v1/workers/{id}", get(workers::get))
-        .route("/v1/limits", get(limits::list))
-        .route("/v1/limits/{name}", get(limits::get).put(limits::put).delete(limits::delete))
-        .route("/v1/queues", get(queues::list))
-        .route("/v1/queues/{name}", get(queues::get))
-        .route("/v1/queues/{name}/limit", put(queues::limit))
-        .route("/v1/queues/{name}/pause", post(queues::pause))
-        .route("/v1/queues/{name}/resume", post(queues::resume))
-        .route("/v1/queues/{name}/drain", post(queues::drain))
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
+    routes::add_to(Router::new())
         .fallback(|| async { Problem::not_found("there is no such route") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(middleware::from_fn_with_state(service.clone(), guard::guard))

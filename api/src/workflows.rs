@@ -122,7 +122,8 @@ pub(crate) struct Page {
 }
 
 #[derive(Debug, Serialize)]
-struct WorkflowView<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Workflow"))]
+pub(crate) struct WorkflowView<'a> {
     id: WorkflowId,
     name: &'a WorkflowName,
     status: WorkflowStatus,
@@ -135,6 +136,7 @@ struct WorkflowView<'a> {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "WorkflowJob"))]
 struct NamedJobView<'a> {
     name: &'a JobName,
     #[serde(flatten)]
