@@ -34,12 +34,14 @@ const MOST: usize = 10_000;
 const UNDER_WAY: usize = 1_000;
 
 #[derive(Debug, Serialize)]
-struct BatchView {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "BatchResult"))]
+pub(crate) struct BatchView {
     /// In the order of the request's.
     jobs: Vec<ItemView>,
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "BatchItemResult"))]
 #[serde(untagged)]
 enum ItemView {
     /// It is committed, as [`enqueue`](enqueue::enqueue) would have answered 202.

@@ -26,9 +26,10 @@ const MOST: usize = 1000;
 
 /// What one request has changed. More may be left while there is a cursor.
 #[derive(Debug, Serialize)]
-struct BulkView {
-    count: usize,
-    next_cursor: Option<String>,
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "BulkResult"))]
+pub(crate) struct BulkView {
+    pub(crate) count: usize,
+    pub(crate) next_cursor: Option<String>,
 }
 
 /// `POST /v1/jobs/cancel`

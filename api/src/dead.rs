@@ -14,7 +14,9 @@ use crate::{
     Service,
     auth::Identity,
     body::{self, Fields},
+    bulk::BulkView,
     job::{Id, job_response},
+    listing::ListView,
     problem::{FieldError, Problem},
     view::{self, JobView},
 };
@@ -54,12 +56,6 @@ pub(crate) async fn delete(
     Err(Problem::unfinished(job.state, "deleted"))
 }
 
-#[derive(Debug, Serialize)]
-struct ListView<'a> {
-    jobs: Vec<JobView<'a>>,
-    next_cursor: Option<String>,
-}
-
 /// `GET /v1/dead`
 pub(crate) async fn list(
     State(service): State<Arc<Service>>,
@@ -81,13 +77,6 @@ pub(crate) async fn list(
     let page = service.client.dead(&selection.filter, selection.after, selection.limit).await?;
     let jobs = page.jobs.iter().map(JobView::from).collect();
     Ok(json(&ListView { jobs, next_cursor: page.next.map(cursor_text) }))
-}
-
-/// What one request has changed. There may be more while there is a cursor.
-#[derive(Debug, Serialize)]
-struct BulkView {
-    count: usize,
-    next_cursor: Option<String>,
 }
 
 /// `POST /v1/dead/retry`

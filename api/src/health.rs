@@ -6,12 +6,20 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use serde_json::json;
+use serde::Serialize;
 
 use crate::{Service, problem::Problem};
 
 /// Long enough for a busy server, short enough for a probe.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Readiness"))]
+pub(crate) struct ReadyView {
+    store: &'static str,
+    /// `ok`, or `unavailable`: then jobs are accepted all the same, and delivered once it is back.
+    broker: &'static str,
+}
 
 /// The process lives.
 pub(crate) async fn alive() -> StatusCode {
@@ -25,7 +33,7 @@ pub(crate) async fn ready(State(service): State<Arc<Service>>) -> Response {
         answers("broker", service.client.broker().ping())
     );
     if store {
-        Json(json!({"store": "ok", "broker": if broker { "ok" } else { "unavailable" }})).into_response()
+        Json(ReadyView { store: "ok", broker: if broker { "ok" } else { "unavailable" } }).into_response()
     } else {
         Problem::unavailable("the store does not answer, or its schema does not fit", "1").into_response()
     }

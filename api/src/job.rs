@@ -101,13 +101,15 @@ pub(crate) async fn progress(
 }
 
 #[derive(Debug, Serialize)]
-struct ErrorsView<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "AttemptErrors"))]
+pub(crate) struct ErrorsView<'a> {
     /// Oldest first.
     errors: Vec<ErrorView<'a>>,
 }
 
 #[derive(Debug, Serialize)]
-struct ProgressOf<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "JobProgress"))]
+pub(crate) struct ProgressOf<'a> {
     /// As its newest attempt that has said so sees it.
     progress: Option<ProgressView<'a>>,
 }

@@ -11,12 +11,14 @@ use crate::{Service, dead::json, name::Name, problem::Problem};
 const WORKERS: usize = 1000;
 
 #[derive(Debug, Serialize)]
-struct KindsView<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "KindList"))]
+pub(crate) struct KindsView<'a> {
     kinds: Vec<KindView<'a>>,
 }
 
 #[derive(Debug, Serialize)]
-struct KindView<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "KindInfo"))]
+pub(crate) struct KindView<'a> {
     kind: &'a Kind,
     /// Where its jobs go, and how many attempts they get, unless the enqueue says otherwise.
     queue: &'a QueueName,
@@ -30,6 +32,7 @@ struct KindView<'a> {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "KindWorker"))]
 struct HandledBy<'a> {
     id: WorkerId,
     label: &'a str,

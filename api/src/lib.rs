@@ -31,6 +31,7 @@
 //! | `POST /v1/queues/{name}/pause`, `…/resume`, `…/drain` | start none of its jobs, or take no new ones, for a while |
 //! | `GET /healthz` | the process lives |
 //! | `GET /readyz` | the store answers, so jobs are accepted |
+//! | `GET /openapi.json`, `GET /docs` | all of this as an OpenAPI document, and as a page to try it on |
 //!
 //! Where [authentication](Authentication) is required, all but the last two need `Authorization: Bearer …`; [`routes`] tells
 //! which scope each needs.
@@ -55,6 +56,7 @@ mod limits;
 mod listing;
 mod logs;
 mod name;
+mod openapi;
 mod problem;
 mod queues;
 mod routes;

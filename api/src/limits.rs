@@ -20,10 +20,12 @@ use crate::{
 
 /// A limit as clients see it.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "LimitRules"))]
 pub(crate) struct LimitView {
     max_running: Option<u32>,
     rate: Option<u32>,
     #[serde(serialize_with = "per")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
     per: Option<Duration>,
     burst: Option<u32>,
 }
@@ -44,20 +46,25 @@ fn per<S: serde::Serializer>(per: &Option<Duration>, serializer: S) -> Result<S:
 }
 
 #[derive(Debug, Serialize)]
-struct NamedLimit {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Limit"))]
+pub(crate) struct NamedLimit {
     name: LimitName,
     #[serde(flatten)]
     limit: LimitView,
 }
 
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "LimitList"))]
+pub(crate) struct LimitsView {
+    limits: Vec<NamedLimit>,
+}
+
 /// `GET /v1/limits`
 pub(crate) async fn list(State(service): State<Arc<Service>>) -> Result<Response, Problem> {
     let limits = service.client.store().operations().limits().await.map_err(ClientError::from)?;
-    let limits: Vec<_> = limits
-        .into_iter()
-        .map(|record| NamedLimit { name: record.name, limit: record.limit.into() })
-        .collect();
-    Ok(Json(serde_json::json!({ "limits": limits })).into_response())
+    let limits =
+        limits.into_iter().map(|record| NamedLimit { name: record.name, limit: record.limit.into() });
+    Ok(Json(LimitsView { limits: limits.collect() }).into_response())
 }
 
 /// `GET /v1/limits/{name}`

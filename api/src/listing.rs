@@ -26,9 +26,11 @@ const MOST: usize = 1000;
 const MOST_IDS: usize = 100;
 
 #[derive(Debug, Serialize)]
-struct ListView<'a> {
-    jobs: Vec<JobView<'a>>,
-    next_cursor: Option<String>,
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "JobList"))]
+pub(crate) struct ListView<'a> {
+    pub(crate) jobs: Vec<JobView<'a>>,
+    /// Where the list goes on; null at its end.
+    pub(crate) next_cursor: Option<String>,
 }
 
 /// `GET /v1/jobs`: the jobs that a filter means, newest first, or those with the given ids.

@@ -22,13 +22,15 @@ const LISTED: usize = 100;
 const MOST: usize = 1000;
 
 #[derive(Debug, Serialize)]
-struct LogsView<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "LogLines"))]
+pub(crate) struct LogsView<'a> {
     lines: Vec<LineView<'a>>,
     /// Where to go on, also at the end, since more may come.
     next_cursor: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "LogLine"))]
 struct LineView<'a> {
     attempt: u32,
     #[serde(serialize_with = "view::time")]

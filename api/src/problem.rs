@@ -8,6 +8,7 @@ use windlass_core::{JobId, Scope, StoreError, Tenant};
 
 /// An error as clients see it: a problem document, RFC 9457.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Problem {
     #[serde(rename = "type")]
     kind: String,
@@ -32,6 +33,7 @@ enum Challenge {
 
 /// What is wrong with one field of the request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct FieldError {
     /// JSON pointer (RFC 6901) to the field, `header:name` or `query:name`.
     pub(crate) pointer: String,

@@ -25,6 +25,7 @@ const QUEUES_AT_A_TIME: usize = 4;
 const BROKER_PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "QueueRules"))]
 struct QueueView {
     name: QueueName,
     paused: bool,
@@ -50,7 +51,8 @@ impl From<QueueRecord> for QueueView {
 
 /// A queue with what is in it.
 #[derive(Debug, Serialize)]
-struct QueueStatus {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Queue"))]
+pub(crate) struct QueueStatus {
     #[serde(flatten)]
     queue: QueueView,
     /// How many jobs wait for a worker, as the broker counts them; null where it cannot, or does not answer.
@@ -64,9 +66,16 @@ struct QueueStatus {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Lane"))]
 struct LaneView {
     priority: Priority,
     depth: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "QueueList"))]
+pub(crate) struct QueuesView {
+    queues: Vec<QueueStatus>,
 }
 
 /// `GET /v1/queues`: those that workers take from, that have something in them, or that an operator has said something
@@ -81,8 +90,7 @@ pub(crate) async fn list(State(service): State<Arc<Service>>) -> Result<Response
         queues.entry(name.clone()).or_insert_with(|| ordinary(name));
     }
     let queues = stream::iter(queues.into_values()).map(|queue| status(&service, queue, &tally));
-    let queues: Vec<QueueStatus> = queues.buffered(QUEUES_AT_A_TIME).collect().await;
-    Ok(Json(serde_json::json!({ "queues": queues })).into_response())
+    Ok(Json(QueuesView { queues: queues.buffered(QUEUES_AT_A_TIME).collect().await }).into_response())
 }
 
 /// `GET /v1/queues/{name}`

@@ -18,11 +18,12 @@ use crate::{
         Reach::{self, Fleet, Tenant},
         admit,
     },
-    batch, bulk, dead, enqueue, events, health, job, kinds, limits, listing, logs, queues, schedules,
-    workers, workflows,
+    batch, bulk, dead, enqueue, events, health, job, kinds, limits, listing, logs, openapi, queues,
+    schedules, workers, workflows,
 };
 
-/// A route, with the scope that it needs and whose things it is about.
+/// A route, with the scope that it needs and whose things it is about. What each takes and answers is described in
+/// `openapi/operations.rs`.
 fn table() -> Vec<Route> {
     vec![
         get("/v1/jobs", Read, Tenant, listing::list),
@@ -70,6 +71,8 @@ fn table() -> Vec<Route> {
         post("/v1/queues/{name}/drain", Operate, Fleet, queues::drain),
         open("/healthz", health::alive),
         open("/readyz", health::ready),
+        open("/openapi.json", openapi::document),
+        open("/docs", openapi::page),
     ]
 }
 

@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use serde_json::{json, value::RawValue};
+use serde_json::value::RawValue;
 use windlass_core::{
     Missed, Priority, Schedule, ScheduleDefinition, ScheduleName, ScheduleRecord, Timestamp, Timing,
 };
@@ -27,8 +27,7 @@ const NEXT_RUNS: usize = 5;
 /// `GET /v1/schedules`
 pub(crate) async fn list(State(service): State<Arc<Service>>) -> Result<Response, Problem> {
     let records = service.client.schedules().await?;
-    let views: Vec<_> = records.iter().map(ScheduleView::from).collect();
-    Ok(Json(json!({ "schedules": views })).into_response())
+    Ok(Json(SchedulesView { schedules: records.iter().map(ScheduleView::from).collect() }).into_response())
 }
 
 /// `GET /v1/schedules/{name}`
@@ -161,9 +160,16 @@ fn read_schedule(fields: &mut Fields<'_>, e: &mut Vec<FieldError>) -> Option<Sch
     Some(schedule.missed(missed.unwrap_or_default()).jitter(jitter.unwrap_or_default()))
 }
 
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "ScheduleList"))]
+pub(crate) struct SchedulesView<'a> {
+    schedules: Vec<ScheduleView<'a>>,
+}
+
 /// A schedule as clients see it.
 #[derive(Serialize)]
-struct ScheduleView<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Schedule"))]
+pub(crate) struct ScheduleView<'a> {
     name: &'a ScheduleName,
     #[serde(skip_serializing_if = "Option::is_none")]
     cron: Option<&'a str>,
@@ -181,6 +187,7 @@ struct ScheduleView<'a> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "ScheduledJob"))]
 struct TemplateView<'a> {
     kind: &'a str,
     queue: &'a str,

@@ -9,6 +9,7 @@ use windlass_core::{
 
 /// A job as clients see it.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Job"))]
 pub(crate) struct JobView<'a> {
     id: JobId,
     kind: &'a Kind,
@@ -40,6 +41,7 @@ pub(crate) struct JobView<'a> {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Progress"))]
 pub(crate) struct ProgressView<'a> {
     value: f64,
     message: &'a str,
@@ -48,6 +50,7 @@ pub(crate) struct ProgressView<'a> {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "AttemptError"))]
 pub(crate) struct ErrorView<'a> {
     attempt: u32,
     #[serde(serialize_with = "time")]

@@ -23,14 +23,16 @@ const MOST: usize = 1000;
 const JOBS: usize = 100;
 
 #[derive(Debug, Serialize)]
-struct WorkersView<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "WorkerList"))]
+pub(crate) struct WorkersView<'a> {
     /// Newest first.
     workers: Vec<WorkerView<'a>>,
     next_cursor: Option<WorkerId>,
 }
 
 #[derive(Debug, Serialize)]
-struct WorkerView<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Worker"))]
+pub(crate) struct WorkerView<'a> {
     id: WorkerId,
     label: &'a str,
     #[serde(serialize_with = "view::time")]
@@ -40,6 +42,7 @@ struct WorkerView<'a> {
     seen_at: Option<Timestamp>,
     /// How long it may be silent.
     #[serde(serialize_with = "duration")]
+    #[cfg_attr(test, schemars(with = "String"))]
     lease: Duration,
     /// If not, its jobs are about to be given to others.
     alive: bool,
@@ -51,6 +54,7 @@ struct WorkerView<'a> {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "WorkerKind"))]
 struct HandledKind<'a> {
     kind: &'a Kind,
     version: u16,

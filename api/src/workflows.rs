@@ -131,7 +131,8 @@ pub(crate) struct Page {
 }
 
 #[derive(Debug, Serialize)]
-struct WorkflowView<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Workflow"))]
+pub(crate) struct WorkflowView<'a> {
     id: WorkflowId,
     name: &'a WorkflowName,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -146,6 +147,7 @@ struct WorkflowView<'a> {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "WorkflowJob"))]
 struct NamedJobView<'a> {
     name: &'a JobName,
     #[serde(flatten)]

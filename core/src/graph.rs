@@ -6,6 +6,7 @@ use crate::{Idempotency, JobId, JobName, NewJob, Tenant, WorkflowId, WorkflowNam
 
 /// What a child wants of a parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[repr(i16)]
 pub enum Needs {

@@ -37,7 +37,9 @@ text!(
     text => match text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
         true => Ok(Arc::from(text)),
         false => Err(InvalidKeyId),
-    }
+    },
+    12,
+    "^[0-9a-f]{12}$"
 );
 
 /// A text that is no key's id.

@@ -20,6 +20,24 @@ pub enum Priority {
     Urgent = 3,
 }
 
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Priority {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Priority".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "integer", "minimum": 0, "maximum": 3,
+            "description": "0 (low), 1 (normal), 2 (high) or 3 (urgent).",
+        })
+    }
+}
+
 impl Priority {
     /// Every priority, most urgent first.
     pub const ALL: [Self; 4] = [Self::Urgent, Self::High, Self::Normal, Self::Low];

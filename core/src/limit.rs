@@ -27,7 +27,9 @@ text!(
     text => match text.contains('/') {
         false => check(text, "name of a limit"),
         true => Err(InvalidKey { what: "name of a limit", more: ", and no '/'" }),
-    }
+    },
+    LONGEST,
+    r"^[^/\x00-\x1f\x7f-\x9f]+$"
 );
 text!(
     /// What a job is limited by: a limit's name alone, or with a key, as `customer/42`. Each key is limited for itself,
@@ -37,20 +39,26 @@ text!(
     text => match text.split_once('/') {
         Some(("", _) | (_, "")) => Err(InvalidKey { what: "limit", more: ", as `name` or `name/key`" }),
         _ => check(text, "limit"),
-    }
+    },
+    LONGEST,
+    r"^[^/\x00-\x1f\x7f-\x9f]+(/[^\x00-\x1f\x7f-\x9f]+)?$"
 );
 text!(
     /// Jobs of one ordering key run one at a time, in the order of their acceptance.
     OrderingKey,
     InvalidKey,
-    text => check(text, "ordering key")
+    text => check(text, "ordering key"),
+    LONGEST,
+    r"^[^\x00-\x1f\x7f-\x9f]+$"
 );
 text!(
     /// On whose behalf a job runs. It has its own share of fair queues, and its unique, idempotency and ordering keys are
     /// not those of others.
     Tenant,
     InvalidKey,
-    text => check(text, "tenant")
+    text => check(text, "tenant"),
+    LONGEST,
+    r"^[^\x00-\x1f\x7f-\x9f]+$"
 );
 
 impl LimitKey {
@@ -63,6 +71,7 @@ impl LimitKey {
 
 /// What happens to the successors of a job with an ordering key while it waits for its next attempt, or is snoozed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum OnFailure {
     /// They wait until it is over, in whatever way: then they go on, also after a dead one.
@@ -74,6 +83,7 @@ pub enum OnFailure {
 
 /// What a job may have to wait for when it is due: the gates on its way to a worker, apart from its queue's.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Gating {
     /// At most [`MAX_LIMITS`](Self::MAX_LIMITS), all of which must have room.

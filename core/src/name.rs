@@ -21,7 +21,7 @@ fn check(text: &str, what: &'static str, max: usize) -> Result<Arc<str>, Invalid
 
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $what:literal, $max:literal) => {
-        text!($(#[$doc])* $name, InvalidName, text => check(text, $what, $max));
+        text!($(#[$doc])* $name, InvalidName, text => check(text, $what, $max), $max, "^[A-Za-z0-9._-]+$");
 
         impl $name {
             /// The longest name allowed, in bytes.

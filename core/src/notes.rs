@@ -110,6 +110,7 @@ pub struct LogCursor {
 
 /// How much a log line matters. The number is what stores keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[repr(i16)]
 pub enum LogLevel {

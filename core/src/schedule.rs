@@ -53,6 +53,7 @@ pub struct CronTiming {
 
 /// What becomes of ticks for which no scheduler was there in time (half a minute).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Missed {
     /// They are dropped.

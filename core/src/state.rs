@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Where a job stands. The number is what stores keep; it never changes meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[repr(i16)]
 pub enum State {

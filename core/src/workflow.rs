@@ -119,6 +119,7 @@ pub struct WorkflowRecord {
 
 /// Where a workflow stands, as its jobs say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum WorkflowStatus {
     /// Some jobs are not over.
