@@ -23,6 +23,34 @@ use crate::{
     view::JobView,
 };
 
+/// An event of a stream, as clients read it.
+#[cfg(test)]
+#[derive(schemars::JsonSchema)]
+#[allow(dead_code, reason = "only its schema is of use")]
+pub(crate) struct StreamEvent {
+    event: EventName,
+    /// JSON: the job, or an object with its `id`; of `end`, an empty one.
+    data: String,
+    /// The `ETag` of the job, in streams of one.
+    id: Option<String>,
+}
+
+#[cfg(test)]
+#[derive(schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+#[allow(dead_code, reason = "only its schema is of use")]
+enum EventName {
+    /// What the job is now.
+    Job,
+    /// The job has been removed.
+    Removed,
+    /// The job can no longer be followed from here.
+    Unavailable,
+    /// All are over.
+    End,
+}
+
 /// How often a stream without news says that it lives, so that nobody between takes it for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const LAST_EVENT_ID: &str = "last-event-id";
@@ -52,6 +80,9 @@ pub(crate) async fn many(
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(parameters) = query.map_err(|error| Problem::malformed(error.body_text()))?;
+    if let Some((name, _)) = parameters.iter().find(|(name, _)| name != "id") {
+        return Err(Problem::invalid(vec![FieldError::query(name, "unknown; known is id")]));
+    }
     let mut ids = wanted_ids(&parameters)?;
     ids.sort_unstable();
     ids.dedup();

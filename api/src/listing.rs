@@ -54,6 +54,7 @@ fn view(jobs: &[JobRecord], next_cursor: Option<String>) -> ListView<'_> {
     ListView { jobs: jobs.iter().map(JobView::from).collect(), next_cursor }
 }
 
+/// The jobs that a request names by `id`, and names nothing else.
 pub(crate) fn wanted_ids(parameters: &[(String, String)]) -> Result<Vec<JobId>, Problem> {
     let (mut ids, mut errors) = (Vec::new(), Vec::new());
     for (name, value) in parameters {

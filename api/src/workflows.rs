@@ -91,10 +91,10 @@ pub(crate) async fn get(
     State(service): State<Arc<Service>>,
     caller: Identity,
     Id(id): Id<WorkflowId>,
-    page: Result<Query<Page>, QueryRejection>,
+    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Query(page) = page.map_err(|error| Problem::malformed(error.body_text()))?;
-    show(&service, &caller, id, StatusCode::OK, page).await
+    let Query(parameters) = query.map_err(|error| Problem::malformed(error.body_text()))?;
+    show(&service, &caller, id, StatusCode::OK, Page::from_query(&parameters)?).await
 }
 
 /// `POST /v1/workflows/{id}/cancel`
@@ -122,12 +122,44 @@ pub(crate) async fn retry(
 }
 
 /// Which jobs to show.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Page {
-    limit: Option<usize>,
+#[derive(Debug)]
+struct Page {
+    limit: usize,
     /// The last job of the page before.
-    cursor: Option<String>,
+    after: Option<JobId>,
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Self { limit: PAGE, after: None }
+    }
+}
+
+impl Page {
+    fn from_query(parameters: &[(String, String)]) -> Result<Self, Problem> {
+        let (mut page, mut errors) = (Self::default(), Vec::new());
+        for (name, value) in parameters {
+            let read = match name.as_str() {
+                "limit" => match value.parse() {
+                    Ok(limit @ 1..=LARGEST_PAGE) => {
+                        page.limit = limit;
+                        Ok(())
+                    }
+                    _ => Err(format!("use 1 to {LARGEST_PAGE}")),
+                },
+                "cursor" => match value.parse() {
+                    Ok(id) => {
+                        page.after = Some(id);
+                        Ok(())
+                    }
+                    Err(_) => Err("give the next_cursor of an earlier answer".into()),
+                },
+                _ => Err("unknown; known are cursor, limit".into()),
+            };
+            errors.extend(read.err().map(|detail| FieldError::query(name, detail)));
+        }
+        if errors.is_empty() { Ok(page) } else { Err(Problem::invalid(errors)) }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -161,12 +193,7 @@ async fn show(
     status: StatusCode,
     page: Page,
 ) -> Result<Response, Problem> {
-    let limit = page.limit.unwrap_or(PAGE);
-    if !(1..=LARGEST_PAGE).contains(&limit) {
-        return Err(Problem::malformed(format!("limit: use 1 to {LARGEST_PAGE}")));
-    }
-    let after = page.cursor.as_deref().map(str::parse::<JobId>).transpose();
-    let after = after.map_err(|_| Problem::malformed("cursor: send the next_cursor of the page before"))?;
+    let Page { limit, after } = page;
     let workflow = service.workflow(caller, id).await?;
     // One more, to know whether there is one.
     let mut jobs = service.client.workflow_jobs(id, after, limit + 1).await?;

@@ -3,6 +3,7 @@
 use axum::http::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
+use windlass_core::Scope;
 
 use super::operations;
 use crate::problem::Problem;
@@ -21,7 +22,13 @@ pub(super) fn document() -> Value {
     for operation in operations::operations() {
         let path = paths.entry(operation.path).or_insert_with(|| json!({}));
         let method = operation.method.as_str().to_lowercase();
-        path[method] = operation.into_json(&mut schemas);
+        let scope = scope(&operation);
+        path[&method] = operation.into_json(&mut schemas);
+        path[&method]["security"] = match scope {
+            // Where the instance asks for none, none is needed.
+            Some(scope) => json!([{"bearer": [scope.to_string()]}, {}]),
+            None => json!([]),
+        };
     }
     let problem = schemas.shown.subschema_for::<Problem>();
     let mut definitions = schemas.shown.take_definitions(true);
@@ -40,8 +47,6 @@ pub(super) fn document() -> Value {
         },
         "servers": [{"url": "/", "description": "The instance that serves this document"}],
         "tags": operations::TAGS.map(|(name, text)| json!({"name": name, "description": text})),
-        // Where the instance asks for none, none is needed.
-        "security": [{"bearer": []}, {}],
         "paths": paths,
         "components": {
             "schemas": definitions,
@@ -55,6 +60,12 @@ pub(super) fn document() -> Value {
     });
     tidy(&mut document);
     document
+}
+
+/// What one must be allowed to do. A test sees to it that there is a route.
+fn scope(operation: &Operation) -> Option<Scope> {
+    let mut routes = crate::routes().into_iter();
+    routes.find(|route| route.method == operation.method && route.path == operation.path)?.scope
 }
 
 /// The schemas of what is asked for, and of what is shown: there, fields that may be missing are told apart.
@@ -83,6 +94,7 @@ pub(super) struct Operation {
 struct Parameter {
     name: &'static str,
     within: &'static str,
+    required: bool,
     text: &'static str,
     schema: Of,
 }
@@ -118,7 +130,16 @@ impl Operation {
         name: &'static str,
         text: &'static str,
     ) -> Self {
-        self.parameters.push(Parameter { name, within, text, schema: of::<T> });
+        let required = within == "path";
+        self.parameters.push(Parameter { name, within, required, text, schema: of::<T> });
+        self
+    }
+
+    /// The parameter said last must be there.
+    pub(super) fn required(mut self) -> Self {
+        if let Some(parameter) = self.parameters.last_mut() {
+            parameter.required = true;
+        }
         self
     }
 
@@ -213,7 +234,7 @@ impl Operation {
 impl Parameter {
     fn to_json(&self, schemas: &mut SchemaGenerator) -> Value {
         json!({
-            "name": self.name, "in": self.within, "description": self.text, "required": self.within == "path",
+            "name": self.name, "in": self.within, "description": self.text, "required": self.required,
             "schema": (self.schema)(schemas),
         })
     }
@@ -281,7 +302,7 @@ const fn header(text: &'static str, always: bool, schema: &'static str) -> Heade
 
 /// The headers of answers, and whether an answer that may have one always does.
 const HEADERS: [(&str, Header); 9] = [
-    ("WWW-Authenticate", header("What is missing, as RFC 6750 has it.", true, "string")),
+    ("WWW-Authenticate", header("What is missing, as RFC 6750 has it.", false, "string")),
     ("x-request-id", header("The request's own, if it has a plain one; the log has it.", true, "string")),
     ("ETag", header("Changes whenever the job does, for `If-None-Match`.", true, "string")),
     ("Location", header("Where to ask for what has been made.", true, "string")),
@@ -301,6 +322,14 @@ fn tidy(value: &mut Value) {
         Value::Array(list) => list.iter_mut().for_each(tidy),
         Value::Object(object) => {
             object.values_mut().for_each(tidy);
+            // The same, in a form that all generators of clients know.
+            let anything = |schema: &&mut Value| **schema == Value::Bool(true);
+            if let Some(schema) = object.get_mut("schema").filter(anything) {
+                *schema = json!({});
+            }
+            if let Some(Value::Object(properties)) = object.get_mut("properties") {
+                properties.values_mut().filter(anything).for_each(|schema| *schema = json!({}));
+            }
             if let Some(Value::String(text)) = object.get_mut("description") {
                 *text = without_links(text);
             }

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     batch::BatchView,
     bulk::BulkView,
+    events::StreamEvent,
     health::ReadyView,
     job::{ErrorsView, ProgressOf},
     kinds::{KindView, KindsView},
@@ -98,7 +99,8 @@ fn jobs() -> Vec<Operation> {
             .answers::<BatchView>(200, "What became of each, in the order of the request."),
         get("/v1/jobs/events", "followJobs", "Up to 100 jobs as an event stream")
             .query::<SomeIds>("id", "The jobs, at least one.")
-            .answers_as::<String>(200, STREAM, "text/event-stream")
+            .required()
+            .answers_as::<StreamEvent>(200, STREAM, "text/event-stream")
             .with("Cache-Control")
             .refuses(404, "One of the jobs is not there."),
         job(get("/v1/jobs/{id}", "getJob", "The job as it is now, or once it has changed"))
@@ -120,7 +122,7 @@ fn jobs() -> Vec<Operation> {
             .refuses(409, "It is not over."),
         job(get("/v1/jobs/{id}/events", "followJob", "The job as an event stream"))
             .header::<String>("Last-Event-ID", "The last event that was seen, as `EventSource` sends it.")
-            .answers_as::<String>(200, STREAM, "text/event-stream")
+            .answers_as::<StreamEvent>(200, STREAM, "text/event-stream")
             .with("Cache-Control")
             .answers_nothing(204, "It is over, and that was the last event seen."),
         job(get("/v1/jobs/{id}/result", "getResult", "What the job's handler returned, as it is"))

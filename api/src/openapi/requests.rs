@@ -18,7 +18,7 @@ use windlass_core::{
 pub(super) struct Span(#[schemars(regex(pattern = SPAN), length(max = 128))] String);
 
 /// Both notations, and some texts that are neither.
-const SPAN: &str = r"^(P[0-9WDTHMS.,]+|(\s*[0-9]+(\.[0-9]+)?\s*[A-Za-zµμ]+)+\s*)$";
+const SPAN: &str = r"^(0|P[0-9WDTHMS.,]+|(\s*[0-9]+(\.[0-9]+)?\s*[A-Za-zµμ]+)+\s*)$";
 
 /// How many things a page has at most.
 #[derive(JsonSchema)]

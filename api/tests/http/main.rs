@@ -18,6 +18,7 @@ mod limits;
 mod listing;
 mod notes;
 mod objects;
+mod openapi;
 mod poll;
 mod schedules;
 mod schemas;

@@ -19,6 +19,8 @@ use windlass_core::{
 };
 use windlass_store::{SqliteStore, StoreOptions};
 
+use crate::openapi;
+
 /// How long anything that must come may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -68,11 +70,15 @@ impl Api {
         Self { router, store, client, worker, rows, _folder: folder }
     }
 
+    /// The answer, which must be one of those that the OpenAPI document has.
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
-        Answer { status: parts.status, headers: parts.headers, body }
+        let answer = Answer { status: parts.status, headers: parts.headers, body };
+        openapi::check(&method, &path, &answer);
+        answer
     }
 
     /// The head of an answer, and the body to be read.

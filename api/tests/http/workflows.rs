@@ -96,7 +96,7 @@ async fn jobs_come_in_pages() {
     }
     assert_eq!(names, ["j0", "j1", "j2", "j3", "j4"]);
     for query in ["limit=0", "limit=1001", "limit=x", "cursor=x", "page=2"] {
-        api.get(&format!("{path}?{query}")).await.problem(400);
+        api.get(&format!("{path}?{query}")).await.problem(422);
     }
 }
 
