@@ -16,6 +16,7 @@ mod limits;
 mod listing;
 mod notes;
 mod objects;
+mod overload;
 mod poll;
 mod schedules;
 mod schemas;
