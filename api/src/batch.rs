@@ -67,7 +67,7 @@ pub(crate) async fn enqueue(
     if !body::is_json(&parts.headers) {
         return Err(Problem::media_type());
     }
-    let bytes = body::read(body, &parts.headers, options.max_batch_body, options.request_timeout).await?;
+    let bytes = body::read(&service, body, &parts.headers, options.max_batch_body).await?;
     let mut fields = Fields::parse(body::text(&bytes)?)?;
     let mut errors = Vec::new();
     let jobs = fields.take("jobs", &mut errors, |Items(jobs): Items<'_>| Ok::<_, String>(jobs));

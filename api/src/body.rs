@@ -1,4 +1,4 @@
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, HttpBody as _},
@@ -6,15 +6,16 @@ use axum::{
     http::{HeaderMap, header},
 };
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use serde::{
     Deserialize,
     de::{Deserializer, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    ApiOptions,
+    Service,
     problem::{FieldError, Problem},
 };
 
@@ -22,12 +23,12 @@ use crate::{
 const DISCARD: usize = 16 * 1024 * 1024;
 const DISCARD_FOR: Duration = Duration::from_secs(2);
 
-/// Reads a body, but keeps never more of it than `limit` bytes.
+/// Reads a body, but keeps never more of it than `limit` bytes, nor than there is memory for.
 pub(crate) async fn read(
+    service: &Service,
     mut body: Body,
     headers: &HeaderMap,
     limit: usize,
-    patience: Duration,
 ) -> Result<Bytes, Problem> {
     if body.size_hint().lower() > limit as u64 {
         // A client that asks first need not send it.
@@ -36,24 +37,70 @@ pub(crate) async fn read(
         }
         return Err(Problem::too_large(limit));
     }
-    match tokio::time::timeout(patience, Limited::new(&mut body, limit).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            discard(body).await;
-            Err(Problem::too_large(limit))
+    let mut kept = Kept { bytes: Vec::new(), memory: None };
+    let reading = async {
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| Problem::malformed("the body broke off"))?;
+            if let Some(data) = frame.data_ref() {
+                kept.add(data, limit, &service.bodies)?;
+            }
         }
-        Ok(Err(_)) => Err(Problem::malformed("the body broke off")),
+        Ok(())
+    };
+    match tokio::time::timeout(service.options.request_timeout, reading).await {
+        Ok(Ok(())) => Ok(Bytes::from_owner(kept)),
+        Ok(Err(problem)) => {
+            drop(kept);
+            discard(body).await;
+            Err(problem)
+        }
         Err(_) => Err(Problem::slow_body()),
     }
 }
 
+/// What has come of a body, with the memory that it takes of what there is for bodies.
+#[derive(Debug)]
+struct Kept {
+    bytes: Vec<u8>,
+    memory: Option<OwnedSemaphorePermit>,
+}
+
+impl Kept {
+    fn add(&mut self, data: &[u8], limit: usize, bodies: &Arc<Semaphore>) -> Result<(), Problem> {
+        if self.bytes.len() + data.len() > limit {
+            return Err(Problem::too_large(limit));
+        }
+        let had = self.bytes.capacity();
+        self.bytes.reserve(data.len());
+        let more = u32::try_from(self.bytes.capacity() - had).unwrap_or(u32::MAX);
+        let more = bodies.clone().try_acquire_many_owned(more).map_err(|_| {
+            Problem::unavailable(
+                "too many large bodies at a time here; nothing was stored, so repeat it shortly",
+                "1",
+            )
+        })?;
+        match &mut self.memory {
+            Some(memory) => memory.merge(more),
+            memory @ None => *memory = Some(more),
+        }
+        self.bytes.extend_from_slice(data);
+        Ok(())
+    }
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// Reads a request's body, which must be JSON.
-pub(crate) async fn read_json(options: &ApiOptions, request: Request) -> Result<Bytes, Problem> {
+pub(crate) async fn read_json(service: &Service, request: Request) -> Result<Bytes, Problem> {
     let (parts, body) = request.into_parts();
     if !is_json(&parts.headers) {
         return Err(Problem::media_type());
     }
-    read(body, &parts.headers, options.max_body, options.request_timeout).await
+    read(service, body, &parts.headers, service.options.max_body).await
 }
 
 pub(crate) fn is_json(headers: &HeaderMap) -> bool {

@@ -113,7 +113,7 @@ async fn select(
     if !body::is_json(&parts.headers) {
         return Err(Problem::media_type());
     }
-    let bytes = body::read(body, &parts.headers, options.max_body, options.request_timeout).await?;
+    let bytes = body::read(service, body, &parts.headers, options.max_body).await?;
     let mut selection = Selection::new(MOST);
     let mut errors = Vec::new();
     for (name, value) in Fields::parse(body::text(&bytes)?)?.rest("", &mut errors) {

@@ -44,7 +44,7 @@ pub(crate) async fn enqueue(
     if !body::is_json(&parts.headers) {
         return Err(Problem::media_type());
     }
-    let bytes = body::read(body, &parts.headers, options.max_body, options.request_timeout).await?;
+    let bytes = body::read(&service, body, &parts.headers, options.max_body).await?;
     let text = body::text(&bytes)?;
     let mut draft = Draft::parse(text, options.max_depth)?;
     draft.confine(&caller)?;

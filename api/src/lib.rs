@@ -63,6 +63,7 @@ mod routes;
 mod schedules;
 mod schemas;
 mod serve;
+mod shed;
 mod unique;
 mod view;
 mod waiting;
@@ -108,6 +109,15 @@ pub struct ApiOptions {
     pub max_wait: Duration,
     /// How many requests and streams may wait for jobs at a time.
     pub max_waiting: usize,
+    /// How many other requests may be in flight at a time. Those beyond are answered 503 at once, but for probes.
+    pub max_in_flight: usize,
+    /// How many connections [`serve`] keeps. On those beyond, every request but a probe is answered 503.
+    pub max_connections: usize,
+    /// The largest head of a request (its line and its headers), in bytes; at least 8192. [`serve`] answers 431 to much
+    /// larger ones, none of which is held twice as large, and to more than 100 headers.
+    pub max_head: usize,
+    /// How much memory the bodies of all requests may take together, in bytes. Those beyond are answered 503.
+    pub body_memory: usize,
     /// How long a connection may wait for a request's head. Longer than load balancers keep idle connections, so that
     /// they never send a request into one that is being closed.
     pub idle_timeout: Duration,
@@ -129,6 +139,10 @@ impl Default for ApiOptions {
             request_timeout: Duration::from_secs(30),
             max_wait: Duration::from_secs(60),
             max_waiting: 10_000,
+            max_in_flight: 2_000,
+            max_connections: 20_000,
+            max_head: 32 * 1024,
+            body_memory: 256 * 1024 * 1024,
             idle_timeout: Duration::from_secs(75),
             drain_timeout: Duration::from_secs(10),
         }
@@ -142,6 +156,10 @@ struct Service {
     schemas: schemas::Schemas,
     /// Places for requests that wait for jobs.
     waiting: Arc<Semaphore>,
+    /// Places for all others.
+    in_flight: Arc<Semaphore>,
+    /// Bytes for their bodies.
+    bodies: Arc<Semaphore>,
     /// Cancelled when the server is to end, and nobody to be kept waiting.
     ending: CancellationToken,
     gatekeeper: Gatekeeper,
@@ -160,13 +178,20 @@ pub fn router(client: Client, options: ApiOptions) -> Router {
 
 /// The routes of a server that ends when it is told to.
 fn router_until(client: Client, options: ApiOptions, ending: CancellationToken) -> Router {
-    let waiting = Arc::new(Semaphore::new(options.max_waiting.min(Semaphore::MAX_PERMITS)));
-    let schemas = schemas::Schemas::default();
-    let gatekeeper = Gatekeeper::new(options.authentication.clone(), options.keys_fresh);
-    let service = Arc::new(Service { client, options, schemas, waiting, ending, gatekeeper });
+    let service = Arc::new(Service {
+        waiting: shed::places(options.max_waiting),
+        in_flight: shed::places(options.max_in_flight),
+        bodies: shed::places(options.body_memory),
+        schemas: schemas::Schemas::default(),
+        gatekeeper: Gatekeeper::new(options.authentication.clone(), options.keys_fresh),
+        client,
+        options,
+        ending,
+    });
     routes::add_to(Router::new(), &service)
         .fallback(|| async { Problem::not_found("there is no such route") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .layer(middleware::from_fn_with_state(service.clone(), shed::shed))
         .layer(middleware::from_fn_with_state(service.clone(), guard::guard))
         .with_state(service)
 }

@@ -46,7 +46,7 @@ pub(crate) async fn put(
     if !body::is_json(&parts.headers) {
         return Err(Problem::media_type());
     }
-    let bytes = body::read(body, &parts.headers, options.max_body, options.request_timeout).await?;
+    let bytes = body::read(&service, body, &parts.headers, options.max_body).await?;
     let (schedule, enabled, draft) = parse(body::text(&bytes)?, options.max_depth)?;
     let info = known(&service, &draft).await.map_err(|problem| problem.within("/job"))?;
     let definition = ScheduleDefinition { name: name.clone(), schedule, job: draft.into_template(&info) };

@@ -16,6 +16,7 @@ use crate::{
     Service, duration,
     job::no_such_job,
     problem::{FieldError, Problem},
+    shed,
 };
 
 /// `Prefer` and `Preference-Applied`, of RFC 7240.
@@ -94,6 +95,7 @@ impl Service {
         enough: impl Fn(&JobRecord) -> Result<bool, Problem>,
     ) -> Result<JobRecord, Problem> {
         let _place = self.place()?;
+        shed::only_waits();
         let deadline = Instant::now() + patience;
         let mut watch = self.client.watch(id);
         let mut job = watch.next().await?.ok_or_else(|| no_such_job(id))?;

@@ -42,7 +42,7 @@ pub(crate) async fn enqueue(
     if !body::is_json(&parts.headers) {
         return Err(Problem::media_type());
     }
-    let bytes = body::read(body, &parts.headers, options.max_body, options.request_timeout).await?;
+    let bytes = body::read(&service, body, &parts.headers, options.max_body).await?;
     let text = body::text(&bytes)?;
     let draft = WorkflowDraft::parse(text, options.max_depth, options.workflow_limits.jobs)?;
     let trace = parts.headers.get("traceparent").and_then(|value| value.to_str().ok());

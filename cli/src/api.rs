@@ -80,6 +80,10 @@ pub(crate) fn open_options(settings: &Settings) -> ApiOptions {
         request_timeout: settings.api_timeout,
         max_wait: settings.api_max_wait,
         max_waiting: settings.api_max_waiting,
+        max_in_flight: settings.api_max_in_flight,
+        max_connections: settings.api_max_connections,
+        max_head: settings.api_max_head,
+        body_memory: settings.api_body_memory,
         ..ApiOptions::default()
     }
 }

@@ -97,6 +97,14 @@ pub struct Settings {
     pub api_max_wait: Duration,
     /// How many requests and streams may wait for jobs at a time.
     pub api_max_waiting: usize,
+    /// How many other requests may be in flight at a time.
+    pub api_max_in_flight: usize,
+    /// How many connections are kept at a time.
+    pub api_max_connections: usize,
+    /// The largest head of a request, in bytes.
+    pub api_max_head: usize,
+    /// How much memory the bodies of requests may take together, in bytes.
+    pub api_body_memory: usize,
     /// How long an idempotency key is remembered.
     #[serde(with = "duration")]
     pub api_idempotency_ttl: Duration,
@@ -287,6 +295,10 @@ impl Default for Settings {
             api_timeout: Duration::from_secs(30),
             api_max_wait: Duration::from_secs(60),
             api_max_waiting: 10_000,
+            api_max_in_flight: 2_000,
+            api_max_connections: 20_000,
+            api_max_head: 32 * 1024,
+            api_body_memory: 256 * 1024 * 1024,
             api_idempotency_ttl: Duration::from_secs(24 * 3600),
             api_auth: None,
             api_jwt_issuer: None,
@@ -384,6 +396,18 @@ impl Settings {
         }
         if self.worker_lease < Duration::from_secs(1) {
             return invalid("worker_lease", "must be at least 1s");
+        }
+        if self.api_max_in_flight == 0 {
+            return invalid("api_max_in_flight", "must be at least 1");
+        }
+        if self.api_max_connections == 0 {
+            return invalid("api_max_connections", "must be at least 1");
+        }
+        if self.api_max_head < 8192 {
+            return invalid("api_max_head", "must be at least 8192");
+        }
+        if self.api_body_memory / 2 < self.api_max_body.max(self.api_max_batch_body) {
+            return invalid("api_body_memory", "must be at least twice api_max_body and api_max_batch_body");
         }
         for (setting, duration) in [("store_timeout", self.store_timeout), ("api_timeout", self.api_timeout)]
         {
@@ -664,6 +688,10 @@ mod tests {
             ("worker_buffer = 9223372036854775807", "worker_buffer"),
             ("worker_queues = [\"a b\"]", "worker_queues"),
             ("api_unknown_kinds = \"maybe\"", "api_unknown_kinds"),
+            ("api_max_in_flight = 0", "api_max_in_flight"),
+            ("api_max_connections = 0", "api_max_connections"),
+            ("api_max_head = 100", "api_max_head"),
+            ("api_max_batch_body = 200000000", "api_body_memory"),
             ("worker_priorities = \"fair\"", "worker_priorities"),
             ("api_auth = \"on\"", "api_auth"),
             ("api_jwt_issuer = \"https://id.example\"", "api_jwt_audience"),

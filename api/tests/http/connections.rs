@@ -23,18 +23,18 @@ use crate::{
     support::{Api, soon},
 };
 
-const BODY: &str = r#"{"kind": "mail", "payload": 1}"#;
+pub(crate) const BODY: &str = r#"{"kind": "mail", "payload": 1}"#;
 
-struct Served {
-    api: Api,
-    address: SocketAddr,
-    fault: Arc<Mutex<Option<Fault>>>,
+pub(crate) struct Served {
+    pub(crate) api: Api,
+    pub(crate) address: SocketAddr,
+    pub(crate) fault: Arc<Mutex<Option<Fault>>>,
     shutdown: CancellationToken,
     serving: JoinHandle<io::Result<()>>,
 }
 
 impl Served {
-    async fn new(options: ApiOptions) -> Self {
+    pub(crate) async fn new(options: ApiOptions) -> Self {
         let fault = Arc::new(Mutex::new(None));
         let switch = fault.clone();
         let wrap = |store| Arc::new(faulty_store(store, switch)) as _;
@@ -49,33 +49,33 @@ impl Served {
         Self { api, address, fault, shutdown, serving }
     }
 
-    async fn connect(&self) -> Connection {
+    pub(crate) async fn connect(&self) -> Connection {
         Connection { stream: TcpStream::connect(self.address).await.unwrap(), read: Vec::new() }
     }
 
     /// Jobs made since the start.
-    async fn jobs(&self) -> i64 {
+    pub(crate) async fn jobs(&self) -> i64 {
         self.api.jobs().await - 1
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         soon("the end of serving", self.serving).await.unwrap().unwrap();
     }
 }
 
-struct Connection {
-    stream: TcpStream,
+pub(crate) struct Connection {
+    pub(crate) stream: TcpStream,
     read: Vec<u8>,
 }
 
 impl Connection {
-    async fn write(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) async fn write(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
     }
 
     /// The next response: status, head and body.
-    async fn answer(&mut self) -> (u16, String, Vec<u8>) {
+    pub(crate) async fn answer(&mut self) -> (u16, String, Vec<u8>) {
         soon("an answer", async {
             let end = loop {
                 if let Some(at) = self.read.windows(4).position(|w| w == b"\r\n\r\n") {
@@ -100,7 +100,7 @@ impl Connection {
     }
 
     /// The next response, which must be a problem of this status.
-    async fn problem(&mut self, status: u16) -> Value {
+    pub(crate) async fn problem(&mut self, status: u16) -> Value {
         let (got, head, body) = self.answer().await;
         assert_eq!(got, status, "{head}");
         assert!(head.contains("content-type: application/problem+json"), "{head}");
@@ -110,7 +110,7 @@ impl Connection {
     }
 
     /// Waits for the server to close the connection, whatever it still says.
-    async fn closed(&mut self) {
+    pub(crate) async fn closed(&mut self) {
         soon("the server to close the connection", async {
             let mut buffer = [0; 1024];
             while !matches!(self.stream.read(&mut buffer).await, Ok(0) | Err(_)) {}
@@ -119,11 +119,11 @@ impl Connection {
     }
 }
 
-fn post(headers: &str, body: &str) -> String {
+pub(crate) fn post(headers: &str, body: &str) -> String {
     format!("POST /v1/jobs HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{headers}\r\n\r\n{body}")
 }
 
-fn whole(body: &str) -> String {
+pub(crate) fn whole(body: &str) -> String {
     post(&format!("content-length: {}", body.len()), body)
 }
 

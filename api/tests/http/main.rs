@@ -19,6 +19,7 @@ mod listing;
 mod notes;
 mod objects;
 mod openapi;
+mod overload;
 mod poll;
 mod schedules;
 mod schemas;

@@ -130,7 +130,7 @@ async fn a_closed_client_is_a_503() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn too_many_waiting_requests_are_refused_at_once() {
-    let (api, fault) = faulty(ApiOptions::default()).await;
+    let (api, fault) = faulty(ApiOptions { max_in_flight: 20_000, ..ApiOptions::default() }).await;
     api.job().await;
     let release = CancellationToken::new();
     *fault.lock().unwrap() = Some(Fault::Until(release.clone()));
