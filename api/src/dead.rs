@@ -118,13 +118,13 @@ async fn select(
     let mut errors = Vec::new();
     for (name, value) in Fields::parse(body::text(&bytes)?)?.rest("", &mut errors) {
         let set = match serde_json::from_str::<serde_json::Value>(value.get()) {
+            _ if !KNOWN.split(", ").any(|known| known == name) => Err(unknown()),
             Ok(serde_json::Value::Null) => Ok(()),
             Ok(serde_json::Value::String(text)) => selection.set(&name, &text),
             Ok(serde_json::Value::Number(number)) if name == "limit" => {
                 selection.set(&name, &number.to_string())
             }
-            _ if KNOWN.split(", ").any(|known| known == name) => Err("write a text".into()),
-            _ => Err(unknown()),
+            _ => Err("write a text".into()),
         };
         if let Err(detail) = set {
             errors.push(FieldError::new(&name, detail));

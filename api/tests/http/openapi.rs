@@ -217,6 +217,12 @@ async fn fields_of_bodies_are_those_that_are_taken() {
                 panic!("{method} {path} takes {wanted}: {errors:?}");
             });
             assert_eq!(known(detail), fields, "{method} {path}: {pointer}");
+            object(&mut body, &pointer).insert("nobody-knows".into(), Value::Null);
+            let errors = self::errors(&send(&api, &method, &path, &body).await);
+            assert!(
+                errors.iter().any(|(at, _)| at.ends_with(&wanted)),
+                "{method} {path} takes {wanted}: null"
+            );
             // And each of them is read, not only named.
             let mut body = example.clone();
             for field in &fields {
