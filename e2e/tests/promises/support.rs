@@ -93,13 +93,19 @@ impl Cluster {
 
     /// Starts a worker process and waits until it is registered.
     pub(crate) async fn worker(&self) -> Process {
-        let before = self.count("SELECT count(*) FROM {schema}.workers").await;
+        let before = self.workers().await;
         let process = self.spawn("worker", &["worker"]);
+        // Others may be declared dead meanwhile.
         until("the worker is registered", || async {
-            self.count("SELECT count(*) FROM {schema}.workers").await > before
+            self.workers().await.iter().any(|worker| !before.contains(worker))
         })
         .await;
         process
+    }
+
+    async fn workers(&self) -> Vec<Uuid> {
+        let rows = sqlx::query(self.sql("SELECT id FROM {schema}.workers")).fetch_all(&self.pool).await;
+        rows.unwrap().iter().map(|row| row.get(0)).collect()
     }
 
     /// Starts a worker process without waiting for anything.
