@@ -15,6 +15,8 @@ mod intercepted;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod keys;
 mod kinds;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod leader;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod retention;

@@ -19,6 +19,10 @@ pub async fn one_leads(case: Case) {
 pub async fn leadership_passes_on(case: Case) {
     let (a, b) = (WorkerId::new(), WorkerId::new());
     assert!(case.store.lead("scheduler", a, HOUR).await.unwrap());
+    assert!(
+        !case.other.lead("scheduler", b, Duration::ZERO).await.unwrap(),
+        "nobody else can step down for it"
+    );
     // It steps down: its lease ends now.
     assert!(case.store.lead("scheduler", a, Duration::ZERO).await.unwrap());
     assert!(case.other.lead("scheduler", b, HOUR).await.unwrap());

@@ -11,7 +11,7 @@ use super::{PostgresStore, finish::seconds};
 /// updates are filtered out by what is known before they begin.
 const TAKE: &str = "
 WITH set_back AS MATERIALIZED (
-    SELECT FROM {schema}.leases WHERE name = $1 AND expires_at > {now} + 2 * make_interval(secs => $3)
+    SELECT FROM {schema}.leases WHERE name = $1 AND expires_at > {now} + make_interval(secs => $4)
 ), workers AS (
     UPDATE {schema}.workers SET heartbeat_at = {now}
     WHERE EXISTS (SELECT FROM set_back) AND heartbeat_at > {now}
@@ -25,7 +25,7 @@ INSERT INTO {schema}.leases AS l (name, holder, expires_at)
 VALUES ($1, $2, {now} + make_interval(secs => $3))
 ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at
 WHERE l.holder = excluded.holder OR l.expires_at <= {now}
-   OR l.expires_at > {now} + 2 * make_interval(secs => $3)";
+   OR l.expires_at > {now} + make_interval(secs => $4)";
 
 impl PostgresStore {
     pub(super) async fn take_lease(
@@ -35,7 +35,9 @@ impl PostgresStore {
         ttl: Duration,
     ) -> Result<bool, Error> {
         let mut session = self.statement().await?;
-        let take = self.rare(TAKE).bind(name.to_owned()).bind(holder.as_uuid()).bind(seconds(ttl));
+        let beyond = crate::leader::beyond(ttl);
+        let take = self.rare(TAKE).bind(name.to_owned()).bind(holder.as_uuid());
+        let take = take.bind(seconds(ttl)).bind(seconds(beyond));
         let taken = take.execute(&mut *session).await?;
         session.commit().await?;
         Ok(taken.rows_affected() == 1)

@@ -368,17 +368,7 @@ impl Store for PostgresStore {
     async fn maintain(&self) -> Result<(), StoreError> {
         self.within(self.keep_house()).await?;
         while self.within(self.forget_results()).await? {}
-        if self.retention.rules().is_empty() {
-            return Ok(());
-        }
-        // Two at once would wait for each other's locks. Who dies at it is followed after the deadline.
-        let holder = WorkerId::new();
-        if !self.within(self.take_lease("retention", holder, RETENTION_DEADLINE)).await? {
-            return Ok(());
-        }
-        let retained = within(RETENTION_DEADLINE, self.retain()).await;
-        self.within(self.take_lease("retention", holder, Duration::ZERO)).await?;
-        retained
+        within(RETENTION_DEADLINE, self.retain()).await
     }
 
     fn notes(&self) -> &dyn JobNotes {

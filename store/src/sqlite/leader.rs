@@ -17,7 +17,7 @@ impl SqliteStore {
     ) -> Result<bool, Error> {
         let mut transaction = self.write(Commit::Soft).await?;
         let now = self.now();
-        let latest = now + 2 * micros(ttl);
+        let latest = now.saturating_add(micros(crate::leader::beyond(ttl)));
         let set_back = sqlx::query("SELECT 1 FROM leases WHERE name = ? AND expires_at > ?")
             .bind(name)
             .bind(latest)
