@@ -2,7 +2,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderName, HeaderValue, header},
+    http::{HeaderName, HeaderValue},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -13,7 +13,7 @@ use crate::{Service, problem::Problem, waiting::may_wait};
 
 /// A body has the whole time, too; this much later it is not the body that is late.
 const SLACK: Duration = Duration::from_millis(100);
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Around every request: an id, a span, a time limit, and no panic that a client would see as a cut connection.
 pub(crate) async fn guard(State(service): State<Arc<Service>>, request: Request, next: Next) -> Response {
@@ -44,9 +44,7 @@ pub(crate) async fn guard(State(service): State<Arc<Service>>, request: Request,
     }
     .instrument(span)
     .await;
-    let headers = response.headers_mut();
-    headers.insert(REQUEST_ID, id);
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response.headers_mut().insert(REQUEST_ID, id);
     response
 }
 

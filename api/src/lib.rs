@@ -42,6 +42,7 @@ mod auth;
 mod batch;
 mod body;
 mod bulk;
+mod cors;
 mod cursor;
 mod dead;
 mod duration;
@@ -49,6 +50,7 @@ mod enqueue;
 mod events;
 mod gating;
 mod guard;
+mod headers;
 mod health;
 mod job;
 mod kinds;
@@ -75,7 +77,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{Router, middleware};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use windlass_client::{Client, UnknownKinds};
+use windlass_client::{Client, Origin, UnknownKinds};
 use windlass_core::Timetable;
 use windlass_core::WorkflowLimits;
 
@@ -118,6 +120,8 @@ pub struct ApiOptions {
     pub max_head: usize,
     /// How much memory the bodies of all requests may take together, in bytes. Those beyond are answered 503.
     pub body_memory: usize,
+    /// Whose pages browsers let use the API, beside its own.
+    pub cors_origins: Vec<Origin>,
     /// How long a connection may wait for a request's head. Longer than load balancers keep idle connections, so that
     /// they never send a request into one that is being closed.
     pub idle_timeout: Duration,
@@ -143,6 +147,7 @@ impl Default for ApiOptions {
             max_connections: 20_000,
             max_head: 32 * 1024,
             body_memory: 256 * 1024 * 1024,
+            cors_origins: Vec::new(),
             idle_timeout: Duration::from_secs(75),
             drain_timeout: Duration::from_secs(10),
         }
@@ -178,6 +183,7 @@ pub fn router(client: Client, options: ApiOptions) -> Router {
 
 /// The routes of a server that ends when it is told to.
 fn router_until(client: Client, options: ApiOptions, ending: CancellationToken) -> Router {
+    let cors = cors::layer(&options.cors_origins);
     let service = Arc::new(Service {
         waiting: shed::places(options.max_waiting),
         in_flight: shed::places(options.max_in_flight),
@@ -188,10 +194,16 @@ fn router_until(client: Client, options: ApiOptions, ending: CancellationToken) 
         options,
         ending,
     });
-    routes::add_to(Router::new(), &service)
+    let router = routes::add_to(Router::new(), &service)
         .fallback(|| async { Problem::not_found("there is no such route") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(middleware::from_fn_with_state(service.clone(), shed::shed))
         .layer(middleware::from_fn_with_state(service.clone(), guard::guard))
-        .with_state(service)
+        .with_state(service);
+    // Outside of all that may refuse a request, so that pages get to see why.
+    match cors {
+        Some(cors) => router.layer(cors),
+        None => router,
+    }
+    .layer(middleware::from_fn(headers::add))
 }

@@ -84,6 +84,7 @@ pub(crate) fn open_options(settings: &Settings) -> ApiOptions {
         max_connections: settings.api_max_connections,
         max_head: settings.api_max_head,
         body_memory: settings.api_body_memory,
+        cors_origins: settings.api_cors_origins.clone(),
         ..ApiOptions::default()
     }
 }

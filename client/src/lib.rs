@@ -13,6 +13,7 @@ mod keys;
 mod kinds;
 mod objects;
 mod operate;
+mod origin;
 mod publish;
 mod reads;
 mod relay;
@@ -28,6 +29,7 @@ pub use feed::JobWatch;
 pub use keys::{ApiKey, InvalidApiKey, NoRandomness};
 pub use objects::{Objects, ObjectsError};
 pub use operate::JobPage;
+pub use origin::Origin;
 pub use settings::{
     ApiAuth, JwtAlgorithm, LogFormat, QueueRetention, SecretUrl, Settings, SettingsError, UnknownKinds,
 };

@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use windlass_core::{Priorities, QueueName, WorkflowLimits};
 use windlass_store::{Keep, Retention, StoreOptions};
 
-use crate::{ClientOptions, EncryptionKey, Envelope, EnvelopeError, Objects};
+use crate::{ClientOptions, EncryptionKey, Envelope, EnvelopeError, Objects, Origin};
 
 /// Every setting of Windlass, read by the `windlass` command and by worker binaries alike.
 ///
@@ -105,6 +105,9 @@ pub struct Settings {
     pub api_max_head: usize,
     /// How much memory the bodies of requests may take together, in bytes.
     pub api_body_memory: usize,
+    /// Whose pages browsers let use the API: origins (a comma-separated list), or `*`; by default none but its own.
+    #[serde(deserialize_with = "list")]
+    pub api_cors_origins: Vec<Origin>,
     /// How long an idempotency key is remembered.
     #[serde(with = "duration")]
     pub api_idempotency_ttl: Duration,
@@ -299,6 +302,7 @@ impl Default for Settings {
             api_max_connections: 20_000,
             api_max_head: 32 * 1024,
             api_body_memory: 256 * 1024 * 1024,
+            api_cors_origins: Vec::new(),
             api_idempotency_ttl: Duration::from_secs(24 * 3600),
             api_auth: None,
             api_jwt_issuer: None,
@@ -408,6 +412,12 @@ impl Settings {
         }
         if self.api_body_memory / 2 < self.api_max_body.max(self.api_max_batch_body) {
             return invalid("api_body_memory", "must be at least twice api_max_body and api_max_batch_body");
+        }
+        if self.api_cors_origins.len() > 1 && self.api_cors_origins.contains(&Origin::Any) {
+            return invalid(
+                "api_cors_origins",
+                "has * beside others, which so are of no use: leave out either",
+            );
         }
         for (setting, duration) in [("store_timeout", self.store_timeout), ("api_timeout", self.api_timeout)]
         {
@@ -692,6 +702,8 @@ mod tests {
             ("api_max_connections = 0", "api_max_connections"),
             ("api_max_head = 100", "api_max_head"),
             ("api_max_batch_body = 200000000", "api_body_memory"),
+            ("api_cors_origins = \"https://a.example/path\"", "api_cors_origins"),
+            ("api_cors_origins = [\"*\", \"https://a.example\"]", "api_cors_origins"),
             ("worker_priorities = \"fair\"", "worker_priorities"),
             ("api_auth = \"on\"", "api_auth"),
             ("api_jwt_issuer = \"https://id.example\"", "api_jwt_audience"),

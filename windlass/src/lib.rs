@@ -43,8 +43,8 @@ pub use logging::{LoggingError, init_logging};
 pub use serde_json::Value as JsonValue;
 pub use windlass_client::{
     Accepted, ApiAuth, ApiKey, Client, ClientError, ClientOptions, EncryptionKey, Enqueue, Envelope, JobPage,
-    JwtAlgorithm, LogFormat, Objects, ObjectsError, QueueRetention, SecretUrl, Settings, SettingsError,
-    UnknownKinds, Workflow,
+    JwtAlgorithm, LogFormat, Objects, ObjectsError, Origin, QueueRetention, SecretUrl, Settings,
+    SettingsError, UnknownKinds, Workflow,
 };
 pub use windlass_core::{
     CancelOutcome, DeadCursor, DeadFilter, DeadPage, ErrorRecord, Found, Gating, GraphError, InsertOutcome,

@@ -5,6 +5,7 @@
 mod any_bytes;
 mod auth;
 mod batch;
+mod browsers;
 mod bulk;
 mod cancel;
 mod connections;
