@@ -16,11 +16,22 @@ const UNLESS_SAID: [(HeaderName, HeaderValue); 5] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
 ];
 
+/// Marks the requests that came over TLS.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Secure;
+
+/// Over TLS only: browsers are to come by nothing else from then on, for a year.
+const STRICT: HeaderValue = HeaderValue::from_static("max-age=31536000");
+
 pub(crate) async fn add(request: Request, next: Next) -> Response {
+    let secure = request.extensions().get::<Secure>().is_some();
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     for (name, value) in UNLESS_SAID {
         headers.entry(name).or_insert(value);
+    }
+    if secure {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, STRICT);
     }
     response
 }

@@ -83,7 +83,7 @@ use windlass_core::WorkflowLimits;
 
 pub use crate::auth::{Authentication, Identity, Jwt, JwtError, JwtOptions, Reach};
 pub use crate::routes::{RouteInfo, routes};
-pub use crate::serve::serve;
+pub use crate::serve::{Tls, TlsError, serve};
 use crate::{auth::Gatekeeper, problem::Problem};
 
 /// Limits and choices of the API.
@@ -120,6 +120,9 @@ pub struct ApiOptions {
     pub max_head: usize,
     /// How much memory the bodies of all requests may take together, in bytes. Those beyond are answered 503.
     pub body_memory: usize,
+    /// The certificate by which [`serve`] speaks TLS; without one it speaks plainly. Either way it speaks HTTP/1.1 and
+    /// HTTP/2.
+    pub tls: Option<Tls>,
     /// Whose pages browsers let use the API, beside its own.
     pub cors_origins: Vec<Origin>,
     /// How long a connection may wait for a request's head. Longer than load balancers keep idle connections, so that
@@ -147,6 +150,7 @@ impl Default for ApiOptions {
             max_connections: 20_000,
             max_head: 32 * 1024,
             body_memory: 256 * 1024 * 1024,
+            tls: None,
             cors_origins: Vec::new(),
             idle_timeout: Duration::from_secs(75),
             drain_timeout: Duration::from_secs(10),

@@ -4,7 +4,7 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use windlass::{ApiAuth, Client, Settings, WorkflowLimits, driver::BrokerError, stop_by_signal};
-use windlass_api::{ApiOptions, Authentication, Jwt, JwtOptions};
+use windlass_api::{ApiOptions, Authentication, Jwt, JwtOptions, Tls};
 
 use crate::Failure;
 
@@ -46,6 +46,7 @@ impl Api {
         let listener = listen(&settings).await?;
         let address = listener.local_addr().map_err(Failure::running)?;
         let options = options(&settings, address)?;
+        reload_by_signal(options.tls.as_ref()).map_err(Failure::running)?;
         tracing::info!(%address, store = %settings.store_url, broker = %settings.broker_url, "serving the API");
         let served = windlass_api::serve(listener, client.clone(), options, shutdown).await;
         client.close().await;
@@ -61,7 +62,42 @@ pub(crate) async fn listen(settings: &Settings) -> Result<TcpListener, Failure> 
 
 /// The API's options for listening at this address.
 pub(crate) fn options(settings: &Settings, address: SocketAddr) -> Result<ApiOptions, Failure> {
-    Ok(ApiOptions { authentication: authentication(settings, address)?, ..open_options(settings) })
+    let authentication = authentication(settings, address)?;
+    Ok(ApiOptions { authentication, tls: tls(settings)?, ..open_options(settings) })
+}
+
+fn tls(settings: &Settings) -> Result<Option<Tls>, Failure> {
+    // The settings have both or neither.
+    let Some((certificate, key)) = settings.api_tls_certificate.as_ref().zip(settings.api_tls_key.as_ref())
+    else {
+        return Ok(None);
+    };
+    let tls = Tls::load(certificate, key);
+    tls.map(Some)
+        .map_err(|error| Failure::usage(format!("{error} (settings api_tls_certificate, api_tls_key)")))
+}
+
+/// Has the certificate read again whenever the process is told to, by SIGHUP.
+pub(crate) fn reload_by_signal(tls: Option<&Tls>) -> std::io::Result<()> {
+    #[cfg(unix)]
+    if let Some(tls) = tls.cloned() {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut signals = signal(SignalKind::hangup())?;
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                match tls.reload() {
+                    Ok(()) => tracing::info!("the certificate has been read again"),
+                    Err(error) => tracing::error!(
+                        %error,
+                        "the certificate stays as it was (settings api_tls_certificate, api_tls_key)"
+                    ),
+                }
+            }
+        });
+    }
+    #[cfg(not(unix))]
+    let _ = tls;
+    Ok(())
 }
 
 /// The API's options for those who have the store itself, and so need no key.

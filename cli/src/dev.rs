@@ -30,6 +30,8 @@ impl Dev {
         let listener = api::listen(&settings).await?;
         let address = listener.local_addr().map_err(Failure::running)?;
         let options = api::options(&settings, address)?;
+        api::reload_by_signal(options.tls.as_ref()).map_err(Failure::running)?;
+        let scheme = if options.tls.is_some() { "https" } else { "http" };
         let client = Client::connect(&settings).await?;
         client.store().migrate().await?;
         client.check_objects().await?;
@@ -38,7 +40,7 @@ impl Dev {
         let worker = windlass_examples::register(Worker::new(client.clone(), (&settings).into()), workspace)
             .map_err(Failure::running)?;
 
-        greet(&address.to_string(), &self.data_dir);
+        greet(&format!("{scheme}://{address}"), &self.data_dir);
 
         // The worker stops after the API, so that nothing is accepted that nobody will look at; and if one of the
         // two cannot go on, neither does the other.
@@ -61,18 +63,18 @@ impl Dev {
 
 /// Says where to send requests. On standard output, since it is what the command is asked for; log lines go to
 /// standard error.
-fn greet(address: &str, data_dir: &Path) {
+fn greet(url: &str, data_dir: &Path) {
     let data_dir = data_dir.display();
     println!(
         "Windlass is running. Stop it with Ctrl-C; jobs are kept in {data_dir}/windlass.db.
 
-  API    http://{address}
+  API    {url}
   files  {data_dir}/files/, results in {data_dir}/output/
   mail   {data_dir}/outbox/
 
 Enqueue a job, then poll the Location of the answer:
 
-  curl -i http://{address}/v1/jobs -H 'content-type: application/json' \\
+  curl -i {url}/v1/jobs -H 'content-type: application/json' \\
        -d '{{\"kind\": \"report.build\", \"payload\": {{\"orders\": \"orders.csv\", \"group_by\": \"region\"}}}}'
 "
     );

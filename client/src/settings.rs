@@ -105,6 +105,10 @@ pub struct Settings {
     pub api_max_head: usize,
     /// How much memory the bodies of requests may take together, in bytes.
     pub api_body_memory: usize,
+    /// The file with the API's certificate and those between it and its authority, in PEM: it speaks TLS then.
+    pub api_tls_certificate: Option<PathBuf>,
+    /// The file with the certificate's key, in PEM.
+    pub api_tls_key: Option<PathBuf>,
     /// Whose pages browsers let use the API: origins (a comma-separated list), or `*`; by default none but its own.
     #[serde(deserialize_with = "list")]
     pub api_cors_origins: Vec<Origin>,
@@ -302,6 +306,8 @@ impl Default for Settings {
             api_max_connections: 20_000,
             api_max_head: 32 * 1024,
             api_body_memory: 256 * 1024 * 1024,
+            api_tls_certificate: None,
+            api_tls_key: None,
             api_cors_origins: Vec::new(),
             api_idempotency_ttl: Duration::from_secs(24 * 3600),
             api_auth: None,
@@ -412,6 +418,9 @@ impl Settings {
         }
         if self.api_body_memory / 2 < self.api_max_body.max(self.api_max_batch_body) {
             return invalid("api_body_memory", "must be at least twice api_max_body and api_max_batch_body");
+        }
+        if self.api_tls_certificate.is_some() != self.api_tls_key.is_some() {
+            return invalid("api_tls_certificate", "and api_tls_key go together: set both, or neither");
         }
         if self.api_cors_origins.len() > 1 && self.api_cors_origins.contains(&Origin::Any) {
             return invalid(
@@ -704,6 +713,8 @@ mod tests {
             ("api_max_batch_body = 200000000", "api_body_memory"),
             ("api_cors_origins = \"https://a.example/path\"", "api_cors_origins"),
             ("api_cors_origins = [\"*\", \"https://a.example\"]", "api_cors_origins"),
+            ("api_tls_certificate = \"api.pem\"", "api_tls_key"),
+            ("api_tls_key = \"key.pem\"", "api_tls_certificate"),
             ("worker_priorities = \"fair\"", "worker_priorities"),
             ("api_auth = \"on\"", "api_auth"),
             ("api_jwt_issuer = \"https://id.example\"", "api_jwt_audience"),

@@ -58,6 +58,10 @@ impl Served {
         self.api.jobs().await - 1
     }
 
+    pub(crate) fn begin_to_stop(&self) {
+        self.shutdown.cancel();
+    }
+
     pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         soon("the end of serving", self.serving).await.unwrap().unwrap();

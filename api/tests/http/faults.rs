@@ -23,6 +23,11 @@ pub(crate) enum Fault {
     Panic,
     /// Waits for the token, then works.
     Until(CancellationToken),
+    /// The same, but says that it is there.
+    Held {
+        knocked: CancellationToken,
+        release: CancellationToken,
+    },
 }
 
 /// What the errors hold and no client may see.
@@ -61,6 +66,11 @@ impl Intercept for Faults {
             Some(Fault::Panic) => panic!("{SECRET}"),
             Some(Fault::Until(token)) => {
                 token.cancelled().await;
+                Ok(())
+            }
+            Some(Fault::Held { knocked, release }) => {
+                knocked.cancel();
+                release.cancelled().await;
                 Ok(())
             }
         }

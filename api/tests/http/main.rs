@@ -25,6 +25,7 @@ mod poll;
 mod schedules;
 mod schemas;
 mod support;
+mod tls;
 mod trouble;
 mod unique;
 mod waiting;

@@ -171,7 +171,7 @@ async fn who_does_not_read_the_answers_is_cut_off() {
     let options = ApiOptions { idle_timeout: Duration::from_millis(300), ..ApiOptions::default() };
     let served = Served::new(options).await;
     let mut connection = served.connect().await;
-    let requests = get("/v1/kinds").repeat(100);
+    let requests = get("/openapi.json").repeat(100);
     // Nothing is read here, so that in the end nothing can be written there, nor read.
     soon("the cut", async { while connection.stream.write_all(requests.as_bytes()).await.is_ok() {} }).await;
     served.stop().await;

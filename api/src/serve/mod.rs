@@ -1,28 +1,25 @@
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+mod activity;
+mod connection;
+mod preface;
+mod tls;
 
-use axum::{Router, extract::ConnectInfo};
-use hyper::{Request, body::Incoming, server::conn::http1};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use std::{io, sync::Arc, time::Duration};
+
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     task::{JoinError, JoinSet},
 };
-use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
-use tower::util::MapRequest;
 use windlass_client::Client;
 
-use crate::{ApiOptions, router_until, shed::Crowded};
+use self::connection::Connection;
+pub use self::tls::{Tls, TlsError};
+use crate::{ApiOptions, router_until};
 
 /// How long to wait when the system has no more connections to give.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How many connections are taken beyond the most, to answer probes, and to say to others that there are too many; and
-/// how long one of them may take to ask.
+/// How many connections are taken beyond the most, to answer probes, and to say to others that there are too many.
 const SPARE: usize = 256;
-const SPARE_IDLE: Duration = Duration::from_secs(2);
 
 /// Serves the API until `shutdown`, then takes no more connections and lets requests under way finish for a while.
 ///
@@ -80,53 +77,6 @@ pub async fn serve(
         connections.shutdown().await;
     }
     Ok(())
-}
-
-struct Connection {
-    peer: SocketAddr,
-    /// One too many.
-    crowded: bool,
-    options: Arc<ApiOptions>,
-}
-
-impl Connection {
-    async fn serve(self, stream: TcpStream, router: Router, shutdown: CancellationToken) {
-        // Answers are written whole, so there is nothing to gather.
-        let _ = stream.set_nodelay(true);
-        let idle_timeout = self.options.idle_timeout;
-        let mut stream = TimeoutStream::new(stream);
-        // A client that does not read its answers holds them in memory.
-        stream.set_write_timeout(Some(idle_timeout));
-        let mut builder = http1::Builder::new();
-        builder
-            .timer(TokioTimer::new())
-            .header_read_timeout(if self.crowded { SPARE_IDLE.min(idle_timeout) } else { idle_timeout })
-            .keep_alive(!self.crowded)
-            // What is read at a time, as well. Less than 8 KiB is what hyper cannot do.
-            .max_buf_size(self.options.max_head.max(8192));
-        let service = MapRequest::new(router, move |mut request: Request<Incoming>| {
-            let extensions = request.extensions_mut();
-            extensions.insert(ConnectInfo(self.peer));
-            if self.crowded {
-                extensions.insert(Crowded);
-            }
-            request
-        });
-        let serving =
-            builder.serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(service));
-        let mut serving = std::pin::pin!(serving);
-        // Polled by reference: the branch not taken goes on below.
-        let served = tokio::select! {
-            served = serving.as_mut() => served,
-            () = shutdown.cancelled() => {
-                serving.as_mut().graceful_shutdown();
-                serving.await
-            }
-        };
-        if let Err(error) = served {
-            tracing::debug!(%error, "connection ended early");
-        }
-    }
 }
 
 fn is_of_one_client(error: &io::Error) -> bool {
