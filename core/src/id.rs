@@ -94,3 +94,8 @@ id!(
     WorkflowId,
     "workflow id"
 );
+id!(
+    /// Names one webhook for ever.
+    WebhookId,
+    "webhook id"
+);

@@ -25,12 +25,13 @@ mod store;
 mod text;
 mod timetable;
 mod unique;
+mod webhook;
 mod workflow;
 
 pub use broker::{Broker, BrokerError, Capabilities, Delivery, DeliveryTag, Subscription};
 pub use filter::JobFilter;
 pub use graph::{After, GraphError, Needs, NewWorkflow, Step, WorkflowLimits};
-pub use id::{ClaimId, InvalidId, JobId, WorkerId, WorkflowId};
+pub use id::{ClaimId, InvalidId, JobId, WebhookId, WorkerId, WorkflowId};
 pub use job::{
     ClaimedJob, ErrorRecord, Idempotency, InvalidTraceParent, JobRecord, KindInfo, NewJob, TraceParent,
 };
@@ -57,6 +58,11 @@ pub use store::{
 };
 pub use timetable::{JobTemplate, ScheduleDefinition, ScheduleRecord, Timetable};
 pub use unique::{InvalidUnique, KeyHolder, KeyVerdict, OnConflict, Unique};
+pub use webhook::{
+    DELIVERIES_KEPT, DELIVERY_ATTEMPTS, DELIVERY_DELAYS, DELIVERY_KIND, DELIVERY_QUEUE, DeliveryAttempt,
+    DeliveryRecord, MOST_WEBHOOKS, NewWebhook, StoredSecret, UnknownEvent, WebhookEvent, WebhookFilter,
+    WebhookRecord, Webhooks,
+};
 pub use workflow::{Added, WorkflowJob, WorkflowOutcome, WorkflowRecord, WorkflowStatus, Workflows};
 
 /// An instant in UTC, as the store records it (microsecond precision).

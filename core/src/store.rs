@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use crate::{
     ClaimId, ClaimedJob, Finish, JobId, JobNotes, JobRecord, Keys, KindInfo, Message, NewJob, Operations,
-    Source, State, Timestamp, Timetable, WorkerId, Workflows,
+    Source, State, Timestamp, Timetable, Webhooks, WorkerId, Workflows,
 };
 
 /// Keeps the truth. Every method is one transaction, most are one statement, and all time is the store's clock.
@@ -108,7 +108,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Queues up to `limit` jobs whose time has come, in an outbox group that is due at once. Answers how many.
     async fn promote_due(&self, limit: usize) -> Result<usize, StoreError>;
 
-    /// Does what up to `limit` ends and pauses of jobs leave to do for other jobs: room under limits, turns, children.
+    /// Does what up to `limit` ends and pauses of jobs leave to do: room under limits, turns, children, webhooks.
     /// Answers how many; fewer than `limit` means that no more remain. What it queues is in an outbox group that is due
     /// at once.
     ///
@@ -133,6 +133,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Jobs that wait for others.
     fn workflows(&self) -> &dyn Workflows;
+
+    /// Who is told that jobs are over.
+    fn webhooks(&self) -> &dyn Webhooks;
 
     /// The concrete store, for what only one kind can do (`enqueue_in`, `ctx.transaction()`).
     fn as_any(&self) -> &dyn Any;

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use windlass_core::{
     CancelOutcome, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted, JobId, JobNotes, JobRecord, Keys,
     KindInfo, NewJob, NewWorker, Operations, OutboxGroup, OutboxId, Rescued, Store, StoreError, Timetable,
-    WorkerId, Workflows,
+    Webhooks, WorkerId, Workflows,
 };
 
 /// Which method of [`Store`] is called, of those that a store may have to stand in for.
@@ -184,6 +184,10 @@ impl<I: Intercept> Store for Intercepted<I> {
 
     fn workflows(&self) -> &dyn Workflows {
         self.store.workflows()
+    }
+
+    fn webhooks(&self) -> &dyn Webhooks {
+        self.store.webhooks()
     }
 
     fn as_any(&self) -> &dyn Any {

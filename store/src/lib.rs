@@ -31,6 +31,8 @@ mod timers;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod unique;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod webhooks;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod workflow;
 
 use std::{sync::Arc, time::Duration};

@@ -34,6 +34,7 @@ mod table;
 mod tenants;
 mod time;
 mod unique;
+mod webhooks;
 mod workers;
 mod workflows;
 
@@ -71,6 +72,7 @@ pub use table::*;
 pub use tenants::*;
 pub use time::*;
 pub use unique::*;
+pub use webhooks::*;
 pub use workers::*;
 pub use workflows::*;
 
@@ -253,6 +255,18 @@ macro_rules! store_conformance {
             workflows_have_keys
             workflows_have_tenants
         }
+        $crate::store_conformance! { @each $fixture;
+            a_draining_queue_takes_no_deliveries
+            a_tenant_hears_of_its_own_jobs
+            a_webhook_hears_of_what_it_names
+            deliveries_are_noted_once
+            deliveries_race_each_other
+            every_way_out_is_told
+            retried_jobs_are_told_again
+            webhooks_are_changed
+            webhooks_are_few
+            without_webhooks_nothing_is_noted
+        }
         $crate::store_conformance! { @timed $fixture;
             a_key_is_held_for_a_period
             a_leap_costs_leases_and_records_nothing_twice
@@ -289,6 +303,8 @@ macro_rules! store_conformance {
             the_outbox_goes_on_after_a_set_back
             ticks_fire_once_on_any_clock
             times_of_jobs_hold_on_any_clock
+            secrets_of_webhooks_are_rotated
+            the_log_of_deliveries_is_kept
             unique_templates_do_not_overlap
             what_has_been_kept_for_long_enough_goes
             what_has_expired_can_be_retried

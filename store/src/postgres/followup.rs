@@ -8,6 +8,11 @@ const ANY: &str = "
 SELECT EXISTS (SELECT FROM {schema}.followups)
     OR EXISTS (SELECT FROM {schema}.gates WHERE next_at <= (extract(epoch FROM {now}) * 1000000)::int8)";
 
+/// With the notes, whether there is a webhook at all: one that a job was marked for is seen with the note of the job's end.
+const NOTED: &str = "
+SELECT id, job_id, EXISTS (SELECT FROM {schema}.webhooks WHERE enabled) FROM {schema}.followups
+ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED";
+
 impl PostgresStore {
     pub(super) async fn follow_up_jobs(&self, limit: usize) -> Result<usize, Error> {
         let mut session = self.statement().await?;
@@ -18,16 +23,16 @@ impl PostgresStore {
         }
         let mut session = self.transaction().await?;
         self.lock_gates(&mut session).await?;
-        let noted = self
-            .rare("SELECT id, job_id FROM {schema}.followups ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED")
-            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-            .fetch_all(&mut *session)
-            .await?;
+        let noted =
+            self.rare(NOTED).bind(i64::try_from(limit).unwrap_or(i64::MAX)).fetch_all(&mut *session).await?;
         let notes: Vec<i64> = noted.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
         let jobs: Vec<Uuid> = noted.iter().map(|row| row.try_get(1)).collect::<Result<_, _>>()?;
         // First the parents, then the gates.
         let more = self.resolve(&mut session, &jobs).await?;
         let due = self.pass_gates(&mut session, &jobs, limit).await?;
+        if noted.first().map_or(Ok(false), |row| row.try_get(2))? {
+            self.tell_webhooks(&mut session, &jobs).await?;
+        }
         if !notes.is_empty() {
             self.rare("DELETE FROM {schema}.followups WHERE id = ANY($1)")
                 .bind(notes)

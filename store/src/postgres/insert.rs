@@ -14,6 +14,7 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// Accepts a group in one statement: jobs, times of those not due yet, and one outbox row for those queued. A job whose
 /// id exists is skipped, so the statement may be repeated. Extras are for groups with jobs that have what only some have.
+/// What a webhook wants to hear of is followed; where there is none, nothing is looked at for each job.
 /// Answers with the time, the outbox row, the jobs that have to wait, and the queues that take no jobs.
 pub(super) const INSERT: &str = "
 WITH input AS (
@@ -25,9 +26,15 @@ WITH input AS (
               expires_at, deadline, version, gated, followed, gating, held+})
 ), said AS MATERIALIZED (
     SELECT ARRAY(SELECT name FROM {schema}.queues WHERE limited) AS limited,
-           ARRAY(SELECT name FROM {schema}.queues WHERE draining) AS draining
+           ARRAY(SELECT name FROM {schema}.queues WHERE draining) AS draining,
+           EXISTS (SELECT FROM {schema}.webhooks WHERE enabled) AS heard
 ), admissible AS (
-    SELECT i.*, {+gated IS TRUE OR +}queue = ANY((SELECT limited FROM said)::text[]) AS waits
+    SELECT i.*, {+gated IS TRUE OR +}queue = ANY((SELECT limited FROM said)::text[]) AS waits,
+           CASE WHEN (SELECT heard FROM said) THEN EXISTS (
+               SELECT FROM {schema}.webhooks w WHERE w.enabled AND i.kind <> 'windlass.webhook'
+               AND (w.tenant IS NULL{+ OR w.tenant = i.gating::json ->> 'tenant'+})
+               AND (w.kinds = '{}' OR i.kind = ANY(w.kinds)) AND (w.queues = '{}' OR i.queue = ANY(w.queues))
+           ) ELSE false END AS heard
     FROM input i WHERE queue <> ALL((SELECT draining FROM said)::text[])
 ), created AS (
     INSERT INTO {schema}.jobs AS j
@@ -36,7 +43,7 @@ WITH input AS (
     SELECT id, kind, queue, priority, payload, max_attempts, timeout_ms, labels::jsonb, trace, {now},
            CASE WHEN run_at > {now} THEN {scheduled} WHEN waits{+ OR held+} THEN {waiting} ELSE {queued} END,
            CASE WHEN run_at > {now} THEN run_at END,
-           waits, {+followed IS TRUE OR +}waits{+, expires_at, deadline, coalesce(version, 1), gating, held IS TRUE+}
+           waits, {+followed IS TRUE OR +}waits OR heard{+, expires_at, deadline, coalesce(version, 1), gating, held IS TRUE+}
     FROM admissible
     ON CONFLICT (id) DO NOTHING
     RETURNING j.id, j.state, j.run_at{+, j.expires_at, j.deadline, j.held+}

@@ -69,6 +69,7 @@ impl PostgresStore {
         let mut session = self.statement().await?;
         self.rare(EXPIRE_KEYS).execute(&mut *session).await?;
         self.clean_unique_keys(&mut session).await?;
+        self.forget_deliveries(&mut session).await?;
         let missing = self.rare(MISSING).bind(partitioned()).fetch_optional(&mut *session).await?;
         session.commit().await?;
         let mut session = self.transaction().await?;

@@ -14,6 +14,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/postgres/0007_kinds.sql"),
     include_str!("../../../migrations/postgres/0008_revision.sql"),
     include_str!("../../../migrations/postgres/0009_keys.sql"),
+    include_str!("../../../migrations/postgres/0010_webhooks.sql"),
 ];
 
 const VERSIONS: &str = "

@@ -29,6 +29,7 @@ mod standing;
 mod support;
 mod timers;
 mod unique;
+mod webhooks;
 mod worker;
 mod workflow_add;
 mod workflows;
@@ -47,8 +48,8 @@ use windlass_core::{
     CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Finish, Found, HeartbeatReply,
     Inserted, JobFilter, JobId, JobNotes, JobRecord, Keys, KindInfo, Limit, LimitName, LimitRecord,
     LogCursor, LogRecord, NewJob, NewWorker, Note, Operations, OutboxGroup, OutboxId, Priority, QueueName,
-    QueueRecord, Rescued, Standing, State, Store, StoreError, Tally, Timetable, WorkerId, WorkerRecord,
-    Workflows,
+    QueueRecord, Rescued, Standing, State, Store, StoreError, Tally, Timetable, Webhooks, WorkerId,
+    WorkerRecord, Workflows,
 };
 
 use self::error::{classify, unexpected};
@@ -388,6 +389,10 @@ impl Store for PostgresStore {
     }
 
     fn workflows(&self) -> &dyn Workflows {
+        self
+    }
+
+    fn webhooks(&self) -> &dyn Webhooks {
         self
     }
 

@@ -30,6 +30,40 @@ async fn hot_statements_find_jobs_by_primary_key_at_every_size() {
     check(&store, &mut connection, "filled").await;
 }
 
+/// Where nobody hears of jobs, accepting them asks so once for the group, and looks at nothing for each job.
+#[tokio::test]
+async fn without_webhooks_no_job_is_looked_at_for_them() {
+    let scratch = Scratch::new();
+    let options = StoreOptions { schema: scratch.schema.clone(), connections: 1, ..StoreOptions::default() };
+    let store = PostgresStore::open(&scratch.url, &options).unwrap();
+    store.migrate().await.unwrap();
+    let mut connection = scratch.connect().await;
+    let texts = "ARRAY['a', 'b']";
+    let arguments = format!(
+        "ARRAY['{}', '{}']::uuid[], {texts}, {texts}, '{{1,1}}', {texts}, '{{1,1}}', '{{1,1}}', \
+         '{{NULL,NULL}}', '{{\"{{}}\",\"{{}}\"}}', '{{NULL,NULL}}', 5",
+        Uuid::now_v7(),
+        Uuid::now_v7()
+    );
+    for (statement, nulls) in [(&store.sql.insert_plain, 0), (&store.sql.insert, 7)] {
+        let arguments = arguments.clone() + &", '{NULL,NULL}'".repeat(nulls);
+        let prepare = format!("PREPARE accept AS {}", statement.as_str());
+        let explain = format!("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) EXECUTE accept({arguments})");
+        for statement in [prepare, "BEGIN".into()] {
+            raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
+        }
+        let plan = raw_sql(AssertSqlSafe(explain)).fetch_all(&mut connection).await.unwrap();
+        raw_sql("ROLLBACK; DEALLOCATE accept").execute(&mut connection).await.unwrap();
+        let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
+        let looks: Vec<&String> = plan.iter().filter(|line| line.contains(" on webhooks")).collect();
+        let once = |line: &&&String| line.contains("loops=1") || line.contains("never executed");
+        assert!(!looks.is_empty() && looks.iter().all(|line| once(&line)), "{}", plan.join("\n"));
+        let each = looks.iter().filter(|line| line.contains("webhooks w")).count();
+        let never = looks.iter().filter(|line| line.contains("never executed")).count();
+        assert!(each >= 1 && never == each, "{}", plan.join("\n"));
+    }
+}
+
 async fn check(store: &PostgresStore, connection: &mut PgConnection, when: &str) {
     check_searches(store, connection, when).await;
     let id = format!("'{}'::uuid", Uuid::now_v7());
@@ -97,6 +131,7 @@ async fn check(store: &PostgresStore, connection: &mut PgConnection, when: &str)
     let (progress, lines) = (store.fill(notes::PROGRESS), store.fill(notes::LINES));
     let checkpoint = store.fill(notes::CHECKPOINT);
     let standing = store.fill(super::standing::STANDING);
+    let ended = store.fill(super::webhooks::ENDED);
     let (ones, words) = ("ARRAY[1, 1]".to_owned(), "ARRAY['a', 'b']".to_owned());
     let two = |number: &str, kind: &str| format!("ARRAY[{number}, {number}]::{kind}[]");
     let rare = [
@@ -136,6 +171,7 @@ async fn check(store: &PostgresStore, connection: &mut PgConnection, when: &str)
             ],
         ),
         ("standing", &standing, vec![ids.clone(), id.clone(), id.clone()]),
+        ("ended", &ended, vec![ids.clone(), id.clone(), id.clone()]),
         ("checkpoint", &checkpoint, vec![id.clone(), "1".into(), "'1'".into()]),
     ];
     for (name, statement, arguments) in cases.into_iter().chain(rare) {

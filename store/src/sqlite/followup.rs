@@ -1,6 +1,6 @@
 use sqlx::{Error, Row, SqliteConnection};
 
-use super::{Commit, SqliteStore, gates::pass_gates, ids, workflows::resolve};
+use super::{Commit, SqliteStore, gates::pass_gates, ids, webhooks::tell_webhooks, workflows::resolve};
 
 impl SqliteStore {
     pub(super) async fn follow_up_jobs(&self, limit: usize) -> Result<usize, Error> {
@@ -26,6 +26,7 @@ impl SqliteStore {
         // First the parents, then the gates.
         let more = resolve(&mut transaction, &jobs, now).await?;
         let due = pass_gates(&mut transaction, &jobs, limit, now).await?;
+        tell_webhooks(&mut transaction, &jobs, now).await?;
         transaction.commit().await?;
         let done = noted.len().max(due);
         Ok(if more { done.max(limit) } else { done })

@@ -3,11 +3,11 @@ use std::collections::{HashMap, HashSet};
 use sqlx::{Error, Row, SqliteConnection};
 use windlass_core::{Gating, Idempotency, InsertOutcome, Inserted, LimitKey, NewJob, OutboxId, State};
 
-use crate::template::with_extras;
+use crate::{template::with_extras, webhooks::Listener};
 
 use super::{
     Commit, SqliteStore, followup::note_followups, ids, micros, read, statement, timers::INSERT_TIMERS,
-    timestamp, unexpected, unique::resolve_unique,
+    timestamp, unexpected, unique::resolve_unique, webhooks::listener,
 };
 
 /// How long the process that accepted a group has to publish it, before a relay does.
@@ -103,12 +103,13 @@ async fn accepted_before(connection: &mut SqliteConnection, job: &NewJob, now: i
     .try_get(0)
 }
 
-/// What has been said of queues and limits.
+/// What has been said of queues, limits and webhooks.
 #[derive(Default)]
 pub(super) struct Said {
     limited: HashSet<String>,
     draining: HashSet<String>,
     limits: HashSet<String>,
+    listeners: Vec<Listener>,
 }
 
 impl Said {
@@ -117,8 +118,17 @@ impl Said {
         jobs: &[J],
     ) -> Result<Self, Error> {
         let mut said = Self::default();
-        let queues = sqlx::query("SELECT name, limited, draining FROM queues WHERE limited OR draining");
+        // In one, since mostly there is none of either.
+        let queues = sqlx::query(
+            "SELECT name, limited, draining, NULL, NULL FROM queues WHERE limited OR draining
+             UNION ALL
+             SELECT id, tenant, events, kinds, queues FROM webhooks WHERE enabled",
+        );
         for row in queues.fetch_all(&mut *connection).await? {
+            if row.try_get::<Option<&str>, _>(3)?.is_some() {
+                said.listeners.push(listener(&row)?);
+                continue;
+            }
             for (column, queues) in [(1, &mut said.limited), (2, &mut said.draining)] {
                 if row.try_get(column)? {
                     queues.insert(row.try_get(0)?);
@@ -131,6 +141,12 @@ impl Said {
             }
         }
         Ok(said)
+    }
+
+    /// Whether a webhook wants to hear of the job's end.
+    fn hears_of(&self, job: &NewJob) -> bool {
+        let (kind, queue, tenant) = (job.kind.as_str(), job.queue.as_str(), job.gating.tenant.as_ref());
+        self.listeners.iter().any(|listener| listener.hears_of(kind, queue, tenant))
     }
 
     pub(super) fn refusal(&self, job: &NewJob) -> Option<InsertOutcome> {
@@ -192,7 +208,7 @@ pub(super) async fn insert_rows(
     grace: i64,
 ) -> Result<Option<OutboxId>, Error> {
     let limited = |job: &NewJob| said.limited.contains(job.queue.as_str());
-    let plain = jobs.iter().all(|job| job.is_plain() && !limited(job));
+    let plain = jobs.iter().all(|job| job.is_plain() && !limited(job) && !said.hears_of(job));
     let rows: Vec<_> = jobs
         .iter()
         .map(|job| {
@@ -205,7 +221,7 @@ pub(super) async fn insert_rows(
                     job.version,
                     u8::from(gated),
                     u8::from(job.has_parents),
-                    u8::from(gated || job.is_followed()),
+                    u8::from(gated || job.is_followed() || said.hears_of(job)),
                     gating.transpose()?,
                 ))
             });

@@ -1,7 +1,7 @@
 use sqlx::{AssertSqlSafe, Error, Row, SqliteConnection};
 use windlass_core::StoreError;
 
-use super::{Commit, SqliteStore, unique};
+use super::{Commit, SqliteStore, unique, webhooks};
 
 /// Every migration, oldest first. A released one is never changed.
 const MIGRATIONS: &[&str] = &[
@@ -14,6 +14,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0007_kinds.sql"),
     include_str!("../../../migrations/sqlite/0008_revision.sql"),
     include_str!("../../../migrations/sqlite/0009_keys.sql"),
+    include_str!("../../../migrations/sqlite/0010_webhooks.sql"),
 ];
 
 impl SqliteStore {
@@ -41,6 +42,7 @@ impl SqliteStore {
             .execute(&mut *transaction)
             .await?;
         unique::clean(&mut transaction, self.now()).await?;
+        webhooks::forget_deliveries(&mut transaction, self.now()).await?;
         // Gates whose buckets are full again, and tenants whose turn is as anybody's.
         sqlx::query("DELETE FROM gates WHERE taken = 0 AND next_at IS NULL AND rank = 0 AND full_at <= ?")
             .bind(self.now())

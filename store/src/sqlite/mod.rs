@@ -24,6 +24,7 @@ mod standing;
 mod tests;
 mod timers;
 mod unique;
+mod webhooks;
 mod worker;
 mod workflow_add;
 mod workflows;
@@ -40,8 +41,8 @@ use windlass_core::{
     CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Finish, Found, HeartbeatReply,
     Inserted, JobFilter, JobId, JobNotes, JobRecord, Keys, KindInfo, Limit, LimitName, LimitRecord,
     LogCursor, LogRecord, NewJob, NewWorker, Note, Operations, OutboxGroup, OutboxId, QueueName, QueueRecord,
-    Rescued, Source, Standing, State, Store, StoreError, Tally, Timestamp, Timetable, WorkerId, WorkerRecord,
-    Workflows,
+    Rescued, Source, Standing, State, Store, StoreError, Tally, Timestamp, Timetable, Webhooks, WorkerId,
+    WorkerRecord, Workflows,
 };
 
 use self::error::{classify, is_locked};
@@ -302,6 +303,10 @@ impl Store for SqliteStore {
     }
 
     fn workflows(&self) -> &dyn Workflows {
+        self
+    }
+
+    fn webhooks(&self) -> &dyn Webhooks {
         self
     }
 

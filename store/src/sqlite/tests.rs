@@ -35,6 +35,7 @@ async fn no_statement_scans_the_jobs() {
         &unique::CLEAN,
         &unique::HOLDERS,
         &unique::REPLACE,
+        &webhooks::ENDED,
         &worker::RESCUE,
     ];
     for statement in statements.into_iter().chain(&searches) {
