@@ -57,7 +57,7 @@ async fn sqlite() {
 
 /// Without a `server`, the broker has none that could be killed.
 async fn promises_hold(url: &str, server: Option<&Server>) {
-    let cluster = Cluster::on(url, &[("WORKER_LEASE", "2s"), ("WORKER_CRASH_LIMIT", "100")]).await;
+    let cluster = Cluster::on(url, &[("WORKER_LEASE", "10s"), ("WORKER_CRASH_LIMIT", "100")]).await;
     let mut api = cluster.api().await;
     let _survivor = cluster.worker().await;
 

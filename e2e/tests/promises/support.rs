@@ -41,7 +41,8 @@ impl Cluster {
             ("STORE_SCHEMA".to_owned(), schema.clone()),
             ("BROKER_URL".to_owned(), broker_url.to_owned()),
             ("WORKER_QUEUES".to_owned(), schema.clone()),
-            ("WORKER_LEASE".to_owned(), "3s".to_owned()),
+            // Longer than a busy machine stalls: a worker that loses its lease runs its jobs again, rightly.
+            ("WORKER_LEASE".to_owned(), "15s".to_owned()),
             ("WORKER_CONCURRENCY".to_owned(), "20".to_owned()),
             ("REPUBLISH_AFTER".to_owned(), "2s".to_owned()),
             ("LOG".to_owned(), "info".to_owned()),

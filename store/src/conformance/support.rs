@@ -187,7 +187,8 @@ impl Case {
     }
 }
 
-/// Polls `call` until it has had to wait so many times, and drops it then, wherever it is. Whether it was done before.
+/// Polls `call` until it has had to wait so many times, and drops it then, wherever it is. On a busy machine an answer may
+/// be there before it is waited for, so the call may also come to its end. Whether it did.
 pub(super) async fn give_up<T>(call: impl Future<Output = T>, waits: usize) -> bool {
     let mut call = std::pin::pin!(call);
     let mut left = waits;

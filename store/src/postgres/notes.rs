@@ -7,11 +7,13 @@ use windlass_core::{JobId, LogCursor, LogRecord, NewProgress, Note, UnknownLevel
 
 use super::{PostgresStore, claim::number, finish::seconds, range, unexpected};
 
-/// Plan: as for a claim, joined with what was said. A late word of an older attempt is dropped.
+/// Plan: as for a finish, joined with what was said. A late word of an older attempt is dropped.
 pub(super) const PROGRESS: &str = "
 INSERT INTO {schema}.job_progress (job_id, fence, at, value, message)
 SELECT i.id, i.fence, {now} - make_interval(secs => i.age), i.value, i.message
-FROM unnest($1::uuid[], $2::int4[], $3::float8[], $4::float8[], $5::text[]) AS i (id, fence, age, value, message)
+FROM ROWS FROM (
+    unnest($1::uuid[], $2::int4[], $3::float8[], $4::float8[], $5::text[]), generate_series(1, cardinality($1::uuid[]))
+) AS i (id, fence, age, value, message, place)
 JOIN {schema}.jobs j ON j.id = ANY($1::uuid[]) AND j.id >= $6 AND j.id <= $7 AND j.id = i.id AND j.attempt = i.fence
 ORDER BY i.id
 ON CONFLICT (job_id) DO UPDATE
@@ -21,8 +23,10 @@ ON CONFLICT (job_id) DO UPDATE
 pub(super) const LINES: &str = "
 INSERT INTO {schema}.job_logs (job_id, fence, number, attempt, at, level, message, fields)
 SELECT i.id, i.fence, i.number, i.attempt, {now} - make_interval(secs => i.age), i.level, i.message, i.fields
-FROM unnest($1::uuid[], $2::int4[], $3::int4[], $4::int4[], $5::float8[], $6::int2[], $7::text[], $8::text[])
-    AS i (id, fence, number, attempt, age, level, message, fields)
+FROM ROWS FROM (
+    unnest($1::uuid[], $2::int4[], $3::int4[], $4::int4[], $5::float8[], $6::int2[], $7::text[], $8::text[]),
+    generate_series(1, cardinality($1::uuid[]))
+) AS i (id, fence, number, attempt, age, level, message, fields, place)
 JOIN {schema}.jobs j ON j.id = ANY($1::uuid[]) AND j.id >= $9 AND j.id <= $10 AND j.id = i.id AND j.attempt = i.fence
 ON CONFLICT DO NOTHING";
 

@@ -31,7 +31,9 @@ WITH replaced AS (
     UPDATE {schema}.jobs j
     SET payload = i.payload, version = i.version,
         run_at = CASE WHEN j.state = {scheduled} THEN coalesce(i.run_at, j.run_at) END
-    FROM unnest($1::uuid[], $2::text[], $3::int2[], $4::timestamptz[]) AS i (id, payload, version, run_at)
+    FROM ROWS FROM (
+        unnest($1::uuid[], $2::text[], $3::int2[], $4::timestamptz[]), generate_series(1, cardinality($1::uuid[]))
+    ) AS i (id, payload, version, run_at, place)
     WHERE j.id = ANY($1) AND j.id >= $5 AND j.id <= $6 AND j.id = i.id
     RETURNING j.id, j.state, j.run_at
 )

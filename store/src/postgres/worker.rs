@@ -13,7 +13,7 @@ WITH beat AS (
 )
 SELECT c.job_id FROM beat LEFT JOIN {schema}.cancellations c ON c.worker_id = beat.id";
 
-/// Takes the jobs of dead workers from them. Plan: as for a claim, joined with who held what.
+/// Takes the jobs of dead workers from them. Plan: as for a finish, joined with who held what.
 pub(super) const RESCUE: &str = "
 WITH lost AS (
     UPDATE {schema}.jobs j
@@ -25,7 +25,7 @@ WITH lost AS (
             WHEN j.cancel_requested OR j.crashes + 1 >= $5 OR j.attempt - j.uncounted >= j.max_attempts
             THEN {now} END,
         crashes = j.crashes + 1
-    FROM unnest($1::uuid[], $2::uuid[]) AS h (id, worker_id)
+    FROM ROWS FROM (unnest($1::uuid[], $2::uuid[]), generate_series(1, cardinality($1::uuid[]))) AS h (id, worker_id, place)
     WHERE j.id = ANY($1::uuid[]) AND j.id >= $3 AND j.id <= $4
     AND j.id = h.id AND j.worker_id = h.worker_id AND j.state IN ({from:leaselost})
     RETURNING j.id, j.state, j.attempt, j.uncounted, j.followed, h.worker_id

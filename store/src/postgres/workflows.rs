@@ -18,7 +18,8 @@ use crate::workflow::{Resolved, named, reason, tally, tenant};
 /// Plan: as for a finish.
 pub(super) const SETTLE: &str = "
 WITH input AS (
-    SELECT * FROM unnest($1::uuid[], $2::text[]) AS i (id, reason)
+    SELECT * FROM ROWS FROM (unnest($1::uuid[], $2::text[]), generate_series(1, cardinality($1::uuid[])))
+        AS i (id, reason, place)
 ), changed AS (
     UPDATE {schema}.jobs j
     SET state = CASE WHEN i.reason IS NOT NULL THEN {to:cancel} WHEN j.state IN ({from:admit}) AND NOT j.gated THEN {to:admit} ELSE j.state END,
