@@ -76,7 +76,7 @@ impl Kept {
         let more = bodies.clone().try_acquire_many_owned(more).map_err(|_| {
             Problem::unavailable(
                 "too many large bodies at a time here; nothing was stored, so repeat it shortly",
-                "1",
+                1,
             )
         })?;
         match &mut self.memory {

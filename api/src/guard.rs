@@ -35,7 +35,7 @@ pub(crate) async fn guard(State(service): State<Arc<Service>>, request: Request,
             }
             Err(_) => Problem::unavailable(
                 "the request took too long; it may have been carried out, so repeat it with the same Idempotency-Key",
-                "1",
+                1,
             )
             .into_response(),
         };

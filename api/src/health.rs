@@ -35,7 +35,7 @@ pub(crate) async fn ready(State(service): State<Arc<Service>>) -> Response {
     if store {
         Json(ReadyView { store: "ok", broker: if broker { "ok" } else { "unavailable" } }).into_response()
     } else {
-        Problem::unavailable("the store does not answer, or its schema does not fit", "1").into_response()
+        Problem::unavailable("the store does not answer, or its schema does not fit", 1).into_response()
     }
 }
 

@@ -61,6 +61,7 @@ mod name;
 mod openapi;
 mod problem;
 mod queues;
+mod rates;
 mod routes;
 mod schedules;
 mod schemas;
@@ -82,6 +83,7 @@ use windlass_core::Timetable;
 use windlass_core::WorkflowLimits;
 
 pub use crate::auth::{Authentication, Identity, Jwt, JwtError, JwtOptions, Reach};
+pub use crate::rates::{Proxies, RateLimits};
 pub use crate::routes::{RouteInfo, routes};
 pub use crate::serve::{Tls, TlsError, serve};
 use crate::{auth::Gatekeeper, problem::Problem};
@@ -101,6 +103,9 @@ pub struct ApiOptions {
     pub workflow_limits: WorkflowLimits,
     /// Who may do what.
     pub authentication: Authentication,
+    /// How often one may ask. With a [`router`] served by yourself, addresses are known only to
+    /// `into_make_service_with_connect_info::<SocketAddr>()`.
+    pub rates: RateLimits,
     /// How long a key is still taken after it has been revoked or has expired.
     pub keys_fresh: Duration,
     /// How long an idempotency key is remembered.
@@ -141,6 +146,7 @@ impl Default for ApiOptions {
             unknown_kinds: UnknownKinds::Refuse,
             workflow_limits: WorkflowLimits::default(),
             authentication: Authentication::Off,
+            rates: RateLimits::default(),
             keys_fresh: Duration::from_secs(10),
             idempotency_ttl: Duration::from_secs(24 * 3600),
             request_timeout: Duration::from_secs(30),
@@ -172,6 +178,7 @@ struct Service {
     /// Cancelled when the server is to end, and nobody to be kept waiting.
     ending: CancellationToken,
     gatekeeper: Gatekeeper,
+    rates: rates::Rates,
 }
 
 impl Service {
@@ -193,6 +200,7 @@ fn router_until(client: Client, options: ApiOptions, ending: CancellationToken) 
         in_flight: shed::places(options.max_in_flight),
         bodies: shed::places(options.body_memory),
         schemas: schemas::Schemas::default(),
+        rates: rates::Rates::new(options.rates.clone()),
         gatekeeper: Gatekeeper::new(options.authentication.clone(), options.keys_fresh),
         client,
         options,
@@ -201,6 +209,7 @@ fn router_until(client: Client, options: ApiOptions, ending: CancellationToken) 
     let router = routes::add_to(Router::new(), &service)
         .fallback(|| async { Problem::not_found("there is no such route") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .layer(middleware::from_fn_with_state(service.clone(), rates::by_address))
         .layer(middleware::from_fn_with_state(service.clone(), shed::shed))
         .layer(middleware::from_fn_with_state(service.clone(), guard::guard))
         .with_state(service);

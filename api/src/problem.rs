@@ -3,7 +3,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use windlass_client::{ClientError, EnvelopeError, ObjectsError};
+use windlass_client::{ClientError, EnvelopeError, ObjectsError, RequestRate};
 use windlass_core::{JobId, Scope, StoreError, Tenant};
 
 /// An error as clients see it: a problem document, RFC 9457.
@@ -17,8 +17,9 @@ pub(crate) struct Problem {
     detail: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldError>,
+    /// In how many seconds to repeat the request.
     #[serde(skip)]
-    retry_after: Option<&'static str>,
+    retry_after: Option<u64>,
     #[serde(skip)]
     challenge: Option<Challenge>,
 }
@@ -249,7 +250,17 @@ impl Problem {
         Self::new(StatusCode::REQUEST_TIMEOUT, "slow-body", "The request took too long to arrive", detail)
     }
 
-    pub(crate) fn unavailable(detail: impl Into<String>, retry_after: &'static str) -> Self {
+    /// More than a rate allows, `whose` requests they are.
+    pub(crate) fn too_many_requests(whose: &str, rate: &RequestRate, retry_after: u64) -> Self {
+        let detail = format!(
+            "more than {rate} come {whose}; nothing was stored, so repeat it in {retry_after} s, and ask less often"
+        );
+        let title = "There are too many requests";
+        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", title, detail);
+        Self { retry_after: Some(retry_after), ..problem }
+    }
+
+    pub(crate) fn unavailable(detail: impl Into<String>, retry_after: u64) -> Self {
         let title = "The service cannot do this now";
         let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", title, detail);
         Self { retry_after: Some(retry_after), ..problem }
@@ -290,30 +301,28 @@ impl From<ClientError> for Problem {
             }
             ClientError::Envelope(EnvelopeError::Objects(ObjectsError::Unavailable(_))) => {
                 tracing::warn!(%error, "object store call failed");
-                Self::unavailable("the object store does not answer; nothing was stored", "1")
+                Self::unavailable("the object store does not answer; nothing was stored", 1)
             }
             ClientError::Envelope(_) => {
                 tracing::error!(%error, "what the store keeps cannot be read");
-                Self::unavailable("the service is not set up correctly; its log has the details", "30")
+                Self::unavailable("the service is not set up correctly; its log has the details", 30)
             }
             ClientError::Overloaded => {
-                Self::unavailable("too many jobs are being accepted; nothing was stored", "1")
+                Self::unavailable("too many jobs are being accepted; nothing was stored", 1)
             }
-            ClientError::Closed => {
-                Self::unavailable("this instance is shutting down; nothing was stored", "1")
-            }
+            ClientError::Closed => Self::unavailable("this instance is shutting down; nothing was stored", 1),
             ClientError::Store(store) => match &**store {
                 StoreError::Unavailable(_) | StoreError::Timeout(_) => {
                     tracing::warn!(%error, "store call failed");
                     Self::unavailable(
                         "the store does not answer; the request may have been carried out, so repeat it with the \
                          same Idempotency-Key",
-                        "1",
+                        1,
                     )
                 }
                 StoreError::Config { .. } => {
                     tracing::error!(%error, "store call failed");
-                    Self::unavailable("the service is not set up correctly; its log has the details", "30")
+                    Self::unavailable("the service is not set up correctly; its log has the details", 30)
                 }
                 StoreError::WorkerUnknown(_) | StoreError::Unexpected(_) => {
                     tracing::error!(%error, "store call failed");
@@ -347,7 +356,7 @@ impl IntoResponse for Problem {
             headers.insert(header::WWW_AUTHENTICATE, challenge.header());
         }
         if let Some(seconds) = self.retry_after {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

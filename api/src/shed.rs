@@ -52,5 +52,5 @@ pub(crate) fn is_probe(path: &str) -> bool {
 
 fn refuse(what: &str) -> Response {
     let detail = format!("too many {what} at a time here; nothing was stored, so repeat it shortly");
-    Problem::unavailable(detail, "1").into_response()
+    Problem::unavailable(detail, 1).into_response()
 }

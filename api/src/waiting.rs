@@ -80,10 +80,7 @@ impl Service {
     /// A place among those who wait, of which there are so many.
     pub(crate) fn place(&self) -> Result<OwnedSemaphorePermit, Problem> {
         Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| {
-            Problem::unavailable(
-                "too many requests are waiting for jobs here; poll, or try again shortly",
-                "1",
-            )
+            Problem::unavailable("too many requests are waiting for jobs here; poll, or try again shortly", 1)
         })
     }
 

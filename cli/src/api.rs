@@ -4,7 +4,7 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use windlass::{ApiAuth, Client, Settings, WorkflowLimits, driver::BrokerError, stop_by_signal};
-use windlass_api::{ApiOptions, Authentication, Jwt, JwtOptions, Tls};
+use windlass_api::{ApiOptions, Authentication, Jwt, JwtOptions, Proxies, RateLimits, Tls};
 
 use crate::Failure;
 
@@ -63,7 +63,16 @@ pub(crate) async fn listen(settings: &Settings) -> Result<TcpListener, Failure> 
 /// The API's options for listening at this address.
 pub(crate) fn options(settings: &Settings, address: SocketAddr) -> Result<ApiOptions, Failure> {
     let authentication = authentication(settings, address)?;
-    Ok(ApiOptions { authentication, tls: tls(settings)?, ..open_options(settings) })
+    Ok(ApiOptions { authentication, tls: tls(settings)?, rates: rates(settings), ..open_options(settings) })
+}
+
+fn rates(settings: &Settings) -> RateLimits {
+    RateLimits {
+        ip: settings.api_rate_ip,
+        key: settings.api_rate_key,
+        tenant: settings.api_rate_tenant,
+        proxies: Proxies { trusted: settings.api_trusted_proxies.clone(), header: settings.api_proxy_header },
+    }
 }
 
 fn tls(settings: &Settings) -> Result<Option<Tls>, Failure> {

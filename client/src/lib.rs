@@ -17,6 +17,7 @@ mod origin;
 mod publish;
 mod reads;
 mod relay;
+mod request_rate;
 mod schedule;
 mod settings;
 mod workflow;
@@ -30,6 +31,7 @@ pub use keys::{ApiKey, InvalidApiKey, NoRandomness};
 pub use objects::{Objects, ObjectsError};
 pub use operate::JobPage;
 pub use origin::Origin;
+pub use request_rate::{Excess, InvalidRate, Network, ProxyHeader, RequestRate};
 pub use settings::{
     ApiAuth, JwtAlgorithm, LogFormat, QueueRetention, SecretUrl, Settings, SettingsError, UnknownKinds,
 };

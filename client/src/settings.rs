@@ -14,7 +14,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use windlass_core::{Priorities, QueueName, WorkflowLimits};
 use windlass_store::{Keep, Retention, StoreOptions};
 
-use crate::{ClientOptions, EncryptionKey, Envelope, EnvelopeError, Objects, Origin};
+use crate::{
+    ClientOptions, EncryptionKey, Envelope, EnvelopeError, Network, Objects, Origin, ProxyHeader, RequestRate,
+};
 
 /// Every setting of Windlass, read by the `windlass` command and by worker binaries alike.
 ///
@@ -115,6 +117,18 @@ pub struct Settings {
     /// How long an idempotency key is remembered.
     #[serde(with = "duration")]
     pub api_idempotency_ttl: Duration,
+    /// How often one address may ask: `100/s`, `100/s burst 200` or `600/m queue 50`. By default as often as it likes, like
+    /// the next two.
+    pub api_rate_ip: Option<RequestRate>,
+    /// How often one API key may be used, or the subject of a token may ask.
+    pub api_rate_key: Option<RequestRate>,
+    /// How often those who act for one tenant may ask, all together.
+    pub api_rate_tenant: Option<RequestRate>,
+    /// Proxies whose word is taken on whom a request is from: networks or addresses (a comma-separated list).
+    #[serde(deserialize_with = "list")]
+    pub api_trusted_proxies: Vec<Network>,
+    /// Where they write it: `x-forwarded-for` or `forwarded`. The other one is not read.
+    pub api_proxy_header: ProxyHeader,
     /// Whether requests need a key or token: `required` or `off`. By default they do not, as long as the API listens on a
     /// loopback address, and it refuses to listen on another. Naming an issuer means `required`.
     pub api_auth: Option<ApiAuth>,
@@ -310,6 +324,11 @@ impl Default for Settings {
             api_tls_key: None,
             api_cors_origins: Vec::new(),
             api_idempotency_ttl: Duration::from_secs(24 * 3600),
+            api_rate_ip: None,
+            api_rate_key: None,
+            api_rate_tenant: None,
+            api_trusted_proxies: Vec::new(),
+            api_proxy_header: ProxyHeader::default(),
             api_auth: None,
             api_jwt_issuer: None,
             api_jwt_audience: Vec::new(),
@@ -400,6 +419,19 @@ impl Settings {
                 return invalid("api_jwt_algorithms", "must have at least one");
             }
             _ => {}
+        }
+        let rates = [
+            ("api_rate_ip", self.api_rate_ip),
+            ("api_rate_key", self.api_rate_key),
+            ("api_rate_tenant", self.api_rate_tenant),
+        ];
+        // One after the other.
+        let mut waits = Duration::ZERO;
+        for (setting, rate) in rates {
+            waits += rate.map(|rate| rate.longest_wait()).unwrap_or_default();
+            if !waits.is_zero() && waits >= self.api_timeout {
+                return invalid(setting, "has a queue in which requests may wait longer than api_timeout");
+            }
         }
         if self.worker_crash_limit == 0 {
             return invalid("worker_crash_limit", "must be at least 1");
@@ -721,6 +753,13 @@ mod tests {
             ("api_jwt_issuer = \"https://id.example\"\napi_auth = \"off\"", "api_jwt_issuer"),
             ("api_jwt_algorithms = \"HS256\"", "HS256"),
             ("api_jwt_algorithms = [\"none\"]", "none"),
+            ("api_rate_ip = \"100\"", "api_rate_ip"),
+            ("api_rate_key = \"5/0s\"", "api_rate_key"),
+            ("api_rate_tenant = \"0/s\"", "api_rate_tenant"),
+            ("api_rate_key = \"1/s queue 31\"", "api_rate_key"),
+            ("api_rate_key = \"1/s queue 20\"\napi_rate_tenant = \"1/s queue 20\"", "api_rate_tenant"),
+            ("api_trusted_proxies = \"nginx\"", "api_trusted_proxies"),
+            ("api_proxy_header = \"x-real-ip\"", "api_proxy_header"),
             ("result_ttl = \"soon\"", "result_ttl"),
             ("retention_dead = \"soon\"", "retention_dead"),
             ("retention_queues.mail.deed = \"1d\"", "deed"),
@@ -757,6 +796,17 @@ mod tests {
         let priorities = |toml: &str| read(toml).unwrap().worker_priorities;
         assert_eq!(priorities(""), Priorities::Weighted);
         assert_eq!(priorities("worker_priorities = \"strict\""), Priorities::Strict);
+    }
+
+    #[test]
+    fn rates_and_proxies_are_read() {
+        let settings =
+            read("api_rate_ip = \"100/s burst 200\"\napi_trusted_proxies = \"10.0.0.0/8, ::1\"").unwrap();
+        assert_eq!(settings.api_rate_ip, Some("100/s burst 200".parse().unwrap()));
+        assert_eq!((settings.api_rate_key, settings.api_trusted_proxies.len()), (None, 2));
+        assert_eq!(settings.api_proxy_header, ProxyHeader::XForwardedFor);
+        let settings = read("api_rate_key = \"1/s queue 20\"\napi_proxy_header = \"forwarded\"").unwrap();
+        assert_eq!(settings.api_proxy_header, ProxyHeader::Forwarded);
     }
 
     #[test]

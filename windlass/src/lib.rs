@@ -42,9 +42,9 @@ pub use logging::{LoggingError, init_logging};
 /// A payload on its way from an older version to a newer, in `Job::upgrade`.
 pub use serde_json::Value as JsonValue;
 pub use windlass_client::{
-    Accepted, ApiAuth, ApiKey, Client, ClientError, ClientOptions, EncryptionKey, Enqueue, Envelope, JobPage,
-    JwtAlgorithm, LogFormat, Objects, ObjectsError, Origin, QueueRetention, SecretUrl, Settings,
-    SettingsError, UnknownKinds, Workflow,
+    Accepted, ApiAuth, ApiKey, Client, ClientError, ClientOptions, EncryptionKey, Enqueue, Envelope, Excess,
+    InvalidRate, JobPage, JwtAlgorithm, LogFormat, Network, Objects, ObjectsError, Origin, ProxyHeader,
+    QueueRetention, RequestRate, SecretUrl, Settings, SettingsError, UnknownKinds, Workflow,
 };
 pub use windlass_core::{
     CancelOutcome, DeadCursor, DeadFilter, DeadPage, ErrorRecord, Found, Gating, GraphError, InsertOutcome,

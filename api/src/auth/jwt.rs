@@ -139,7 +139,7 @@ impl Jwt {
             set.inspect_err(|error| tracing::warn!(%error, "the issuer's keys cannot be fetched")).ok()
         };
         let keys = self.keys.get(|keys| keys.get(id).is_some(), fetch).await;
-        let keys = keys.ok_or_else(|| Problem::unavailable("the issuer of tokens does not answer", "5"))?;
+        let keys = keys.ok_or_else(|| Problem::unavailable("the issuer of tokens does not answer", 5))?;
         let key = keys.get(id).ok_or_else(|| Problem::unauthorized("the issuer has no such key"))?;
         let token = decode::<Map<String, Value>>(token, &key.key, &key.validation);
         self.read(&token.map_err(|error| refused(&error))?.claims)

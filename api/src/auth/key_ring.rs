@@ -44,7 +44,7 @@ impl KeyRing {
         };
         let has = |live: &HashMap<KeyId, LiveKey>| live.get(key.id()).is_some_and(|live| fits(live, &key));
         let live = self.live.get(has, fetch).await;
-        let live = live.ok_or_else(|| Problem::unavailable("the store does not answer", "1"))?;
+        let live = live.ok_or_else(|| Problem::unavailable("the store does not answer", 1))?;
         let live = live.get(key.id()).filter(|live| fits(live, &key)).ok_or_else(unknown)?;
         self.note(keys, key.id()).await;
         Ok(Identity {

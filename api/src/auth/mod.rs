@@ -35,6 +35,9 @@ pub enum Authentication {
     },
 }
 
+/// The subject of everyone, without authentication.
+const ANYONE: &str = "anyone";
+
 /// Who makes a request: an extension of every request to a route that is not open to all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -48,7 +51,12 @@ pub struct Identity {
 
 impl Identity {
     fn anyone() -> Self {
-        Self { subject: "anyone".into(), scopes: [Scope::Admin].into_iter().collect(), tenant: None }
+        Self { subject: ANYONE.into(), scopes: [Scope::Admin].into_iter().collect(), tenant: None }
+    }
+
+    /// Whether it is somebody in particular.
+    pub(crate) fn is_known(&self) -> bool {
+        &*self.subject != ANYONE
     }
 }
 
@@ -98,6 +106,10 @@ pub(crate) async fn admit(
 ) -> Result<Response, Problem> {
     let identity = service.gatekeeper.identify(&service, request.headers()).await?;
     tracing::Span::current().record("subject", &*identity.subject);
+    let words = service.rates.admit(&service, &identity).await;
+    if let Some(refused) = words.refused() {
+        return Ok(refused);
+    }
     if !identity.scopes.allow(access.scope) {
         return Err(Problem::missing_scope(access.scope));
     }
@@ -106,6 +118,7 @@ pub(crate) async fn admit(
     }
     request.extensions_mut().insert(identity);
     let mut response = next.run(request).await;
+    words.tell(response.headers_mut());
     // A cache is not to give one's answer to another.
     response.headers_mut().append(header::VARY, HeaderValue::from_static("authorization"));
     Ok(response)

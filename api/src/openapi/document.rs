@@ -203,6 +203,9 @@ impl Operation {
         if self.path.starts_with("/v1/") {
             refusals.extend([401, 403, 500, 503]);
         }
+        if !crate::shed::is_probe(self.path) {
+            refusals.push(429);
+        }
         refusals
     }
 
@@ -251,7 +254,7 @@ impl Answer {
 }
 
 /// What may go wrong with any operation of its form.
-const PROBLEMS: [(u16, &str); 9] = [
+const PROBLEMS: [(u16, &str); 10] = [
     (400, "The request cannot be read."),
     (401, "A key or token is needed, and none that is good has come."),
     (403, "The key or token does not allow this."),
@@ -259,6 +262,7 @@ const PROBLEMS: [(u16, &str); 9] = [
     (413, "The body is too large."),
     (415, "The body is not JSON, or is compressed."),
     (422, "Fields are not as they should be: `errors` has a JSON pointer to each."),
+    (429, "More requests than a rate allows; nothing was stored."),
     (500, "Something went wrong here; the log has it under the `x-request-id`."),
     (
         503,
@@ -269,6 +273,7 @@ const PROBLEMS: [(u16, &str); 9] = [
 fn refusal(status: u16, text: &str, problem: &Schema) -> Value {
     let names: &[&str] = match status {
         503 => &["x-request-id", "Retry-After"],
+        429 => &["x-request-id", "Retry-After", "RateLimit-Policy", "RateLimit"],
         401 | 403 => &["x-request-id", "WWW-Authenticate"],
         _ => &["x-request-id"],
     };
@@ -301,13 +306,25 @@ const fn header(text: &'static str, always: bool, schema: &'static str) -> Heade
 }
 
 /// The headers of answers, and whether an answer that may have one always does.
-const HEADERS: [(&str, Header); 9] = [
+const HEADERS: [(&str, Header); 11] = [
     ("WWW-Authenticate", header("What is missing, as RFC 6750 has it.", false, "string")),
     ("x-request-id", header("The request's own, if it has a plain one; the log has it.", true, "string")),
     ("ETag", header("Changes whenever the job does, for `If-None-Match`.", true, "string")),
     ("Location", header("Where to ask for what has been made.", true, "string")),
     ("Cache-Control", header("How long the answer may be kept.", true, "string")),
     ("Retry-After", header("In how many seconds to ask again.", false, "integer")),
+    (
+        "RateLimit-Policy",
+        header("The rates that count the request: `\"key\";q=100;w=1` is 100 per second.", false, "string"),
+    ),
+    (
+        "RateLimit",
+        header(
+            "How many more could come now, and in how many seconds all: `\"key\";r=50;t=1`.",
+            false,
+            "string",
+        ),
+    ),
     ("Preference-Applied", header("How long the request would have waited, by `Prefer`.", false, "string")),
     ("Idempotency-Replayed", header("`true` if an earlier request with the key made it.", false, "string")),
     (

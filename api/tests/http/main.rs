@@ -22,6 +22,7 @@ mod objects;
 mod openapi;
 mod overload;
 mod poll;
+mod rates;
 mod schedules;
 mod schemas;
 mod support;
