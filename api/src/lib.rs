@@ -83,7 +83,7 @@ use windlass_core::Timetable;
 use windlass_core::WorkflowLimits;
 
 pub use crate::auth::{Authentication, Identity, Jwt, JwtError, JwtOptions, Reach};
-pub use crate::rates::{Proxies, RateLimits};
+pub use crate::rates::{Proxies, RateLimits, SharedRates, SharedRatesError};
 pub use crate::routes::{RouteInfo, routes};
 pub use crate::serve::{Tls, TlsError, serve};
 use crate::{auth::Gatekeeper, problem::Problem};

@@ -3,8 +3,8 @@ use std::{net::SocketAddr, sync::Arc};
 use clap::Args;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use windlass::{ApiAuth, Client, Settings, WorkflowLimits, driver::BrokerError, stop_by_signal};
-use windlass_api::{ApiOptions, Authentication, Jwt, JwtOptions, Proxies, RateLimits, Tls};
+use windlass::{ApiAuth, Client, SecretUrl, Settings, WorkflowLimits, driver::BrokerError, stop_by_signal};
+use windlass_api::{ApiOptions, Authentication, Jwt, JwtOptions, Proxies, RateLimits, SharedRates, Tls};
 
 use crate::Failure;
 
@@ -63,16 +63,18 @@ pub(crate) async fn listen(settings: &Settings) -> Result<TcpListener, Failure> 
 /// The API's options for listening at this address.
 pub(crate) fn options(settings: &Settings, address: SocketAddr) -> Result<ApiOptions, Failure> {
     let authentication = authentication(settings, address)?;
-    Ok(ApiOptions { authentication, tls: tls(settings)?, rates: rates(settings), ..open_options(settings) })
+    Ok(ApiOptions { authentication, tls: tls(settings)?, rates: rates(settings)?, ..open_options(settings) })
 }
 
-fn rates(settings: &Settings) -> RateLimits {
-    RateLimits {
+fn rates(settings: &Settings) -> Result<RateLimits, Failure> {
+    let shared = |url: &SecretUrl| SharedRates::open(url.expose(), SharedRates::PATIENCE);
+    Ok(RateLimits {
         ip: settings.api_rate_ip,
         key: settings.api_rate_key,
         tenant: settings.api_rate_tenant,
+        shared: settings.shared_url.as_ref().map(shared).transpose().map_err(Failure::usage)?,
         proxies: Proxies { trusted: settings.api_trusted_proxies.clone(), header: settings.api_proxy_header },
-    }
+    })
 }
 
 fn tls(settings: &Settings) -> Result<Option<Tls>, Failure> {

@@ -124,6 +124,9 @@ pub struct Settings {
     pub api_rate_key: Option<RequestRate>,
     /// How often those who act for one tenant may ask, all together.
     pub api_rate_tenant: Option<RequestRate>,
+    /// Where all instances of the API count those requests together: `redis://…` or `rediss://…`; by default each counts by
+    /// itself.
+    pub shared_url: Option<SecretUrl>,
     /// Proxies whose word is taken on whom a request is from: networks or addresses (a comma-separated list).
     #[serde(deserialize_with = "list")]
     pub api_trusted_proxies: Vec<Network>,
@@ -327,6 +330,7 @@ impl Default for Settings {
             api_rate_ip: None,
             api_rate_key: None,
             api_rate_tenant: None,
+            shared_url: None,
             api_trusted_proxies: Vec::new(),
             api_proxy_header: ProxyHeader::default(),
             api_auth: None,

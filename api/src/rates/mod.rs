@@ -2,9 +2,12 @@
 
 mod address;
 mod gcra;
+#[cfg_attr(not(feature = "redis"), path = "not_shared.rs")]
+mod shared;
 mod table;
 
 use std::{
+    fmt,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -22,6 +25,7 @@ use windlass_client::RequestRate;
 pub use self::address::Proxies;
 use self::{
     gcra::{Gcra, Verdict},
+    shared::Shared,
     table::{Key, Table},
 };
 use crate::{Service, auth::Identity, problem::Problem, shed::is_probe};
@@ -41,8 +45,53 @@ pub struct RateLimits {
     pub key: Option<RequestRate>,
     /// For one tenant, by keys and tokens that act for it only.
     pub tenant: Option<RequestRate>,
+    /// Where all instances count together; without it, each by itself.
+    pub shared: Option<SharedRates>,
     /// Whom requests are from, where proxies stand between.
     pub proxies: Proxies,
+}
+
+/// A Redis in which all instances count together. While it does not answer, each counts by itself.
+#[derive(Clone)]
+pub struct SharedRates(Arc<Shared>);
+
+impl SharedRates {
+    /// How long a request waits for Redis, which mostly answers within a millisecond.
+    pub const PATIENCE: Duration = Duration::from_millis(250);
+
+    /// For a `redis://` or `rediss://` URL. It connects when there is something to count.
+    ///
+    /// # Errors
+    /// A URL that can never work.
+    pub fn open(url: &str, patience: Duration) -> Result<Self, SharedRatesError> {
+        Shared::open(url, patience).map(|shared| Self(Arc::new(shared)))
+    }
+}
+
+impl fmt::Debug for SharedRates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SharedRates")
+    }
+}
+
+/// A `shared_url` that cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SharedRatesError {
+    /// It is no URL of a Redis server.
+    #[error(
+        "shared_url is not a valid Redis URL; write it as redis://user:password@host:6379/0 (rediss:// for TLS), with \
+         special characters in user and password percent-encoded"
+    )]
+    Url,
+    /// It asks for TLS without a check of the certificate.
+    #[error(
+        "shared_url asks for TLS without a check of the certificate; remove `#insecure`, and name a file with the \
+         server's authority in the environment variable SSL_CERT_FILE"
+    )]
+    Insecure,
+    /// This build cannot speak with Redis.
+    #[error("shared_url needs the cargo feature `redis`, which this build does not have; build with it")]
+    NotBuilt,
 }
 
 /// What the API counts.
@@ -50,6 +99,7 @@ pub(crate) struct Rates {
     ip: Option<Limiter>,
     key: Option<Limiter>,
     tenant: Option<Limiter>,
+    shared: Option<SharedRates>,
     proxies: Proxies,
 }
 
@@ -82,6 +132,7 @@ impl Rates {
             ip: limiter("ip", limits.ip),
             key: limiter("key", limits.key),
             tenant: limiter("tenant", limits.tenant),
+            shared: limits.shared,
             proxies: limits.proxies,
         }
     }
@@ -104,7 +155,12 @@ impl Rates {
 }
 
 impl Limiter {
-    fn take(&self, key: Key) -> Verdict {
+    async fn take(&self, key: Key, rates: &Rates) -> Verdict {
+        if let Some(SharedRates(shared)) = &rates.shared
+            && let Some(verdict) = shared.take(self.name, key, &self.table.gcra).await
+        {
+            return verdict;
+        }
         // Centuries.
         self.table.take(key, u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
@@ -119,7 +175,7 @@ pub(crate) struct Words {
 
 impl Words {
     async fn ask(&mut self, limiter: &Limiter, key: Key, service: &Service) {
-        let verdict = limiter.take(key);
+        let verdict = limiter.take(key, &service.rates).await;
         let word = Word { name: limiter.name, rate: limiter.rate, verdict };
         self.refusal = match verdict.goes {
             Ok(0) => None,

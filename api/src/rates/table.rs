@@ -16,7 +16,7 @@ pub(super) type Key = [u8; 16];
 /// since their last request: who can send from so many addresses has a burst for each of them anyhow.
 #[derive(Debug)]
 pub(super) struct Table {
-    gcra: Gcra,
+    pub(super) gcra: Gcra,
     most: usize,
     generations: Mutex<Generations>,
 }

@@ -23,6 +23,8 @@ mod openapi;
 mod overload;
 mod poll;
 mod rates;
+#[cfg(feature = "redis")]
+mod rates_shared;
 mod schedules;
 mod schemas;
 mod support;
