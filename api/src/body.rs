@@ -1,12 +1,12 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use axum::{
-    body::{Body, HttpBody as _},
+    body::{Body, BodyDataStream, HttpBody as _},
     extract::Request,
     http::{HeaderMap, header},
 };
 use bytes::Bytes;
-use http_body_util::BodyExt as _;
+use futures::StreamExt as _;
 use serde::{
     Deserialize,
     de::{Deserializer, MapAccess, Visitor},
@@ -17,20 +17,28 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::{
     Service,
     problem::{FieldError, Problem},
+    unpack::{self, Coding},
 };
 
 /// How much of a body that is too large is still read, and for how long.
 const DISCARD: usize = 16 * 1024 * 1024;
 const DISCARD_FOR: Duration = Duration::from_secs(2);
 
-/// Reads a body, but keeps never more of it than `limit` bytes, nor than there is memory for.
+/// Reads a body, which must be JSON, compressed or not, but keeps never more of it than `limit` bytes, nor than there is
+/// memory for.
 pub(crate) async fn read(
     service: &Service,
-    mut body: Body,
+    body: Body,
     headers: &HeaderMap,
     limit: usize,
 ) -> Result<Bytes, Problem> {
-    if body.size_hint().lower() > limit as u64 {
+    if !is_json(headers) {
+        return Err(Problem::media_type());
+    }
+    let coding = Coding::of(headers)?;
+    let too_large = body.size_hint().lower() > limit as u64;
+    let mut body = body.into_data_stream();
+    if too_large {
         // A client that asks first need not send it.
         if !headers.contains_key(header::EXPECT) {
             discard(body).await;
@@ -39,11 +47,12 @@ pub(crate) async fn read(
     }
     let mut kept = Kept { bytes: Vec::new(), memory: None };
     let reading = async {
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|_| Problem::malformed("the body broke off"))?;
-            if let Some(data) = frame.data_ref() {
-                kept.add(data, limit, &service.bodies)?;
-            }
+        if let Some(coding) = coding {
+            return unpack::read(coding, &mut body, &mut kept, limit, &service.bodies).await;
+        }
+        while let Some(data) = body.next().await {
+            let data = data.map_err(|_| Problem::malformed("the body broke off"))?;
+            kept.add(&data, limit, &service.bodies)?;
         }
         Ok(())
     };
@@ -60,25 +69,19 @@ pub(crate) async fn read(
 
 /// What has come of a body, with the memory that it takes of what there is for bodies.
 #[derive(Debug)]
-struct Kept {
+pub(crate) struct Kept {
     bytes: Vec<u8>,
     memory: Option<OwnedSemaphorePermit>,
 }
 
 impl Kept {
-    fn add(&mut self, data: &[u8], limit: usize, bodies: &Arc<Semaphore>) -> Result<(), Problem> {
+    pub(crate) fn add(&mut self, data: &[u8], limit: usize, bodies: &Arc<Semaphore>) -> Result<(), Problem> {
         if self.bytes.len() + data.len() > limit {
             return Err(Problem::too_large(limit));
         }
         let had = self.bytes.capacity();
         self.bytes.reserve(data.len());
-        let more = u32::try_from(self.bytes.capacity() - had).unwrap_or(u32::MAX);
-        let more = bodies.clone().try_acquire_many_owned(more).map_err(|_| {
-            Problem::unavailable(
-                "too many large bodies at a time here; nothing was stored, so repeat it shortly",
-                1,
-            )
-        })?;
+        let more = take(bodies, self.bytes.capacity() - had)?;
         match &mut self.memory {
             Some(memory) => memory.merge(more),
             memory @ None => *memory = Some(more),
@@ -94,20 +97,27 @@ impl AsRef<[u8]> for Kept {
     }
 }
 
-/// Reads a request's body, which must be JSON.
-pub(crate) async fn read_json(service: &Service, request: Request) -> Result<Bytes, Problem> {
+/// Takes memory, in bytes, of what there is for bodies.
+pub(crate) fn take(bodies: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
+    let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+    bodies.clone().try_acquire_many_owned(bytes).map_err(|_| {
+        Problem::unavailable(
+            "too many large bodies at a time here; nothing was stored, so repeat it shortly",
+            1,
+        )
+    })
+}
+
+/// Reads a request's body.
+pub(crate) async fn read_request(service: &Service, request: Request) -> Result<Bytes, Problem> {
     let (parts, body) = request.into_parts();
-    if !is_json(&parts.headers) {
-        return Err(Problem::media_type());
-    }
     read(service, body, &parts.headers, service.options.max_body).await
 }
 
-pub(crate) fn is_json(headers: &HeaderMap) -> bool {
+fn is_json(headers: &HeaderMap) -> bool {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = value.split(';').next().unwrap_or_default().trim();
-    // Compressed, it would be something else until unpacked, which nobody here does.
-    media_type.eq_ignore_ascii_case("application/json") && !headers.contains_key(header::CONTENT_ENCODING)
+    media_type.eq_ignore_ascii_case("application/json")
 }
 
 /// Refuses the fields that are left.
@@ -118,11 +128,11 @@ pub(crate) fn no_more(fields: Fields<'_>, errors: &mut Vec<FieldError>, known: &
 }
 
 /// Reads on for a while: a client that finds the connection closed while it still sends does not get to see why.
-async fn discard(mut body: Body) {
+async fn discard(mut body: BodyDataStream) {
     let reading = async {
         let mut left = DISCARD;
-        while let Some(Ok(frame)) = body.frame().await {
-            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        while let Some(Ok(data)) = body.next().await {
+            left = left.saturating_sub(data.len());
             if left == 0 {
                 break;
             }

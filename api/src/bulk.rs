@@ -91,7 +91,7 @@ async fn select(
     request: Request,
     what: &What,
 ) -> Result<Selected, Problem> {
-    let bytes = body::read_json(service, request).await?;
+    let bytes = body::read_request(service, request).await?;
     let mut fields = Fields::parse(body::text(&bytes)?)?;
     let e = &mut Vec::new();
     let ids = fields.take("ids", e, |ids: Vec<JobId>| match ids.len() {

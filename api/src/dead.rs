@@ -110,9 +110,6 @@ async fn select(
 ) -> Result<(Vec<JobId>, Option<DeadCursor>), Problem> {
     let options = &service.options;
     let (parts, body) = request.into_parts();
-    if !body::is_json(&parts.headers) {
-        return Err(Problem::media_type());
-    }
     let bytes = body::read(service, body, &parts.headers, options.max_body).await?;
     let mut selection = Selection::new(MOST);
     let mut errors = Vec::new();

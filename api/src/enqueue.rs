@@ -41,9 +41,6 @@ pub(crate) async fn enqueue(
 ) -> Result<Response, Problem> {
     let options = &service.options;
     let (parts, body) = request.into_parts();
-    if !body::is_json(&parts.headers) {
-        return Err(Problem::media_type());
-    }
     let bytes = body::read(&service, body, &parts.headers, options.max_body).await?;
     let text = body::text(&bytes)?;
     let mut draft = Draft::parse(text, options.max_depth)?;

@@ -42,6 +42,7 @@ mod auth;
 mod batch;
 mod body;
 mod bulk;
+mod compress;
 mod cors;
 mod cursor;
 mod dead;
@@ -52,6 +53,7 @@ mod gating;
 mod guard;
 mod headers;
 mod health;
+mod held;
 mod job;
 mod kinds;
 mod limits;
@@ -68,6 +70,7 @@ mod schemas;
 mod serve;
 mod shed;
 mod unique;
+mod unpack;
 mod view;
 mod waiting;
 mod workers;
@@ -213,6 +216,7 @@ fn router_until(client: Client, options: ApiOptions, ending: CancellationToken) 
         .layer(middleware::from_fn_with_state(service.clone(), shed::shed))
         .layer(middleware::from_fn_with_state(service.clone(), guard::guard))
         .with_state(service);
+    let router = compress::add_to(router);
     // Outside of all that may refuse a request, so that pages get to see why.
     match cors {
         Some(cors) => router.layer(cors),

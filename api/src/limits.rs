@@ -85,7 +85,7 @@ pub(crate) async fn put(
     Name(name): Name<LimitName>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let bytes = body::read_json(&service, request).await?;
+    let bytes = body::read_request(&service, request).await?;
     let mut fields = Fields::parse(body::text(&bytes)?)?;
     let mut errors = Vec::new();
     let limit = read(&mut fields, &mut errors);

@@ -6,6 +6,8 @@ use serde::Serialize;
 use windlass_client::{ClientError, EnvelopeError, ObjectsError, RequestRate};
 use windlass_core::{JobId, Scope, StoreError, Tenant};
 
+use crate::unpack::Coding;
+
 /// An error as clients see it: a problem document, RFC 9457.
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -22,6 +24,9 @@ pub(crate) struct Problem {
     retry_after: Option<u64>,
     #[serde(skip)]
     challenge: Option<Challenge>,
+    /// Whether to say what a body may be compressed by.
+    #[serde(skip)]
+    name_codings: bool,
 }
 
 /// What is wrong with the token, by RFC 6750.
@@ -89,6 +94,7 @@ impl Problem {
             errors: Vec::new(),
             retry_after: None,
             challenge: None,
+            name_codings: false,
         }
     }
 
@@ -173,8 +179,17 @@ impl Problem {
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "media-type",
             "The body is not JSON",
-            "send JSON, uncompressed, with the header content-type: application/json",
+            "send JSON with the header content-type: application/json",
         )
+    }
+
+    pub(crate) fn coding() -> Self {
+        let known = Coding::KNOWN;
+        let detail =
+            format!("compress the body by one of {known}, once, and name it in the header content-encoding");
+        let title = "The body is compressed in a way that is not known";
+        let problem = Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-coding", title, detail);
+        Self { name_codings: true, ..problem }
     }
 
     /// There is no key or token.
@@ -354,6 +369,9 @@ impl IntoResponse for Problem {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(challenge) = self.challenge {
             headers.insert(header::WWW_AUTHENTICATE, challenge.header());
+        }
+        if self.name_codings {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(Coding::KNOWN));
         }
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

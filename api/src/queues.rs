@@ -107,7 +107,7 @@ pub(crate) async fn limit(
     Name(name): Name<QueueName>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let bytes = body::read_json(&service, request).await?;
+    let bytes = body::read_request(&service, request).await?;
     let mut fields = Fields::parse(body::text(&bytes)?)?;
     let mut errors = Vec::new();
     let limit = limits::read(&mut fields, &mut errors);

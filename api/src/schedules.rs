@@ -43,9 +43,6 @@ pub(crate) async fn put(
 ) -> Result<Response, Problem> {
     let options = &service.options;
     let (parts, body) = request.into_parts();
-    if !body::is_json(&parts.headers) {
-        return Err(Problem::media_type());
-    }
     let bytes = body::read(&service, body, &parts.headers, options.max_body).await?;
     let (schedule, enabled, draft) = parse(body::text(&bytes)?, options.max_depth)?;
     let info = known(&service, &draft).await.map_err(|problem| problem.within("/job"))?;

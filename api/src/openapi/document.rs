@@ -260,7 +260,7 @@ const PROBLEMS: [(u16, &str); 10] = [
     (403, "The key or token does not allow this."),
     (408, "The body did not arrive in time; nothing was stored."),
     (413, "The body is too large."),
-    (415, "The body is not JSON, or is compressed."),
+    (415, "The body is not JSON, or is compressed by something that is not known."),
     (422, "Fields are not as they should be: `errors` has a JSON pointer to each."),
     (429, "More requests than a rate allows; nothing was stored."),
     (500, "Something went wrong here; the log has it under the `x-request-id`."),
@@ -275,6 +275,7 @@ fn refusal(status: u16, text: &str, problem: &Schema) -> Value {
         503 => &["x-request-id", "Retry-After"],
         429 => &["x-request-id", "Retry-After", "RateLimit-Policy", "RateLimit"],
         401 | 403 => &["x-request-id", "WWW-Authenticate"],
+        415 => &["x-request-id", "Accept-Encoding"],
         _ => &["x-request-id"],
     };
     json!({
@@ -306,7 +307,11 @@ const fn header(text: &'static str, always: bool, schema: &'static str) -> Heade
 }
 
 /// The headers of answers, and whether an answer that may have one always does.
-const HEADERS: [(&str, Header); 11] = [
+const HEADERS: [(&str, Header); 12] = [
+    (
+        "Accept-Encoding",
+        header("What a body may be compressed by, if it was by something else.", false, "string"),
+    ),
     ("WWW-Authenticate", header("What is missing, as RFC 6750 has it.", false, "string")),
     ("x-request-id", header("The request's own, if it has a plain one; the log has it.", true, "string")),
     ("ETag", header("Changes whenever the job does, for `If-None-Match`.", true, "string")),

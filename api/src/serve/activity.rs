@@ -1,13 +1,9 @@
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::time::Duration;
 
-use axum::{body::Body, response::Response};
-use bytes::Bytes;
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use axum::response::Response;
 use tokio::sync::watch;
+
+use crate::held::hold;
 
 /// How many requests of a connection are under way, until their answers have been taken. HTTP/1 has one at a time, and
 /// hyper limits what is between them; with HTTP/2 it does not.
@@ -44,38 +40,13 @@ pub(super) struct Busy(watch::Sender<usize>);
 impl Busy {
     /// The answer, which keeps the connection busy until it has been taken.
     pub(super) fn until_taken(self, response: Response) -> Response {
-        response.map(|body| Body::new(Taken { body, _busy: self }))
+        response.map(|body| hold(body, self))
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.send_modify(|busy| *busy -= 1);
-    }
-}
-
-struct Taken {
-    body: Body,
-    _busy: Busy,
-}
-
-impl HttpBody for Taken {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

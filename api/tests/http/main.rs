@@ -8,6 +8,7 @@ mod batch;
 mod browsers;
 mod bulk;
 mod cancel;
+mod coding;
 mod connections;
 mod dead;
 mod enqueue;

@@ -233,8 +233,6 @@ async fn other_media_types_are_refused() {
         );
     }
     api.send(Request::post("/v1/jobs").body(body()).unwrap()).await.problem(415);
-    let compressed = enqueue().header("content-encoding", "gzip").body(body()).unwrap();
-    api.send(compressed).await.problem(415);
     assert_eq!(api.stored().await, 0);
     for media_type in ["application/json; charset=utf-8", "Application/JSON", "application/json ;x=y"] {
         let request = Request::post("/v1/jobs").header("content-type", media_type).body(body()).unwrap();

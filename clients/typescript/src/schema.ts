@@ -1569,9 +1569,10 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description The body is not JSON, or is compressed. */
+        /** @description The body is not JSON, or is compressed by something that is not known. */
         415: {
             headers: {
+                "Accept-Encoding": components["headers"]["Accept-Encoding"];
                 "x-request-id": components["headers"]["x-request-id"];
                 [name: string]: unknown;
             };
@@ -1627,6 +1628,8 @@ export interface components {
     parameters: never;
     requestBodies: never;
     headers: {
+        /** @description What a body may be compressed by, if it was by something else. */
+        "Accept-Encoding": string;
         /** @description How long the answer may be kept. */
         "Cache-Control": string;
         /** @description Changes whenever the job does, for `If-None-Match`. */
