@@ -40,7 +40,8 @@ pub(crate) async fn get(
             service.check_job(&caller, id).await?;
             service.wait_for(id, wait.patience, changed).await?
         }
-        None => service.job(&caller, id).await?,
+        None if wants_newest(&headers) => service.job(&caller, id).await?,
+        None => service.recent_job(&caller, id).await?,
     };
     let mut response = job_response(StatusCode::OK, &JobView::from(&job))?;
     if known(&response) {
@@ -55,6 +56,14 @@ pub(crate) async fn get(
         headers.insert(waiting::APPLIED, applied);
     }
     Ok(response)
+}
+
+/// Whether the client says that an answer which is a little old is of no use: by `Cache-Control: no-cache` or the like.
+fn wants_newest(headers: &HeaderMap) -> bool {
+    let lists = headers.get_all(header::CACHE_CONTROL).iter().filter_map(|list| list.to_str().ok());
+    lists.flat_map(|list| list.split(',')).map(str::trim).any(|directive| {
+        ["no-cache", "no-store", "max-age=0"].iter().any(|newest| directive.eq_ignore_ascii_case(newest))
+    })
 }
 
 /// `GET /v1/jobs/{id}/result`: the value itself.

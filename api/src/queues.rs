@@ -82,7 +82,7 @@ pub(crate) struct QueuesView {
 /// of.
 pub(crate) async fn list(State(service): State<Arc<Service>>) -> Result<Response, Problem> {
     let store = service.client.store();
-    let tally = store.operations().tally().await?;
+    let tally = service.client.tally().await?;
     let mut queues: BTreeMap<QueueName, QueueRecord> =
         store.operations().queues().await?.into_iter().map(|queue| (queue.name.clone(), queue)).collect();
     let known = store.kinds().await?.into_iter().map(|info| info.queue);

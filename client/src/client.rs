@@ -17,7 +17,7 @@ use crate::{
     group::{Grouper, Limits},
     kinds::Kinds,
     publish::{Group, Publisher},
-    reads::{Read, Reads},
+    reads::{Age, Read, Reads},
     relay::Relay,
 };
 
@@ -319,7 +319,21 @@ impl Client {
     /// What the store says; also when the result is encrypted under a key that the settings do not have, or in an object
     /// store that they do not name or that does not have it.
     pub async fn get(&self, id: JobId) -> Result<Option<JobRecord>, ClientError> {
-        let read = match self.inner.reads.read(id).await {
+        self.read(id, Age::Now).await
+    }
+
+    /// As [`get`](Self::get), but where the store has replicas, a job that is not over may be shown as it was as long
+    /// ago as they may be behind ([`store_replica_max_lag`](Settings::store_replica_max_lag)). One that has been accepted
+    /// is always found, and one shown as over is so.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub async fn get_recent(&self, id: JobId) -> Result<Option<JobRecord>, ClientError> {
+        self.read(id, Age::Recent).await
+    }
+
+    async fn read(&self, id: JobId, age: Age) -> Result<Option<JobRecord>, ClientError> {
+        let read = match self.inner.reads.read(id, age).await {
             // Reading goes on until the process ends.
             Err(ClientError::Closed) => match self.inner.store.get(&[id]).await?.pop() {
                 Some(job) => return self.open_record(job).await.map(Some),
@@ -336,6 +350,10 @@ impl Client {
                 Ok(Some(Arc::unwrap_or_clone(job)))
             }
         }
+    }
+
+    pub(crate) fn reads(&self) -> &Reads {
+        &self.inner.reads
     }
 
     pub(crate) fn feed(&self) -> &Feed {

@@ -1,13 +1,11 @@
 //! What operators see of jobs, and do with those that are over.
 
-use std::collections::HashMap;
-
 use serde_json::value::RawValue;
 use windlass_core::{
-    DeadCursor, DeadFilter, DeadPage, JobFilter, JobId, JobRecord, LogCursor, LogRecord, State,
+    DeadCursor, DeadFilter, DeadPage, JobFilter, JobId, JobRecord, LogCursor, LogRecord, State, Tally,
 };
 
-use crate::{Client, ClientError, Part, envelope::object_of};
+use crate::{Client, ClientError, Part, envelope::object_of, reads::recently};
 
 /// A part of a list of jobs.
 #[derive(Debug, Clone, Default)]
@@ -19,7 +17,8 @@ pub struct JobPage {
 }
 
 impl Client {
-    /// A page of the jobs that fit the filter, newest first, from below the id `before` on. It may hold fewer than
+    /// A page of the jobs that fit the filter, newest first, from below the id `before` on, as recent as
+    /// [`get_recent`](Self::get_recent) shows them; one accepted just now may be missing. It may hold fewer than
     /// `limit` before the end, even none; see [`Operations::find`](windlass_core::Operations::find).
     ///
     /// # Errors
@@ -30,21 +29,21 @@ impl Client {
         before: Option<JobId>,
         limit: usize,
     ) -> Result<JobPage, ClientError> {
-        let found = self.store().operations().find(filter, before, limit).await?;
+        let found = recently!(self, |store| store.operations().find(filter, before, limit))?;
         let mut jobs = self.get_many(&found.ids).await?;
         // They may have moved on since they were found.
         jobs.retain(|job| filter.fits(job));
         Ok(JobPage { jobs, next: found.next })
     }
 
-    /// Those of the jobs with these ids that exist, in the order of the ids, each once. Results that are kept outside of the
+    /// Those of the jobs with these ids that exist, as recent as [`get_recent`](Self::get_recent) shows them, in the order of
+    /// the ids, each once. Results that are kept outside of the
     /// store, which are large, are left out.
     ///
     /// # Errors
     /// As for [`get`](Self::get).
     pub async fn get_many(&self, ids: &[JobId]) -> Result<Vec<JobRecord>, ClientError> {
-        let found = self.store().get(ids).await?;
-        let mut found: HashMap<JobId, JobRecord> = found.into_iter().map(|job| (job.id, job)).collect();
+        let mut found = self.reads().recent(&**self.store(), ids).await?;
         let mut jobs = Vec::with_capacity(found.len());
         for mut job in ids.iter().filter_map(|id| found.remove(id)) {
             job.result = job.result.filter(|result| object_of(result).is_none());
@@ -89,7 +88,7 @@ impl Client {
         Ok(self.store().operations().dead(filter, after, limit).await?)
     }
 
-    /// Up to `limit` lines of a job's log from behind `after` on.
+    /// Up to `limit` lines of a job's log from behind `after` on; where the store has replicas, perhaps without the newest.
     ///
     /// # Errors
     /// What the store says.
@@ -99,7 +98,15 @@ impl Client {
         after: Option<LogCursor>,
         limit: usize,
     ) -> Result<Vec<LogRecord>, ClientError> {
-        Ok(self.store().notes().logs(id, after, limit).await?)
+        Ok(recently!(self, |store| store.notes().logs(id, after, limit))?)
+    }
+
+    /// How many jobs there are, by queue and state. See [`Operations::tally`](windlass_core::Operations::tally).
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn tally(&self) -> Result<Tally, ClientError> {
+        Ok(recently!(self, |store| store.operations().tally())?)
     }
 
     /// Calls off those of `ids` that are in one of the `from` states, which are not terminal: at once, or by telling

@@ -35,7 +35,17 @@ pub(crate) struct Reads {
 #[derive(Debug)]
 struct Asked {
     id: JobId,
+    age: Age,
     answer: oneshot::Sender<Result<Read, ClientError>>,
+}
+
+/// How old an answer may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Age {
+    /// As the job is at the time of the call or later.
+    Now,
+    /// A job that is not over may be shown as it was as long ago as a replica may be behind.
+    Recent,
 }
 
 /// What a read has found.
@@ -70,14 +80,29 @@ impl Reads {
         Self { ask, shelf }
     }
 
-    /// Reads a job as it is at the time of the call or later.
-    pub(crate) async fn read(&self, id: JobId) -> Result<Read, ClientError> {
+    pub(crate) async fn read(&self, id: JobId, age: Age) -> Result<Read, ClientError> {
         let (answer, answered) = oneshot::channel();
-        self.ask.add(Asked { id, answer }).map_err(|refused| match refused {
+        self.ask.add(Asked { id, age, answer }).map_err(|refused| match refused {
             TrySendError::Full(_) => ClientError::Overloaded,
             TrySendError::Closed(_) => ClientError::Closed,
         })?;
         answered.await.unwrap_or(Err(ClientError::Closed))
+    }
+
+    /// Those of these jobs that exist, as recent as [`Age::Recent`] wants it.
+    pub(crate) async fn recent(
+        &self,
+        store: &dyn Store,
+        ids: &[JobId],
+    ) -> Result<HashMap<JobId, JobRecord>, StoreError> {
+        let found = self.shelf.replicated(store, ids, None).await?;
+        let mut jobs: HashMap<JobId, JobRecord> =
+            found.into_iter().map(|(id, found)| (id, found.job)).collect();
+        let rest: Vec<JobId> = ids.iter().copied().filter(|id| !jobs.contains_key(id)).collect();
+        if !rest.is_empty() {
+            jobs.extend(store.get(&rest).await?.into_iter().map(|job| (job.id, job)));
+        }
+        Ok(jobs)
     }
 
     /// Keeps a job that is over for those who read it next.
@@ -120,6 +145,29 @@ impl Shelf {
         self.revision.store(revision, Ordering::Relaxed);
         Ok(revision)
     }
+
+    /// What a replica has of these jobs. One that is over stays so unless an operator says otherwise, which the replica may
+    /// not know yet: that is checked by the store's revision, if it has not been asked for `now`.
+    async fn replicated(
+        &self,
+        store: &dyn Store,
+        ids: &[JobId],
+        now: Option<u64>,
+    ) -> Result<HashMap<JobId, Found>, StoreError> {
+        if ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let Some((mut jobs, revision)) = ask_replica(store, ids).await else { return Ok(HashMap::new()) };
+        if jobs.iter().any(|job| job.state.is_terminal()) {
+            let now = match now {
+                Some(now) => now,
+                None => self.newest_revision(store).await?,
+            };
+            jobs.retain(|job| !job.state.is_terminal() || revision >= now);
+        }
+        let found = |job: JobRecord| (job.id, Found { job, revision, source: "replica" });
+        Ok(jobs.into_iter().map(found).collect())
+    }
 }
 
 /// The memory that a job takes, more or less, in bytes.
@@ -158,14 +206,15 @@ async fn read_group(store: &dyn Store, shelf: &Shelf, group: Vec<Asked>) {
     // A caller that has gone need not be answered.
     let group: Vec<Asked> = group.into_iter().filter(|asked| !asked.answer.is_closed()).collect();
     match look(store, shelf, &group).await {
-        Ok((kept, stored, place)) => {
-            for Asked { id, answer } in group {
-                let read = match (kept.get(&id), stored.get(&id)) {
-                    (Some(job), _) => Read::Kept(job.clone()),
-                    (None, Some(job)) => Read::Stored(Box::new(job.clone()), place),
-                    (None, None) => Read::Nothing,
+        Ok((kept, stored)) => {
+            for Asked { id, answer, .. } in group {
+                let (read, source) = match (kept.get(&id), stored.get(&id)) {
+                    (Some(job), _) => (Read::Kept(job.clone()), "memory"),
+                    (None, Some(found)) => {
+                        (Read::Stored(Box::new(found.job.clone()), Place(found.revision)), found.source)
+                    }
+                    (None, None) => (Read::Nothing, STORE),
                 };
-                let source = if matches!(read, Read::Kept(_)) { "memory" } else { "store" };
                 metrics::counter!("windlass_reads_total", "source" => source).increment(1);
                 let _ = answer.send(Ok(read));
             }
@@ -179,29 +228,87 @@ async fn read_group(store: &dyn Store, shelf: &Shelf, group: Vec<Asked>) {
     }
 }
 
-type Looked = (HashMap<JobId, Arc<JobRecord>>, HashMap<JobId, JobRecord>, Place);
+const STORE: &str = "store";
 
-/// What is kept and still true, and from the store what is not.
+/// A job as it was read.
+struct Found {
+    job: JobRecord,
+    /// Known before it was read, to whom it was read from.
+    revision: u64,
+    source: &'static str,
+}
+
+type Looked = (HashMap<JobId, Arc<JobRecord>>, HashMap<JobId, Found>);
+
+/// What is kept and still true, and from a replica or the store what is not.
 async fn look(store: &dyn Store, shelf: &Shelf, group: &[Asked]) -> Result<Looked, StoreError> {
     let mut kept: HashMap<JobId, Kept> =
         group.iter().filter_map(|asked| Some((asked.id, shelf.jobs.get(&asked.id)?))).collect();
     let known = shelf.revision.load(Ordering::Relaxed);
     // Asked after the callers have, so that whatever they know to have happened is in it. To file what is read now, an
     // older one does as well.
-    let revision = match kept.is_empty() && known != UNKNOWN {
-        true => known,
-        false => shelf.newest_revision(store).await?,
+    let now = match kept.is_empty() && known != UNKNOWN {
+        true => None,
+        false => Some(shelf.newest_revision(store).await?),
     };
-    kept.retain(|_, kept| kept.revision == revision);
-    let mut ids: Vec<JobId> =
-        group.iter().map(|asked| asked.id).filter(|id| !kept.contains_key(id)).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    let mut stored = HashMap::new();
-    if !ids.is_empty() {
+    kept.retain(|_, kept| Some(kept.revision) == now);
+
+    let recent = ids(group.iter().filter(|asked| asked.age == Age::Recent && !kept.contains_key(&asked.id)));
+    let mut stored = shelf.replicated(store, &recent, now).await?;
+    // Where one id is asked for both ways, those who want the newest get it.
+    let wanted = |asked: &&Asked| {
+        !kept.contains_key(&asked.id) && (asked.age == Age::Now || !stored.contains_key(&asked.id))
+    };
+    let rest = ids(group.iter().filter(wanted));
+    if !rest.is_empty() {
         metrics::counter!("windlass_read_queries_total").increment(1);
-        stored.extend(store.get(&ids).await?.into_iter().map(|job| (job.id, job)));
+        let revision = now.unwrap_or(known);
+        let found = store.get(&rest).await?.into_iter();
+        stored.extend(found.map(|job| (job.id, Found { job, revision, source: STORE })));
     }
     let kept = kept.into_iter().map(|(id, kept)| (id, kept.job)).collect();
-    Ok((kept, stored, Place(revision)))
+    Ok((kept, stored))
+}
+
+fn ids<'a>(asked: impl Iterator<Item = &'a Asked>) -> Vec<JobId> {
+    let mut ids: Vec<JobId> = asked.map(|asked| asked.id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+/// What a replica has of these jobs, and the revision it knew before it was asked for them. Nothing where no replica is
+/// near enough, or it fails.
+async fn ask_replica(store: &dyn Store, ids: &[JobId]) -> Option<(Vec<JobRecord>, u64)> {
+    let replica = store.replica()?;
+    let read = async {
+        let revision = replica.operations().revision().await?;
+        Ok((replica.get(ids).await?, revision))
+    };
+    read.await.inspect_err(passed_over).ok()
+}
+
+/// Asks a replica that is near enough; and the store where there is none, or it fails.
+macro_rules! recently {
+    ($client:expr, |$store:ident| $ask:expr) => {{
+        let replica = $client.store().replica();
+        let answer = match &replica {
+            Some($store) => $ask.await.inspect_err($crate::reads::passed_over).ok(),
+            None => None,
+        };
+        match answer {
+            Some(answer) => Ok(answer),
+            None => {
+                let $store = $client.store();
+                $ask.await
+            }
+        }
+    }};
+}
+pub(crate) use recently;
+
+/// A replica has failed at a read, which the store itself does now.
+pub(crate) fn passed_over(error: &StoreError) {
+    tracing::debug!(%error, "a replica failed at a read; the primary does it");
+    metrics::counter!("windlass_replica_failures_total").increment(1);
 }

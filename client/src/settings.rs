@@ -1,5 +1,6 @@
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     fmt,
     path::{Path, PathBuf},
     str::FromStr,
@@ -40,6 +41,13 @@ pub struct Settings {
     /// How long one call to the store may take.
     #[serde(with = "duration")]
     pub store_timeout: Duration,
+    /// Streaming replicas of a Postgres store (a comma-separated list of URLs like `store_url`), for reads that may be a
+    /// little behind: polls, lists, counts.
+    #[serde(deserialize_with = "list")]
+    pub store_replica_urls: Vec<SecretUrl>,
+    /// How far behind. A replica that is further is not read from until it has caught up.
+    #[serde(with = "duration")]
+    pub store_replica_max_lag: Duration,
     /// A job that still waits this long after the broker's confirm, in an empty lane, is published again.
     #[serde(with = "duration")]
     pub republish_after: Duration,
@@ -297,6 +305,8 @@ impl Default for Settings {
             store_schema: store.schema,
             store_connections: store.connections,
             store_timeout: store.deadline,
+            store_replica_urls: Vec::new(),
+            store_replica_max_lag: store.replica_max_lag,
             republish_after: client.republish_after,
             republish_bound: client.republish_bound,
             read_cache: client.read_cache,
@@ -464,14 +474,19 @@ impl Settings {
                 "has * beside others, which so are of no use: leave out either",
             );
         }
-        for (setting, duration) in [("store_timeout", self.store_timeout), ("api_timeout", self.api_timeout)]
-        {
+        let positive = [
+            ("store_timeout", self.store_timeout),
+            ("store_replica_max_lag", self.store_replica_max_lag),
+            ("api_timeout", self.api_timeout),
+        ];
+        for (setting, duration) in positive {
             if duration.is_zero() {
                 return invalid(setting, "must be more than 0s");
             }
         }
         let durations = [
             ("store_timeout", self.store_timeout),
+            ("store_replica_max_lag", self.store_replica_max_lag),
             ("republish_after", self.republish_after),
             ("republish_bound", self.republish_bound),
             ("api_timeout", self.api_timeout),
@@ -535,6 +550,8 @@ impl Settings {
             schema: self.store_schema.clone(),
             connections: self.store_connections,
             deadline: self.store_timeout,
+            replicas: self.store_replica_urls.iter().map(|url| url.expose().to_owned()).collect(),
+            replica_max_lag: self.store_replica_max_lag,
             clock: None,
             retention: Retention {
                 any: Keep {
@@ -578,6 +595,14 @@ impl SecretUrl {
 impl From<String> for SecretUrl {
     fn from(url: String) -> Self {
         Self(url)
+    }
+}
+
+impl FromStr for SecretUrl {
+    type Err = Infallible;
+
+    fn from_str(url: &str) -> Result<Self, Infallible> {
+        Ok(Self(url.to_owned()))
     }
 }
 

@@ -1,4 +1,4 @@
-use std::{any::Any, fmt, time::Duration};
+use std::{any::Any, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -136,6 +136,15 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Who is told that jobs are over.
     fn webhooks(&self) -> &dyn Webhooks;
+
+    /// A replica, for reads that may be as far behind as the settings allow. `None`: there is none, or none that is near
+    /// enough just now, or the store is a replica itself.
+    ///
+    /// Nothing can be written by it. What it does not have may be too new for it, and where it fails the store itself
+    /// may still answer.
+    fn replica(&self) -> Option<Arc<dyn Store>> {
+        None
+    }
 
     /// The concrete store, for what only one kind can do (`enqueue_in`, `ctx.transaction()`).
     fn as_any(&self) -> &dyn Any;

@@ -35,7 +35,7 @@ mod webhooks;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod workflow;
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 pub use clock::VirtualClock;
 #[cfg(feature = "conformance")]
@@ -48,7 +48,7 @@ pub use sqlite::SqliteStore;
 use windlass_core::{Store, StoreError};
 
 /// How a store is opened.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct StoreOptions {
     /// The Postgres schema that holds the tables: lower-case letters, digits and `_`.
     pub schema: String,
@@ -60,6 +60,10 @@ pub struct StoreOptions {
     pub clock: Option<VirtualClock>,
     /// How long jobs are kept after their end.
     pub retention: Retention,
+    /// The URLs of streaming replicas of a Postgres store, for reads that may be a little behind.
+    pub replicas: Vec<String>,
+    /// How far behind: a replica that is further is not read from.
+    pub replica_max_lag: Duration,
 }
 
 impl Default for StoreOptions {
@@ -70,7 +74,16 @@ impl Default for StoreOptions {
             deadline: Duration::from_secs(10),
             clock: None,
             retention: Retention::default(),
+            replicas: Vec::new(),
+            replica_max_lag: Duration::from_secs(1),
         }
+    }
+}
+
+impl fmt::Debug for StoreOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the URLs, which hold passwords.
+        f.debug_struct("StoreOptions").field("schema", &self.schema).finish_non_exhaustive()
     }
 }
 
@@ -93,6 +106,12 @@ pub async fn open(url: &str, options: &StoreOptions) -> Result<Arc<dyn Store>, S
             Err(missing("postgres"))
         }
         "sqlite" => {
+            if !options.replicas.is_empty() {
+                return Err(StoreError::Config {
+                    problem: "store_replica_urls names replicas, but store_url is an SQLite file".into(),
+                    remedy: "leave store_replica_urls out, or keep jobs in Postgres".into(),
+                });
+            }
             #[cfg(feature = "sqlite")]
             return Ok(Arc::new(SqliteStore::open(url, options).await?));
             #[cfg(not(feature = "sqlite"))]

@@ -27,8 +27,12 @@ impl Identity {
 impl Service {
     /// The job with this id.
     pub(crate) async fn job(&self, caller: &Identity, id: JobId) -> Result<JobRecord, Problem> {
-        let job = self.client.get(id).await?.filter(|job| caller.sees(job.gating.tenant.as_ref()));
-        job.ok_or_else(|| no_such_job(id))
+        seen(caller, id, self.client.get(id).await?)
+    }
+
+    /// The same as it was a moment ago at most, where the store has replicas.
+    pub(crate) async fn recent_job(&self, caller: &Identity, id: JobId) -> Result<JobRecord, Problem> {
+        seen(caller, id, self.client.get_recent(id).await?)
     }
 
     /// That the job with this id, if there is one, exists for the caller. A job's tenant never changes.
@@ -57,4 +61,8 @@ impl Service {
         let workflow = self.client.get_workflow(id).await?;
         workflow.filter(|workflow| caller.sees(workflow.tenant.as_ref())).ok_or_else(|| no_such_workflow(id))
     }
+}
+
+fn seen(caller: &Identity, id: JobId, job: Option<JobRecord>) -> Result<JobRecord, Problem> {
+    job.filter(|job| caller.sees(job.gating.tenant.as_ref())).ok_or_else(|| no_such_job(id))
 }

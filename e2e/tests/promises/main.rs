@@ -9,6 +9,7 @@ mod p2_one_live_attempt;
 mod p3_idempotent_enqueue;
 mod p5_effects_with_the_outcome;
 mod p6_p7_the_broker_is_disposable;
+mod replicas;
 mod schedules;
 mod support;
 mod unknown_kinds;

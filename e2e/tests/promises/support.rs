@@ -336,21 +336,30 @@ impl Server {
     pub(crate) async fn start(name: &'static str, environment: &[(&'static str, &'static str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut server = Self { name, folder, url: String::new() };
-        let lines = server.tell("up", environment).await;
+        server.url = server.up(name, environment).await;
+        server
+    }
+
+    /// The URL of another server in the same folder, which is started unless it runs.
+    pub(crate) async fn beside(&self, name: &str) -> String {
+        self.up(name, &[]).await
+    }
+
+    async fn up(&self, name: &str, environment: &[(&'static str, &'static str)]) -> String {
+        let lines = self.tell("up", name, environment).await;
         let variable = format!("WINDLASS_TEST_{}_URL='", name.to_uppercase());
         let url = lines.split_once(&variable).and_then(|(_, rest)| rest.split_once('\''));
-        server.url = url.unwrap_or_else(|| panic!("no URL in {lines:?}")).0.to_owned();
-        server
+        url.unwrap_or_else(|| panic!("no URL in {lines:?}")).0.to_owned()
     }
 
     /// Does `action` (`start`, `stop`, `kill`, `wipe`, `settle`) to the server.
     pub(crate) async fn order(&self, action: &str) {
-        self.tell(action, &[]).await;
+        self.tell(action, self.name, &[]).await;
     }
 
-    async fn tell(&self, action: &str, environment: &[(&'static str, &'static str)]) -> String {
+    async fn tell(&self, action: &str, name: &str, environment: &[(&'static str, &'static str)]) -> String {
         let mut command = self.command(action);
-        command.arg(self.name).envs(environment.iter().copied()).stdin(Stdio::null());
+        command.arg(name).envs(environment.iter().copied()).stdin(Stdio::null());
         let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()

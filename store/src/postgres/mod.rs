@@ -20,6 +20,7 @@ mod overview;
 mod plans;
 mod queues;
 mod read;
+mod replicas;
 mod retention;
 mod schedules;
 mod session;
@@ -34,7 +35,7 @@ mod worker;
 mod workflow_add;
 mod workflows;
 
-use std::{any::Any, fmt, future::Future, time::Duration};
+use std::{any::Any, fmt, future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde_json::value::RawValue;
@@ -52,7 +53,10 @@ use windlass_core::{
     WorkerRecord, Workflows,
 };
 
-use self::error::{classify, unexpected};
+use self::{
+    error::{classify, unexpected},
+    replicas::Replicas,
+};
 use crate::{
     Retention, StoreOptions, VirtualClock,
     template::{fill, with_extras},
@@ -82,7 +86,8 @@ pub struct PostgresStore {
     deadline: Duration,
     clock: Option<VirtualClock>,
     retention: Retention,
-    sql: std::sync::Arc<Statements>,
+    sql: Arc<Statements>,
+    replicas: Option<Arc<Replicas>>,
     /// Whether the pooler, if any, keeps prepared statements.
     persistent: bool,
 }
@@ -143,43 +148,29 @@ impl PostgresStore {
                 remedy: "use 1 to 48 lower-case letters, digits and '_', not starting with a digit".into(),
             });
         }
-        // The error is not shown, since it may quote the password.
-        let connect: PgConnectOptions = url.parse().map_err(|_| StoreError::Config {
-            problem: "store_url is not a valid Postgres URL".into(),
-            remedy:
-                "write postgres://user:password@host:port/database, with special characters percent-encoded"
-                    .into(),
-        })?;
-        let connect = match connect.get_application_name() {
-            None => connect.application_name("windlass"),
-            Some(_) => connect,
-        };
-        let pool = PgPoolOptions::new()
-            .max_connections(options.connections)
-            // So that the statement has the other half.
-            .acquire_timeout(options.deadline / 2)
-            .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
-                Box::pin(async move {
-                    if meta.idle_for < TRY_AFTER_IDLE {
-                        return Ok(true);
-                    }
-                    let answer = tokio::time::timeout(TRY_FOR, connection.ping()).await;
-                    Ok(matches!(answer, Ok(Ok(()))))
-                })
-            })
-            .connect_lazy_with(connect);
+        let (pool, _) = connections(url, "store_url", options)?;
         let now = now(options.clock.is_some());
         let sql = Statements::new(|template| fill(template, &schema, now)).into();
-        Ok(Self {
+        let mut store = Self {
             pool,
             schema,
             deadline: options.deadline,
             clock: options.clock.clone(),
             retention: options.retention.clone(),
             sql,
+            replicas: None,
             persistent: keeps_statements(url),
-        })
+        };
+        let replica = |url: &String| {
+            let (pool, name) = connections(url, "store_replica_urls", options)?;
+            // So that the primary can still be asked when it does not answer, and a virtual clock is not set through it.
+            let deadline = options.deadline / 4;
+            let persistent = keeps_statements(url);
+            Ok((name, Self { pool, deadline, clock: None, persistent, ..store.clone() }))
+        };
+        let replicas = options.replicas.iter().map(replica).collect::<Result<_, StoreError>>()?;
+        store.replicas = Replicas::start(store.pool.clone(), replicas, options.replica_max_lag);
+        Ok(store)
     }
 
     /// Begins a transaction on the store's pool, for writes that are to be one with a job's
@@ -246,6 +237,37 @@ impl fmt::Debug for PostgresStore {
         // Not the pool, whose options hold the password.
         f.debug_struct("PostgresStore").field("schema", &self.schema).finish_non_exhaustive()
     }
+}
+
+/// Connections to `url`, which is of the named setting, made when they are needed; and the server for people.
+fn connections(url: &str, setting: &str, options: &StoreOptions) -> Result<(PgPool, String), StoreError> {
+    // The error is not shown, since it may quote the password.
+    let connect: PgConnectOptions = url.parse().map_err(|_| StoreError::Config {
+        problem: format!("{setting} is not a valid Postgres URL"),
+        remedy: "write postgres://user:password@host:port/database, with special characters percent-encoded"
+            .into(),
+    })?;
+    let connect = match connect.get_application_name() {
+        None => connect.application_name("windlass"),
+        Some(_) => connect,
+    };
+    let server = format!("{}:{}", connect.get_host(), connect.get_port());
+    let pool = PgPoolOptions::new()
+        .max_connections(options.connections)
+        // So that the statement has the other half.
+        .acquire_timeout(options.deadline / 2)
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                if meta.idle_for < TRY_AFTER_IDLE {
+                    return Ok(true);
+                }
+                let answer = tokio::time::timeout(TRY_FOR, connection.ping()).await;
+                Ok(matches!(answer, Ok(Ok(()))))
+            })
+        })
+        .connect_lazy_with(connect);
+    Ok((pool, server))
 }
 
 async fn within<T>(
@@ -394,6 +416,10 @@ impl Store for PostgresStore {
 
     fn webhooks(&self) -> &dyn Webhooks {
         self
+    }
+
+    fn replica(&self) -> Option<Arc<dyn Store>> {
+        Some(self.replicas.as_ref()?.pick()?)
     }
 
     fn as_any(&self) -> &dyn Any {
