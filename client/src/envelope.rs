@@ -44,6 +44,8 @@ pub enum Part {
     Result,
     /// What it keeps for its next attempt.
     Checkpoint,
+    /// What a webhook's deliveries are signed with.
+    Secret,
 }
 
 /// Why a text cannot be sealed or opened.
@@ -307,7 +309,13 @@ impl Envelope {
         }
     }
 
-    fn unseal(&self, id: JobId, part: Part, text: Box<RawValue>) -> Result<Box<RawValue>, EnvelopeError> {
+    /// The text that was sealed, of one that never leaves its row.
+    pub(crate) fn unseal(
+        &self,
+        id: JobId,
+        part: Part,
+        text: Box<RawValue>,
+    ) -> Result<Box<RawValue>, EnvelopeError> {
         if !text.get().starts_with(MARK) {
             return Ok(text);
         }

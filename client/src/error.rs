@@ -4,7 +4,7 @@ use windlass_core::{
     BrokerError, GraphError, InvalidKey, InvalidName, InvalidUnique, JobId, LimitKey, QueueName, StoreError,
 };
 
-use crate::{EnvelopeError, ObjectsError};
+use crate::{EnvelopeError, NoRandomness, ObjectsError};
 
 /// Why an operation of the client failed.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +54,9 @@ pub enum ClientError {
     /// A payload or result cannot be sealed for the store, or what the store has cannot be opened.
     #[error(transparent)]
     Envelope(#[from] EnvelopeError),
+    /// The system has no random numbers, of which secrets are made.
+    #[error(transparent)]
+    Randomness(#[from] NoRandomness),
     /// The operation needs another store.
     #[error("{what} needs the Postgres store; set store_url to a postgres:// URL")]
     NeedsPostgres {
@@ -82,6 +85,7 @@ impl ClientError {
             | Self::UnknownLimit(_)
             | Self::TooManyLimits
             | Self::QueueDraining(_)
+            | Self::Randomness(_)
             | Self::NeedsPostgres { .. } => false,
         }
     }

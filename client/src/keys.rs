@@ -99,7 +99,8 @@ fn id_of(text: &str) -> Option<KeyId> {
     text.parse().ok()
 }
 
-fn random<const N: usize>() -> Result<[u8; N], NoRandomness> {
+/// So many random bytes.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], NoRandomness> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(NoRandomness)?;
     Ok(bytes)

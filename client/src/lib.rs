@@ -14,12 +14,14 @@ mod kinds;
 mod objects;
 mod operate;
 mod origin;
+mod outside;
 mod publish;
 mod reads;
 mod relay;
 mod request_rate;
 mod schedule;
 mod settings;
+mod webhooks;
 mod workflow;
 
 pub use client::{Accepted, Client, ClientOptions};
@@ -31,8 +33,10 @@ pub use keys::{ApiKey, InvalidApiKey, NoRandomness};
 pub use objects::{Objects, ObjectsError};
 pub use operate::JobPage;
 pub use origin::Origin;
+pub use outside::{Allowed, InvalidAllowed, Outside, Refused};
 pub use request_rate::{Excess, InvalidRate, Network, ProxyHeader, RequestRate};
 pub use settings::{
     ApiAuth, JwtAlgorithm, LogFormat, QueueRetention, SecretUrl, Settings, SettingsError, UnknownKinds,
 };
+pub use webhooks::{InvalidWebhookSecret, WebhookSecret};
 pub use workflow::Workflow;

@@ -16,7 +16,8 @@ use windlass_core::{Priorities, QueueName, WorkflowLimits};
 use windlass_store::{Keep, Retention, StoreOptions};
 
 use crate::{
-    ClientOptions, EncryptionKey, Envelope, EnvelopeError, Network, Objects, Origin, ProxyHeader, RequestRate,
+    Allowed, ClientOptions, EncryptionKey, Envelope, EnvelopeError, Network, Objects, Origin, Outside,
+    ProxyHeader, RequestRate,
 };
 
 /// Every setting of Windlass, read by the `windlass` command and by worker binaries alike.
@@ -161,6 +162,12 @@ pub struct Settings {
     /// Which signatures are taken (a comma-separated list).
     #[serde(deserialize_with = "list")]
     pub api_jwt_algorithms: Vec<JwtAlgorithm>,
+
+    /// Hosts, and networks such as `10.1.0.0/16`, where webhooks may be although they are not public (a comma-separated list).
+    #[serde(deserialize_with = "list")]
+    pub webhook_allow: Vec<Allowed>,
+    /// Whether webhooks may be at `http` URLs as well.
+    pub webhook_allow_http: bool,
 
     /// How many jobs one worker process runs at a time.
     pub worker_concurrency: usize,
@@ -351,6 +358,8 @@ impl Default for Settings {
             api_jwt_tenant_claim: None,
             api_jwt_leeway: Duration::from_secs(30),
             api_jwt_algorithms: vec![JwtAlgorithm::RS256, JwtAlgorithm::ES256, JwtAlgorithm::EdDSA],
+            webhook_allow: Vec::new(),
+            webhook_allow_http: false,
             worker_concurrency: 100,
             worker_buffer: None,
             worker_queues: Vec::new(),
@@ -530,6 +539,12 @@ impl Settings {
             let mark = if store.contains('?') { '&' } else { '?' };
             format!("{store}{mark}schema={}_broker", self.store_schema)
         })
+    }
+
+    /// Where webhooks may be.
+    #[must_use]
+    pub fn outside(&self) -> Outside {
+        Outside { allow: self.webhook_allow.clone(), allow_http: self.webhook_allow_http }
     }
 
     /// How the client watches its outbox.

@@ -19,7 +19,7 @@ pub trait Webhooks: Send + Sync {
     async fn create_webhook(&self, webhook: &NewWebhook) -> Result<bool, StoreError>;
 
     /// All webhooks, oldest first.
-    async fn webhooks(&self) -> Result<Vec<WebhookRecord>, StoreError>;
+    async fn all_webhooks(&self) -> Result<Vec<WebhookRecord>, StoreError>;
 
     /// The webhook with this id.
     async fn webhook(&self, id: WebhookId) -> Result<Option<WebhookRecord>, StoreError>;

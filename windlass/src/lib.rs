@@ -31,7 +31,7 @@
 //!
 //! Cargo features: `sqlite` (default) and `postgres` for stores, which are brokers as well; `rabbitmq`, `kafka` (`kafka-tls`
 //! for TLS), `sqs`, `pubsub`, `redis` and `nats` for brokers; `s3` for large payloads in buckets; `schema` for JSON Schemas of
-//! payloads that derive `schemars::JsonSchema`; `testing` for tests of handlers and of whole workers; `opentelemetry` for attempts
+//! payloads that derive `schemars::JsonSchema`; `webhooks` for workers that deliver them; `testing` for tests of handlers and of whole workers; `opentelemetry` for attempts
 //! that are part of the trace their job was enqueued in. [`Settings`] lists the configuration.
 
 mod logging;
@@ -42,9 +42,9 @@ pub use logging::{LoggingError, init_logging};
 /// A payload on its way from an older version to a newer, in `Job::upgrade`.
 pub use serde_json::Value as JsonValue;
 pub use windlass_client::{
-    Accepted, ApiAuth, ApiKey, Client, ClientError, ClientOptions, EncryptionKey, Enqueue, Envelope, Excess,
-    InvalidRate, JobPage, JwtAlgorithm, LogFormat, Network, Objects, ObjectsError, Origin, ProxyHeader,
-    QueueRetention, RequestRate, SecretUrl, Settings, SettingsError, UnknownKinds, Workflow,
+    Accepted, Allowed, ApiAuth, ApiKey, Client, ClientError, ClientOptions, EncryptionKey, Enqueue, Envelope,
+    Excess, InvalidRate, JobPage, JwtAlgorithm, LogFormat, Network, Objects, ObjectsError, Origin, Outside,
+    ProxyHeader, QueueRetention, RequestRate, SecretUrl, Settings, SettingsError, UnknownKinds, Workflow,
 };
 pub use windlass_core::{
     CancelOutcome, DeadCursor, DeadFilter, DeadPage, ErrorRecord, Found, Gating, GraphError, InsertOutcome,
@@ -64,6 +64,8 @@ pub use windlass_worker::{
     HandlerLayer, Handling, JobError, LogLevel, Parent, State, Worker, WorkerError, WorkerOptions,
     middleware, stop_by_signal,
 };
+#[cfg(feature = "webhooks")]
+pub use windlass_worker::{NoSender, WebhookSender};
 
 /// For `#[derive(schemars::JsonSchema)]` on payload types, whose schemas workers then publish.
 #[cfg(feature = "schema")]

@@ -25,6 +25,8 @@ mod span;
 pub mod testing;
 #[cfg(feature = "postgres")]
 mod transaction;
+#[cfg(feature = "webhooks")]
+mod webhooks;
 mod worker;
 mod workflow;
 
@@ -36,6 +38,8 @@ pub use handling::Handling;
 pub use middleware::HandlerLayer;
 #[cfg(feature = "postgres")]
 pub use transaction::JobTransaction;
+#[cfg(feature = "webhooks")]
+pub use webhooks::{NoSender, WebhookSender};
 pub use windlass_core::LogLevel;
 pub use worker::{Worker, WorkerOptions, stop_by_signal};
 pub use workflow::Parent;

@@ -242,6 +242,14 @@ impl Worker {
         self
     }
 
+    /// Has it deliver webhooks as well: at least one worker of the fleet must, or nobody is told anything. If the setting
+    /// `worker_queues` names its queues, `windlass.webhooks` must be among them.
+    #[cfg(feature = "webhooks")]
+    #[must_use]
+    pub fn deliver_webhooks(self, sender: crate::WebhookSender) -> Self {
+        self.state(sender).handle(crate::webhooks::deliver)
+    }
+
     /// Puts a layer around every handler, inside of those added before; see [`middleware`](crate::middleware).
     #[must_use]
     pub fn layer(mut self, layer: impl HandlerLayer) -> Self {

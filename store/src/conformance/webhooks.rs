@@ -287,7 +287,7 @@ pub async fn webhooks_are_changed(case: Case) {
         assert!(webhooks.create_webhook(&new).await.unwrap());
     }
     let other = create(&case, webhook()).await;
-    let all = elsewhere.webhooks().await.unwrap();
+    let all = elsewhere.all_webhooks().await.unwrap();
     assert_eq!(all.iter().map(|webhook| webhook.id).collect::<Vec<_>>(), [new.id, other]);
     let there = elsewhere.webhook(new.id).await.unwrap().unwrap();
     assert_eq!(all[0], there);
@@ -323,7 +323,7 @@ pub async fn webhooks_are_changed(case: Case) {
     assert!(!webhooks.change_webhook(nobody, "https://b", &plain).await.unwrap());
     assert!(!webhooks.rotate_webhook(nobody, &StoredSecret::new("\"x\""), HOUR).await.unwrap());
     assert!(!webhooks.test_webhook(nobody, JobId::new()).await.unwrap());
-    assert_eq!(webhooks.webhooks().await.unwrap().len(), 1);
+    assert_eq!(webhooks.all_webhooks().await.unwrap().len(), 1);
 }
 
 /// A tenant has so many and no more, and does not take them from others.

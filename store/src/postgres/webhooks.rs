@@ -81,7 +81,7 @@ impl Webhooks for PostgresStore {
         .await
     }
 
-    async fn webhooks(&self) -> Result<Vec<WebhookRecord>, StoreError> {
+    async fn all_webhooks(&self) -> Result<Vec<WebhookRecord>, StoreError> {
         self.within(async {
             let mut session = self.statement().await?;
             let select = self.rare(&format!("{SELECT} ORDER BY created_at, id"));

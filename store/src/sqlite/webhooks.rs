@@ -69,7 +69,7 @@ impl Webhooks for SqliteStore {
         .await
     }
 
-    async fn webhooks(&self) -> Result<Vec<WebhookRecord>, StoreError> {
+    async fn all_webhooks(&self) -> Result<Vec<WebhookRecord>, StoreError> {
         self.within(async {
             let select = sqlx::query(ALL.clone()).bind(self.now());
             select.fetch_all(&self.readers).await?.iter().map(record).collect()

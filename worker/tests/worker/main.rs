@@ -17,10 +17,15 @@ mod notes;
 mod objects;
 mod outage;
 mod outcomes;
+#[cfg(feature = "webhooks")]
+#[path = "../support/receiver.rs"]
+mod receiver;
 mod setup;
 mod shutdown;
 mod support;
 mod time;
 #[cfg(feature = "postgres")]
 mod transaction;
+#[cfg(feature = "webhooks")]
+mod webhooks;
 mod workflows;
