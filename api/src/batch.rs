@@ -1,6 +1,7 @@
 //! Many jobs in one request, each with an answer of its own.
 
 use std::{
+    borrow::Cow,
     fmt,
     sync::{Arc, OnceLock},
 };
@@ -19,11 +20,12 @@ use serde_json::value::RawValue;
 use windlass_core::{JobId, NewJob, TraceParent};
 
 use crate::{
-    Service,
+    ApiOptions, Service,
     auth::Identity,
     body::{self, Fields},
     dead::json,
     enqueue::{self, Draft, Instead},
+    idempotency::{self, Space},
     problem::{FieldError, Problem},
 };
 
@@ -65,16 +67,12 @@ pub(crate) async fn enqueue(
     let options = &service.options;
     let (parts, body) = request.into_parts();
     let bytes = body::read(&service, body, &parts.headers, options.max_batch_body).await?;
-    let mut fields = Fields::parse(body::text(&bytes)?)?;
-    let mut errors = Vec::new();
-    let jobs = fields.take("jobs", &mut errors, |Items(jobs): Items<'_>| Ok::<_, String>(jobs));
-    if jobs.is_none() && errors.is_empty() {
-        errors.push(FieldError::new("jobs", "required: a list of jobs"));
-    }
-    body::no_more(fields, &mut errors, "jobs");
-    let (Some(jobs), true) = (jobs, errors.is_empty()) else { return Err(Problem::invalid(errors)) };
-
+    let jobs = parse(body::text(&bytes)?)?;
     let batch = Batch::new(&service, &caller, &parts.headers)?;
+    let own = caller.tenant.as_ref();
+    // As a whole: items under keys of their own that come twice at once are told apart by the store.
+    let _held =
+        batch.key.as_deref().map(|key| service.keys_in_flight.begin(own, Space::Batch, key)).transpose()?;
     let mut items = Vec::with_capacity(jobs.len());
     let mut under_way = FuturesOrdered::new();
     for (at, text) in jobs.iter().enumerate() {
@@ -98,12 +96,48 @@ pub(crate) async fn enqueue(
     Ok(json(&BatchView { jobs }))
 }
 
+/// The items of a request, unread.
+pub(crate) fn parse(text: &str) -> Result<Vec<&RawValue>, Problem> {
+    let mut fields = Fields::parse(text)?;
+    let mut errors = Vec::new();
+    let jobs = fields.take("jobs", &mut errors, |Items(jobs): Items<'_>| Ok::<_, String>(jobs));
+    if jobs.is_none() && errors.is_empty() {
+        errors.push(FieldError::new("jobs", "required: a list of jobs"));
+    }
+    body::no_more(fields, &mut errors, "jobs");
+    match jobs {
+        Some(jobs) if errors.is_empty() => Ok(jobs),
+        _ => Err(Problem::invalid(errors)),
+    }
+}
+
+/// An item, with its own key if it has one.
+pub(crate) fn parse_item(text: &str, options: &ApiOptions) -> Result<(Draft, Option<String>), Problem> {
+    if text.len() > options.max_body {
+        return Err(Problem::too_large(options.max_body));
+    }
+    let mut fields = Fields::parse(text)?;
+    fields.check_depth(options.max_depth)?;
+    let mut errors = Vec::new();
+    let key = fields.take("idempotency_key", &mut errors, |key: String| {
+        match idempotency::is_key(key.as_bytes()) {
+            true => Ok(key),
+            false => Err(idempotency::KEY_RULE.to_owned()),
+        }
+    });
+    let known = format!("idempotency_key, {}", enqueue::KNOWN);
+    match Draft::read(fields, &known, &mut errors) {
+        Some(draft) if errors.is_empty() => Ok((draft, key)),
+        _ => Err(Problem::invalid(errors)),
+    }
+}
+
 /// What the items of one request have in common.
 struct Batch<'a> {
     service: &'a Service,
     caller: &'a Identity,
     /// What makes the keys of those items that have none, if the request has one.
-    key: Option<&'a str>,
+    key: Option<Cow<'a, str>>,
     trace: Option<TraceParent>,
     /// What befell an item that will befall the others as well: no more are tried then.
     trouble: OnceLock<Problem>,
@@ -115,7 +149,7 @@ impl<'a> Batch<'a> {
         Ok(Self {
             service,
             caller,
-            key: enqueue::key(headers)?,
+            key: idempotency::key(headers)?,
             trace: trace.and_then(|trace| trace.parse().ok()),
             trouble: OnceLock::new(),
         })
@@ -127,29 +161,13 @@ impl<'a> Batch<'a> {
             return Err(trouble.clone());
         }
         let options = &self.service.options;
-        if text.len() > options.max_body {
-            return Err(Problem::too_large(options.max_body));
-        }
-        let mut fields = Fields::parse(text)?;
-        fields.check_depth(options.max_depth)?;
-        let mut errors = Vec::new();
-        let key = fields.take("idempotency_key", &mut errors, |key: String| {
-            match enqueue::is_key(key.as_bytes()) {
-                true => Ok(key),
-                false => Err(enqueue::KEY_RULE.to_owned()),
-            }
-        });
-        let known = format!("idempotency_key, {}", enqueue::KNOWN);
-        let mut draft = match Draft::read(fields, &known, &mut errors) {
-            Some(draft) if errors.is_empty() => draft,
-            _ => return Err(Problem::invalid(errors)),
-        };
+        let (mut draft, key) = parse_item(text, options)?;
         draft.confine(self.caller)?;
-        // No header can hold a line break, so this is nobody's own key.
-        let key = key.or_else(|| Some(format!("{}\n{at}", self.key?)));
+        // No key has a line break, so this is nobody's own.
+        let key = key.or_else(|| self.key.as_ref().map(|key| format!("{key}\n{at}")));
         let tenant = draft.gating.tenant.as_ref();
         let ttl = options.idempotency_ttl;
-        draft.idempotency = key.map(|key| enqueue::keyed(tenant, key, "POST /v1/jobs/batch", text, ttl));
+        draft.idempotency = key.map(|key| idempotency::keyed(tenant, Space::Batch, &key, text, ttl));
         let info = enqueue::known(self.service, &draft).await;
         let info = info.inspect_err(|problem| self.note(problem))?;
         let mut job = draft.into_job(&info);

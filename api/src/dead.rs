@@ -37,7 +37,7 @@ pub(crate) async fn retry(
     let job = service.job(&caller, id).await?;
     // One that is queued is what a retry makes of it: a repeated request has the same answer.
     if retried || job.state == JobState::Queued {
-        return job_response(StatusCode::ACCEPTED, &JobView::from(&job));
+        return job_response(StatusCode::ACCEPTED, &caller.shown(&job));
     }
     Err(Problem::unfinished(job.state, "retried"))
 }

@@ -2,15 +2,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde_json::value::RawValue;
-use sha2::{Digest, Sha256};
 use windlass_client::UnknownKinds;
 use windlass_core::{
     Gating, Idempotency, InsertOutcome, JobId, JobTemplate, Kind, KindInfo, NewJob, Priority, QueueName,
-    Tenant, Timestamp, Unique,
+    Timestamp, Unique,
 };
 
 use crate::{
@@ -19,6 +18,7 @@ use crate::{
     body,
     body::Fields,
     duration, gating,
+    idempotency::Space,
     job::job_response,
     problem::{FieldError, Problem},
     unique,
@@ -47,7 +47,8 @@ pub(crate) async fn enqueue(
     draft.confine(&caller)?;
     let info = known(&service, &draft).await?;
     let tenant = draft.gating.tenant.as_ref();
-    draft.idempotency = idempotency(&parts.headers, tenant, "POST /v1/jobs", text, options.idempotency_ttl)?;
+    let (idempotency, _held) = service.repeatable(&parts.headers, tenant, Space::Jobs, text)?.unzip();
+    draft.idempotency = idempotency;
     let trace = parts.headers.get("traceparent").and_then(|value| value.to_str().ok());
     let mut job = draft.into_job(&info);
     job.trace = trace.and_then(|trace| trace.parse().ok());
@@ -82,7 +83,7 @@ pub(crate) fn made(job: &NewJob, outcome: InsertOutcome) -> Result<(JobId, Optio
         InsertOutcome::Refused(holder) => Err(Problem::not_unique(holder)),
         InsertOutcome::KeyReused => Err(Problem::key_reused()),
         InsertOutcome::QueueDraining => Err(Problem::draining(&job.queue)),
-        InsertOutcome::UnknownLimit(at) => Err(gating::unknown_limit(job, at)),
+        InsertOutcome::UnknownLimit(at) => Err(gating::unknown_limit(&job.gating, at)),
     }
 }
 
@@ -93,7 +94,13 @@ async fn answer_stored(
     instead: Option<Instead>,
 ) -> Result<Response, Problem> {
     match service.client.get(id).await?.filter(|job| caller.sees(job.gating.tenant.as_ref())) {
-        Some(existing) => answer(&JobView::from(&existing), id, instead),
+        Some(existing) => {
+            let view = match instead {
+                Some(Instead::Conflict(_)) if !caller.may_read() => JobView::from(&existing).stranger(),
+                _ => caller.shown(&existing),
+            };
+            answer(&view, id, instead)
+        }
         None => {
             Err(Problem::not_found(format!("the request made the job {id}, which has been removed since")))
         }
@@ -135,52 +142,6 @@ pub(crate) async fn known(service: &Service, draft: &Draft) -> Result<Arc<KindIn
     }
 }
 
-pub(crate) const KEY_RULE: &str = "send one key of 1 to 255 visible ASCII characters";
-
-/// The request's idempotency key with its fingerprint, if it has one.
-pub(crate) fn idempotency(
-    headers: &HeaderMap,
-    tenant: Option<&Tenant>,
-    route: &str,
-    text: &str,
-    ttl: Duration,
-) -> Result<Option<Idempotency>, Problem> {
-    Ok(key(headers)?.map(|key| keyed(tenant, key.to_owned(), route, text, ttl)))
-}
-
-/// The request's idempotency key, if it has one.
-pub(crate) fn key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
-    let mut values = headers.get_all("idempotency-key").iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    match (is_key(value.as_bytes()), values.next(), value.to_str()) {
-        (true, None, Ok(key)) => Ok(Some(key)),
-        _ => Err(Problem::invalid(vec![FieldError {
-            pointer: "header:idempotency-key".into(),
-            detail: KEY_RULE.into(),
-        }])),
-    }
-}
-
-pub(crate) fn is_key(key: &[u8]) -> bool {
-    (1..=255).contains(&key.len()) && key.iter().all(|b| (0x21..=0x7e).contains(b))
-}
-
-/// The key with a fingerprint of the route and of the request's JSON without insignificant white space. The order of its
-/// fields counts: a client that repeats a request repeats its bytes.
-pub(crate) fn keyed(
-    tenant: Option<&Tenant>,
-    key: String,
-    route: &str,
-    text: &str,
-    ttl: Duration,
-) -> Idempotency {
-    let mut hash = Sha256::new();
-    hash.update(route);
-    hash.update("\n");
-    body::compact(text, |part| hash.update(part));
-    Idempotency::new(tenant, key, hash.finalize().into(), ttl)
-}
-
 /// A request's job, before the kind's defaults are known.
 pub(crate) struct Draft {
     pub(crate) kind: Kind,
@@ -202,7 +163,7 @@ pub(crate) struct Draft {
 
 impl Draft {
     /// Reads every field before it refuses any, so that a client hears of all its mistakes at once.
-    fn parse(text: &str, max_depth: usize) -> Result<Self, Problem> {
+    pub(crate) fn parse(text: &str, max_depth: usize) -> Result<Self, Problem> {
         let fields = Fields::parse(text)?;
         fields.check_depth(max_depth)?;
         let mut errors = Vec::new();
@@ -314,6 +275,7 @@ impl Draft {
             version: self.version,
             labels: self.labels,
             unique: self.unique,
+            gating: self.gating,
             ..JobTemplate::new(self.kind, self.payload)
         }
     }

@@ -11,6 +11,7 @@ use axum::{
     },
 };
 use futures::{Stream, StreamExt as _, stream};
+use tokio::sync::OwnedSemaphorePermit;
 use windlass_client::JobWatch;
 use windlass_core::{JobId, JobRecord};
 
@@ -111,19 +112,27 @@ fn stream(service: &Service, watches: Vec<(JobWatch, JobRecord)>) -> Result<Resp
     let jobs = stream::select_all(watches.into_iter().map(|(watch, job)| Box::pin(changes(watch, job))));
     let events = jobs
         .map(move |job| event(job, single))
-        .chain(stream::once(async { Event::default().event("end").data("{}") }))
-        .take_until(service.ending.clone().cancelled_owned())
-        .map(move |event| {
-            // Held as long as the stream.
-            let _place = &place;
-            Ok::<_, Infallible>(event)
-        });
+        .chain(stream::once(async { Event::default().event("end").data("{}") }));
+    Ok(answer(service, place, events))
+}
+
+/// These events until they end, or the server does.
+pub(crate) fn answer(
+    service: &Service,
+    place: OwnedSemaphorePermit,
+    events: impl Stream<Item = Event> + Send + 'static,
+) -> Response {
+    let events = events.take_until(service.ending.clone().cancelled_owned()).map(move |event| {
+        // Held as long as the stream.
+        let _place = &place;
+        Ok::<_, Infallible>(event)
+    });
     let mut response = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // nginx would gather what it should pass on.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    Ok(response)
+    response
 }
 
 /// What happens to a job, or why that cannot be told any more.

@@ -1,4 +1,4 @@
-use windlass_core::{Gating, LimitKey, NewJob, OnFailure, OrderingKey, Tenant};
+use windlass_core::{Gating, LimitKey, OnFailure, OrderingKey, Tenant};
 
 use crate::{
     body::Fields,
@@ -35,8 +35,8 @@ pub(crate) fn read(fields: &mut Fields<'_>, errors: &mut Vec<FieldError>) -> Gat
 }
 
 /// Nobody has defined the job's limit with this index.
-pub(crate) fn unknown_limit(job: &NewJob, at: usize) -> Problem {
-    let name = job.gating.limits.get(at).map_or("", |limit| limit.name());
+pub(crate) fn unknown_limit(gating: &Gating, at: usize) -> Problem {
+    let name = gating.limits.get(at).map_or("", |limit| limit.name());
     let detail =
         format!("there is no limit named {name:?}: define it with PUT /v1/limits, or correct the name");
     Problem::invalid(vec![FieldError::within("/limits", &at.to_string(), detail)])

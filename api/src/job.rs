@@ -137,7 +137,7 @@ pub(crate) async fn cancel(
         CancelOutcome::Finished(state) => return Err(Problem::finished(state)),
     };
     let job = service.job(&caller, id).await?;
-    job_response(status, &JobView::from(&job))
+    job_response(status, &caller.shown(&job))
 }
 
 /// The job with an `ETag` over all that is shown.

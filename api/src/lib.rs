@@ -27,6 +27,7 @@
 //! | `GET /v1/kinds`, `GET /v1/kinds/{kind}` | what workers handle, and the JSON Schemas of its payloads |
 //! | `GET /v1/workers`, `GET /v1/workers/{id}` | the workers, when they were seen, and what they run: `cursor`, `limit` |
 //! | `GET /v1/queues`, `GET /v1/queues/{name}` | the queues: what waits in them, what has been said of them |
+//! | `GET /v1/queues/{name}/events` | what happens to its jobs, as an event stream |
 //! | `PUT /v1/queues/{name}/limit` | limit a queue as a whole, or share it fairly |
 //! | `POST /v1/queues/{name}/pause`, `…/resume`, `…/drain` | start none of its jobs, or take no new ones, for a while |
 //! | `GET /healthz` | the process lives |
@@ -49,11 +50,20 @@ mod dead;
 mod duration;
 mod enqueue;
 mod events;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+#[allow(
+    missing_docs,
+    clippy::expect_used,
+    reason = "for fuzz targets, which are to end where something is wrong"
+)]
+pub mod fuzzing;
 mod gating;
 mod guard;
 mod headers;
 mod health;
 mod held;
+mod idempotency;
 mod job;
 mod kinds;
 mod limits;
@@ -62,6 +72,7 @@ mod logs;
 mod name;
 mod openapi;
 mod problem;
+mod queue_events;
 mod queues;
 mod rates;
 mod routes;
@@ -172,6 +183,7 @@ struct Service {
     client: Client,
     options: ApiOptions,
     schemas: schemas::Schemas,
+    keys_in_flight: idempotency::InFlight,
     /// Places for requests that wait for jobs.
     waiting: Arc<Semaphore>,
     /// Places for all others.
@@ -204,6 +216,7 @@ fn router_until(client: Client, options: ApiOptions, ending: CancellationToken) 
         bodies: shed::places(options.body_memory),
         schemas: schemas::Schemas::default(),
         rates: rates::Rates::new(options.rates.clone()),
+        keys_in_flight: idempotency::InFlight::default(),
         gatekeeper: Gatekeeper::new(options.authentication.clone(), options.keys_fresh),
         client,
         options,

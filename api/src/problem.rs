@@ -84,6 +84,9 @@ fn shorten(text: &str, longest: usize) -> String {
     }
 }
 
+/// How many wrong fields one problem names.
+pub(crate) const MOST_ERRORS: usize = 20;
+
 impl Problem {
     fn new(status: StatusCode, name: &str, title: &'static str, detail: impl Into<String>) -> Self {
         Self {
@@ -102,12 +105,14 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "malformed", "The request cannot be read", detail)
     }
 
-    pub(crate) fn invalid(errors: Vec<FieldError>) -> Self {
+    /// Names the first [`MOST_ERRORS`] of these, or else a small body could make a large answer.
+    pub(crate) fn invalid(mut errors: Vec<FieldError>) -> Self {
         let detail = match errors.as_slice() {
             [only] if only.pointer.is_empty() => only.detail.clone(),
             [only] => format!("{}: {}", only.pointer, only.detail),
             several => format!("{} fields are not as they should be", several.len()),
         };
+        errors.truncate(MOST_ERRORS);
         let problem = Self::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             "invalid-field",
@@ -155,6 +160,13 @@ impl Problem {
             "The idempotency key was used for another request",
             "use a new Idempotency-Key for a new job, and the same key only to repeat the very same request",
         )
+    }
+
+    pub(crate) fn key_in_flight() -> Self {
+        let title = "A request with the idempotency key is being answered";
+        let detail = "repeat the request in a moment; it is then answered with what this one has made";
+        let problem = Self::new(StatusCode::CONFLICT, "idempotency-key-in-flight", title, detail);
+        Self { retry_after: Some(1), ..problem }
     }
 
     pub(crate) fn not_unique(holder: JobId) -> Self {

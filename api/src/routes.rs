@@ -18,8 +18,8 @@ use crate::{
         Reach::{self, Fleet, Tenant},
         admit,
     },
-    batch, bulk, dead, enqueue, events, health, job, kinds, limits, listing, logs, openapi, queues,
-    schedules, workers, workflows,
+    batch, bulk, dead, enqueue, events, health, job, kinds, limits, listing, logs, openapi, queue_events,
+    queues, schedules, workers, workflows,
 };
 
 /// A route, with the scope that it needs and whose things it is about. What each takes and answers is described in
@@ -65,6 +65,7 @@ fn table() -> Vec<Route> {
         delete("/v1/limits/{name}", Admin, Fleet, limits::delete),
         get("/v1/queues", Read, Fleet, queues::list),
         get("/v1/queues/{name}", Read, Fleet, queues::get),
+        get("/v1/queues/{name}/events", Read, Tenant, queue_events::follow),
         put("/v1/queues/{name}/limit", Admin, Fleet, queues::limit),
         post("/v1/queues/{name}/pause", Operate, Fleet, queues::pause),
         post("/v1/queues/{name}/resume", Operate, Fleet, queues::resume),

@@ -9,13 +9,15 @@ use axum::{
 use serde::Serialize;
 use serde_json::value::RawValue;
 use windlass_core::{
-    Missed, Priority, Schedule, ScheduleDefinition, ScheduleName, ScheduleRecord, Timestamp, Timing,
+    Gating, LimitKey, Missed, Priority, Schedule, ScheduleDefinition, ScheduleName, ScheduleRecord,
+    Timestamp, Timing,
 };
 
 use crate::{
     Service, body,
     body::Fields,
     enqueue::{self, Draft, known, limited_duration, nested},
+    gating,
     problem::{FieldError, Problem},
     view,
 };
@@ -47,9 +49,24 @@ pub(crate) async fn put(
     let (schedule, enabled, draft) = parse(body::text(&bytes)?, options.max_depth)?;
     let info = known(&service, &draft).await.map_err(|problem| problem.within("/job"))?;
     let definition = ScheduleDefinition { name: name.clone(), schedule, job: draft.into_template(&info) };
+    check_limits(&service, &definition).await.map_err(|problem| problem.within("/job"))?;
     let put = service.client.put_schedule(&definition, enabled).await;
     put.map_err(|error| Problem::from(error).within("/job"))?;
     show(&service, &name).await
+}
+
+/// That somebody has defined the limits, without which nothing would come of any tick.
+async fn check_limits(service: &Service, definition: &ScheduleDefinition) -> Result<(), Problem> {
+    let wanted = &definition.job.gating.limits;
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let known = service.client.store().operations().limits().await?;
+    let unknown = |limit: &LimitKey| !known.iter().any(|known| known.name.as_str() == limit.name());
+    match wanted.iter().position(unknown) {
+        Some(at) => Err(gating::unknown_limit(&definition.job.gating, at)),
+        None => Ok(()),
+    }
 }
 
 /// `DELETE /v1/schedules/{name}`
@@ -195,6 +212,9 @@ struct TemplateView<'a> {
     expires_in: Option<String>,
     version: u16,
     labels: &'a BTreeMap<String, String>,
+    /// What it does not have is not shown.
+    #[serde(flatten)]
+    gating: &'a Gating,
 }
 
 impl<'a> From<&'a ScheduleRecord> for ScheduleView<'a> {
@@ -227,6 +247,7 @@ impl<'a> From<&'a ScheduleRecord> for ScheduleView<'a> {
                 expires_in: job.expires_in.map(duration),
                 version: job.version,
                 labels: &job.labels,
+                gating: &job.gating,
             },
         }
     }

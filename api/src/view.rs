@@ -4,8 +4,13 @@ use chrono::{DateTime, Datelike as _, SecondsFormat};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use windlass_core::{
-    ErrorRecord, Gating, JobId, JobRecord, Kind, NewJob, Priority, Progress, QueueName, State, Timestamp,
+    ErrorRecord, Gating, JobId, JobRecord, Kind, NewJob, OnFailure, Priority, Progress, QueueName, State,
+    Timestamp,
 };
+
+static NO_LABELS: BTreeMap<String, String> = BTreeMap::new();
+static NO_GATES: Gating =
+    Gating { limits: Vec::new(), ordering_key: None, on_failure: OnFailure::Block, tenant: None };
 
 /// A job as clients see it.
 #[derive(Debug, Serialize)]
@@ -83,6 +88,16 @@ impl<'a> JobView<'a> {
             labels: &job.labels,
             gating: &job.gating,
         }
+    }
+
+    /// For those who may not read: where it stands, and nothing that its attempts have said.
+    pub(crate) fn outline(self) -> Self {
+        Self { progress: None, result: None, errors: Vec::new(), ..self }
+    }
+
+    /// The same of a job that another's request made, without what that said of it.
+    pub(crate) fn stranger(self) -> Self {
+        Self { labels: &NO_LABELS, gating: &NO_GATES, ..self.outline() }
     }
 }
 

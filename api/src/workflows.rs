@@ -20,16 +20,15 @@ use crate::{
     body::Fields,
     enqueue::{self, Draft},
     gating,
+    idempotency::Space,
     job::Id,
-    problem::{FieldError, Problem},
+    problem::{FieldError, MOST_ERRORS, Problem},
     view::{self, JobView},
 };
 
 /// Jobs shown at a time, unless the client says otherwise.
 const PAGE: usize = 100;
 const LARGEST_PAGE: usize = 1000;
-/// A problem names no more fields than that, however many jobs are wrong.
-const MOST_ERRORS: usize = 20;
 
 /// `POST /v1/workflows`
 pub(crate) async fn enqueue(
@@ -57,15 +56,15 @@ pub(crate) async fn enqueue(
     let mut workflow =
         NewWorkflow::new(draft.name, steps, options.workflow_limits).map_err(|error| unsound(&error))?;
     let tenant = workflow.tenant();
-    workflow.idempotency =
-        enqueue::idempotency(&parts.headers, tenant, "POST /v1/workflows", text, options.idempotency_ttl)?;
+    let (idempotency, _held) = service.repeatable(&parts.headers, tenant, Space::Workflows, text)?.unzip();
+    workflow.idempotency = idempotency;
     let (id, replayed) = match service.client.accept_workflow(&workflow).await? {
         WorkflowOutcome::Created { .. } => (workflow.id, false),
         WorkflowOutcome::Existing(id) => (id, true),
         WorkflowOutcome::KeyReused => return Err(Problem::key_reused()),
         WorkflowOutcome::Refused { at, why } => {
             let problem = match (workflow.jobs().get(at), why) {
-                (Some(job), InsertOutcome::UnknownLimit(limit)) => gating::unknown_limit(job, limit),
+                (Some(job), InsertOutcome::UnknownLimit(limit)) => gating::unknown_limit(&job.gating, limit),
                 (Some(job), _) => Problem::draining(&job.queue),
                 (None, _) => Problem::internal(),
             };
@@ -199,11 +198,16 @@ async fn show(
     let last = jobs.last().filter(|_| more).map(|last| last.job.id);
     // Handlers may add jobs of others.
     jobs.retain(|job| caller.sees(job.job.gating.tenant.as_ref()));
-    Ok((status, Json(WorkflowView::new(&workflow, &jobs, last))).into_response())
+    Ok((status, Json(WorkflowView::new(caller, &workflow, &jobs, last))).into_response())
 }
 
 impl<'a> WorkflowView<'a> {
-    fn new(workflow: &'a WorkflowRecord, jobs: &'a [WorkflowJob], next_cursor: Option<JobId>) -> Self {
+    fn new(
+        caller: &Identity,
+        workflow: &'a WorkflowRecord,
+        jobs: &'a [WorkflowJob],
+        next_cursor: Option<JobId>,
+    ) -> Self {
         let counts = JobState::ALL.into_iter().map(|state| (state.as_str(), workflow.count(state)));
         Self {
             id: workflow.id,
@@ -212,26 +216,29 @@ impl<'a> WorkflowView<'a> {
             status: workflow.status(),
             created_at: workflow.created_at,
             counts: counts.filter(|(_, count)| *count > 0).collect(),
-            jobs: jobs.iter().map(|job| NamedJobView { name: &job.name, job: (&job.job).into() }).collect(),
+            jobs: jobs
+                .iter()
+                .map(|job| NamedJobView { name: &job.name, job: caller.shown(&job.job) })
+                .collect(),
             next_cursor,
         }
     }
 }
 
 /// A request's workflow, before the defaults of the kinds are known.
-struct WorkflowDraft {
-    name: WorkflowName,
-    jobs: Vec<JobDraft>,
+pub(crate) struct WorkflowDraft {
+    pub(crate) name: WorkflowName,
+    pub(crate) jobs: Vec<JobDraft>,
 }
 
-struct JobDraft {
-    name: JobName,
-    job: Draft,
-    after: After,
+pub(crate) struct JobDraft {
+    pub(crate) name: JobName,
+    pub(crate) job: Draft,
+    pub(crate) after: After,
 }
 
 impl WorkflowDraft {
-    fn parse(text: &str, max_depth: usize, max_jobs: usize) -> Result<Self, Problem> {
+    pub(crate) fn parse(text: &str, max_depth: usize, max_jobs: usize) -> Result<Self, Problem> {
         let mut fields = Fields::parse(text)?;
         fields.check_depth(max_depth)?;
         let mut errors = Vec::new();
@@ -264,7 +271,6 @@ impl WorkflowDraft {
                 ),
             }
         }
-        errors.truncate(MOST_ERRORS);
         match name {
             Some(name) if errors.is_empty() => Ok(Self { name, jobs }),
             _ => Err(Problem::invalid(errors)),

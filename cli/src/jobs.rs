@@ -1,13 +1,15 @@
 use clap::{Args, Subcommand};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use windlass::Settings;
 
 use crate::{
     Failure,
-    operate::{Operator, cell, escaped, print_json, print_table},
+    enqueue::Enqueue,
+    operate::{Operator, cell, escaped, labels, print_json, print_table},
+    watch,
 };
 
-/// List, show, cancel and retry jobs.
+/// Enqueue, list, show, follow, cancel and retry jobs.
 #[derive(Debug, Args)]
 pub(crate) struct Jobs {
     #[command(subcommand)]
@@ -32,6 +34,15 @@ enum What {
     },
     /// Show one job
     Get {
+        /// The job's id
+        id: String,
+    },
+    /// Enqueue a job
+    Enqueue(Box<Enqueue>),
+    /// Follow a job until it is over: a line, or with --json an object, for each change
+    ///
+    /// Exit code 1 if it does not succeed.
+    Watch {
         /// The job's id
         id: String,
     },
@@ -91,13 +102,7 @@ impl Filter {
 
     /// As a body has it.
     fn object(&self) -> Result<Value, Failure> {
-        let mut labels = Map::new();
-        for label in &self.label {
-            let (name, value) =
-                label.split_once(':').ok_or_else(|| Failure::usage("--label: write name:value"))?;
-            labels.insert(name.to_owned(), value.into());
-        }
-        let mut filter = json!({ "state": self.state, "labels": labels });
+        let mut filter = json!({ "state": self.state, "labels": labels(&self.label)? });
         for (name, value) in self.parameters() {
             if !["state", "label"].contains(&name) {
                 filter[name] = value.into();
@@ -115,6 +120,8 @@ impl Jobs {
                 self.list(&operator, filter, *limit, cursor.as_deref()).await
             }
             What::Get { id } => self.get(&operator, id).await,
+            What::Enqueue(enqueue) => enqueue.run(&operator, self.json).await,
+            What::Watch { id } => watch::watch(&operator, id, self.json).await,
             What::Cancel(which) => self.change(&operator, "cancel", which).await,
             What::Retry(which) => self.change(&operator, "retry", which).await,
         };

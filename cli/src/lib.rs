@@ -1,16 +1,21 @@
 //! The `windlass` command: `dev` runs everything in one process, `api` and `migrate` serve production,
-//! `jobs`, `queues`, `workers` and `kinds` are for operators, `keys` says who may use the API, `broker` looks at the
-//! broker, `bench` measures.
+//! `jobs`, `schedules`, `workflows`, `queues`, `workers` and `kinds` are for operators, `keys` says who may use the API,
+//! `broker` looks at the broker, `doctor` at everything, `bench` measures.
 
 mod api;
 mod bench;
 mod broker;
 mod dev;
+mod doctor;
+mod enqueue;
 mod fleet;
 mod jobs;
 mod keys;
 mod migrate;
 mod operate;
+mod schedules;
+mod watch;
+mod workflows;
 
 use std::{ffi::OsString, fmt, process::ExitCode};
 
@@ -39,11 +44,14 @@ enum Command {
     Api(api::Api),
     Migrate(migrate::Migrate),
     Jobs(jobs::Jobs),
+    Schedules(schedules::Schedules),
+    Workflows(workflows::Workflows),
     Queues(fleet::Queues),
     Workers(fleet::Workers),
     Kinds(fleet::Kinds),
     Keys(keys::Keys),
     Broker(broker::ShowBroker),
+    Doctor(doctor::Doctor),
     Bench(bench::Bench),
 }
 
@@ -77,11 +85,14 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Api(api) => api.run(settings).await,
             Command::Migrate(migrate) => migrate.run(settings).await,
             Command::Jobs(jobs) => jobs.run(settings).await,
+            Command::Schedules(schedules) => schedules.run(settings).await,
+            Command::Workflows(workflows) => workflows.run(settings).await,
             Command::Queues(queues) => queues.run(settings).await,
             Command::Workers(workers) => workers.run(settings).await,
             Command::Kinds(kinds) => kinds.run(settings).await,
             Command::Keys(keys) => keys.run(settings).await,
             Command::Broker(broker) => broker.run(settings).await,
+            Command::Doctor(doctor) => doctor.run(settings).await,
             Command::Bench(bench) => bench.run(settings).await,
         }
     })

@@ -9,7 +9,7 @@ use axum::{
     http::{Method, Request, header},
 };
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tower::ServiceExt as _;
 use windlass::{Client, ClientOptions, Settings, driver};
 
@@ -34,6 +34,11 @@ impl Operator {
         Ok(Self { client, router })
     }
 
+    /// What the API works with.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// What the API answers; a problem is a failure of the command.
     pub(crate) async fn call(
         &self,
@@ -41,8 +46,23 @@ impl Operator {
         path: &str,
         body: Option<Value>,
     ) -> Result<Value, Failure> {
-        let request =
+        self.call_with(method, path, None, body).await
+    }
+
+    /// The same under an idempotency key.
+    pub(crate) async fn call_with(
+        &self,
+        method: Method,
+        path: &str,
+        key: Option<&str>,
+        body: Option<Value>,
+    ) -> Result<Value, Failure> {
+        let mut request =
             Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, "application/json");
+        if let Some(key) = key {
+            let escaped = key.replace('\\', "\\\\").replace('"', "\\\"");
+            request = request.header("idempotency-key", format!("\"{escaped}\""));
+        }
         let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
         let request = request.body(body).map_err(Failure::usage)?;
         let response = self.router.clone().oneshot(request).await.map_err(Failure::running)?;
@@ -70,6 +90,30 @@ impl Operator {
     pub(crate) async fn close(self) {
         self.client.close().await;
     }
+}
+
+/// JSON given on the command line: the text itself, `@` with the name of a file, or `-` for standard input.
+pub(crate) fn json_argument(what: &str, argument: &str) -> Result<Value, Failure> {
+    let unreadable = |error| Failure::usage(format!("{what} {argument}: {error}"));
+    let text = match argument.strip_prefix('@') {
+        Some(file) => std::fs::read_to_string(file).map_err(unreadable)?,
+        None if argument == "-" => std::io::read_to_string(std::io::stdin()).map_err(unreadable)?,
+        None => argument.to_owned(),
+    };
+    serde_json::from_str(&text).map_err(|error| {
+        Failure::usage(format!("{what} is not JSON: {error}; write JSON, @FILE, or - for standard input"))
+    })
+}
+
+/// Labels of the form `name:value`, as a body has them.
+pub(crate) fn labels(labels: &[String]) -> Result<Value, Failure> {
+    let mut read = Map::new();
+    for label in labels {
+        let (name, value) =
+            label.split_once(':').ok_or_else(|| Failure::usage("--label: write name:value"))?;
+        read.insert(name.to_owned(), value.into());
+    }
+    Ok(Value::Object(read))
 }
 
 /// A part of a path, or a parameter of a query, as it must be written there.

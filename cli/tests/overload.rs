@@ -217,3 +217,94 @@ async fn deep_json_is_refused_before_it_is_read() {
     dev.assert_growth(before, 4 * MIB);
     dev.serves().await;
 }
+
+/// Ten thousand, unless the system allows fewer files: then as many as it does, and the test says so.
+#[tokio::test]
+async fn ten_thousand_idle_connections_keep_nobody_from_being_served() {
+    const WANTED: usize = 10_000;
+    let most = raise_limit(WANTED + 1_000);
+    let count = WANTED.min(most.saturating_sub(1_000));
+    if count < WANTED {
+        eprintln!("only {count} connections instead of {WANTED}: the limit on open files is {most}");
+    }
+    let dev = Dev::start().await;
+    let before = dev.memory();
+    let mut idle = Vec::with_capacity(count);
+    for number in 0..count {
+        let mut stream = dev.connect().await;
+        // Half of them have been of use before.
+        if number % 2 == 0 {
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            assert_eq!(soon("an answer", status(&mut stream)).await, 204);
+        }
+        idle.push(stream);
+    }
+    dev.serves().await;
+    dev.assert_growth(before, count * 24 * 1024);
+    drop(idle);
+    dev.serves().await;
+}
+
+/// Raises the limit on this process's files, which its children inherit, as far as it may go. Answers what it is then.
+fn raise_limit(wanted: usize) -> usize {
+    let limits = || {
+        let text = std::fs::read_to_string("/proc/self/limits").unwrap();
+        let line = text.lines().find(|line| line.starts_with("Max open files")).unwrap().to_owned();
+        let mut numbers = line.split_whitespace().filter_map(|word| word.parse::<usize>().ok());
+        (numbers.next().unwrap(), numbers.next().unwrap_or(usize::MAX))
+    };
+    let (soft, hard) = limits();
+    if soft < wanted {
+        let limit = format!("--nofile={}:", wanted.min(hard));
+        let own = std::process::id().to_string();
+        let raised = std::process::Command::new("prlimit").args(["--pid", &own, &limit]).status();
+        if !raised.is_ok_and(|status| status.success()) {
+            eprintln!("the limit on open files stays {soft}: there is no prlimit that would raise it");
+        }
+    }
+    limits().0
+}
+
+/// Heads and bodies that come a byte at a time end when their time is up, and others are served meanwhile.
+#[tokio::test]
+async fn slow_heads_and_slow_bodies_end_by_themselves() {
+    let dev = Dev::start().await;
+    let before = dev.memory();
+    let mut slow = Vec::new();
+    for _ in 0..500 {
+        let mut head = dev.connect().await;
+        head.write_all(b"POST /v1/jobs HTTP/1.1\r\nx: ").await.unwrap();
+        let mut body = dev.connect().await;
+        body.write_all(post("content-length: 1000", "{").as_bytes()).await.unwrap();
+        slow.push((head, body));
+    }
+    let trickling = tokio::spawn(async move {
+        let mut ended = 0;
+        while !slow.is_empty() {
+            let mut going_on = Vec::new();
+            for (mut head, mut body) in slow {
+                let _ = head.write_all(b"x").await;
+                let _ = body.write_all(b" ").await;
+                // The body's answer tells that its time was up.
+                let mut answer = [0; 12];
+                match body.try_read(&mut answer) {
+                    Ok(read) => {
+                        assert_eq!(&answer[..read], b"HTTP/1.1 408");
+                        ended += 1;
+                    }
+                    Err(_) => going_on.push((head, body)),
+                }
+            }
+            slow = going_on;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        ended
+    });
+    while !trickling.is_finished() {
+        dev.serves().await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(soon("all of them", trickling).await.unwrap(), 500);
+    dev.assert_growth(before, 1_000 * 24 * 1024);
+    dev.serves().await;
+}

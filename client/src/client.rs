@@ -1,5 +1,6 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, future::IntoFuture, sync::Arc, time::Duration};
 
+use futures::{StreamExt as _, stream};
 use tokio::sync::{Notify, mpsc::error::TrySendError, oneshot};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -7,7 +8,7 @@ use tokio_util::{
 };
 use windlass_core::{
     Broker, CancelOutcome, InsertOutcome, Inserted, Job, JobId, JobRecord, Kind, KindInfo, NewJob, State,
-    Store, StoreError, Timestamp,
+    Store, StoreError, Tenant, Timestamp,
 };
 use windlass_store::VirtualClock;
 
@@ -17,6 +18,7 @@ use crate::{
     group::{Grouper, Limits},
     kinds::Kinds,
     publish::{Group, Publisher},
+    queue_feed::QueueFeeds,
     reads::{Age, Read, Reads},
     relay::Relay,
 };
@@ -29,6 +31,8 @@ const NOTE: Limits = Limits { waiting: 1_000, group: 500, in_flight: 1 };
 const NOTE_AFTER: Duration = Duration::from_millis(20);
 /// How many jobs are let through in one transaction.
 const ARRIVALS: usize = 200;
+/// How many of a caller's many jobs are on their way to the store at a time, which leaves room for others.
+const UNDER_WAY: usize = 1_000;
 /// How often an insert is tried before its callers hear of the failure.
 const INSERT_TRIES: u32 = 3;
 
@@ -47,6 +51,8 @@ const INSERT_TRIES: u32 = 3;
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
+    /// On whose behalf it enqueues, unless a job says otherwise.
+    tenant: Option<Tenant>,
 }
 
 struct Inner {
@@ -55,6 +61,7 @@ struct Inner {
     accept: Grouper<Waiting>,
     reads: Reads,
     feed: Arc<Feed>,
+    queue_feeds: Arc<QueueFeeds>,
     kinds: Arc<Kinds>,
     envelope: Envelope,
     clock: Option<VirtualClock>,
@@ -219,6 +226,7 @@ impl Client {
         let reads = Reads::start(store.clone(), options.read_cache, &tasks, stop.clone());
         let feed = Arc::new(Feed::default());
         tasks.spawn(feed::run(feed.clone(), store.clone(), stop.clone()));
+        let queue_feeds = Arc::new(QueueFeeds::new(store.clone(), tasks.clone(), stop.clone()));
         tasks.close();
         let inner = Inner {
             store,
@@ -226,6 +234,7 @@ impl Client {
             accept,
             reads,
             feed,
+            queue_feeds,
             kinds: Arc::default(),
             envelope,
             clock: options.clock,
@@ -234,7 +243,19 @@ impl Client {
             _stop_with_the_last_clone: stop.clone().drop_guard(),
             stop,
         };
-        Self { inner: Arc::new(inner) }
+        Self { inner: Arc::new(inner), tenant: None }
+    }
+
+    /// The same client, which enqueues on behalf of this tenant, or of none, unless a job or a schedule has one of its own.
+    /// That of a handler acts for its job's tenant. What is given to [`accept`](Self::accept) is left as it is.
+    #[must_use]
+    pub fn on_behalf_of(&self, tenant: Option<Tenant>) -> Self {
+        Self { inner: self.inner.clone(), tenant }
+    }
+
+    /// On whose behalf it enqueues.
+    pub(crate) fn tenant(&self) -> Option<&Tenant> {
+        self.tenant.as_ref()
     }
 
     /// The store.
@@ -280,6 +301,17 @@ impl Client {
     /// When it is `Ok`, the job is committed (P1).
     pub fn enqueue<J: Job>(&self, job: J) -> Enqueue<J> {
         Enqueue::new(self.clone(), job)
+    }
+
+    /// Enqueues many jobs, each with an answer of its own, in their order: one that is refused spoils no other. They share
+    /// statements, and are on their way a thousand at a time, so that any number may be given.
+    ///
+    /// An ordering key does not keep the order among them.
+    pub async fn enqueue_all<J: Job>(
+        &self,
+        jobs: impl IntoIterator<Item = Enqueue<J>>,
+    ) -> Vec<Result<JobId, ClientError>> {
+        stream::iter(jobs).map(IntoFuture::into_future).buffered(UNDER_WAY).collect().await
     }
 
     /// Enqueues a job in your own Postgres transaction: it becomes real with your commit, or not at all. Workers see
@@ -358,6 +390,10 @@ impl Client {
 
     pub(crate) fn feed(&self) -> &Feed {
         &self.inner.feed
+    }
+
+    pub(crate) fn queue_feeds(&self) -> &Arc<QueueFeeds> {
+        &self.inner.queue_feeds
     }
 
     /// A job as users see it.

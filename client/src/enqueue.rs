@@ -62,9 +62,11 @@ impl When {
 
 impl<J: Job> Enqueue<J> {
     pub(crate) fn new(client: Client, job: J) -> Self {
+        let mut gating = job.gating();
+        gating.tenant = gating.tenant.or_else(|| client.tenant().cloned());
         Self {
             client,
-            gating: Ok(job.gating()),
+            gating: Ok(gating),
             unique: job.unique(),
             job,
             queue: None,

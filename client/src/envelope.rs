@@ -211,7 +211,7 @@ impl Envelope {
     /// its row, since an object bears a job's name.
     pub(crate) fn seal_template(&self, job: &mut JobTemplate) -> Result<(), EnvelopeError> {
         if let (Some(unique), false) = (&mut job.unique, self.keys.is_empty()) {
-            unique.bind(None, &job.kind, &job.payload);
+            unique.bind(job.gating.tenant.as_ref(), &job.kind, &job.payload);
         }
         job.payload = self.seal_for(None, Part::Payload, std::mem::take(&mut job.payload))?;
         Ok(())

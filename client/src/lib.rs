@@ -8,6 +8,7 @@ mod enqueue;
 mod envelope;
 mod error;
 mod feed;
+mod fleet;
 mod group;
 mod keys;
 mod kinds;
@@ -16,6 +17,7 @@ mod operate;
 mod origin;
 mod outside;
 mod publish;
+mod queue_feed;
 mod reads;
 mod relay;
 mod request_rate;
@@ -34,6 +36,7 @@ pub use objects::{Objects, ObjectsError};
 pub use operate::JobPage;
 pub use origin::Origin;
 pub use outside::{Allowed, InvalidAllowed, Outside, Refused};
+pub use queue_feed::{QueueNews, QueueWatch};
 pub use request_rate::{Excess, InvalidRate, Network, ProxyHeader, RequestRate};
 pub use settings::{
     ApiAuth, JwtAlgorithm, LogFormat, QueueRetention, SecretUrl, Settings, SettingsError, UnknownKinds,

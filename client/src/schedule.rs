@@ -1,6 +1,6 @@
 //! Schedules, whose payloads are sealed as those of jobs are.
 
-use windlass_core::{ScheduleDefinition, ScheduleRecord};
+use windlass_core::{ScheduleDefinition, ScheduleName, ScheduleRecord};
 
 use crate::{Client, ClientError};
 
@@ -16,8 +16,34 @@ impl Client {
         enabled: Option<bool>,
     ) -> Result<(), ClientError> {
         let mut sealed = definition.clone();
+        let tenant = &mut sealed.job.gating.tenant;
+        *tenant = tenant.take().or_else(|| self.tenant().cloned());
         self.envelope().seal_template(&mut sealed.job)?;
         Ok(self.store().timetable().put_schedule(&sealed, enabled).await?)
+    }
+
+    /// The schedule of this name.
+    ///
+    /// # Errors
+    /// As for [`schedules`](Self::schedules).
+    pub async fn schedule(&self, name: &ScheduleName) -> Result<Option<ScheduleRecord>, ClientError> {
+        Ok(self.schedules().await?.into_iter().find(|record| record.definition.name == *name))
+    }
+
+    /// Lets a schedule fire, or not. Ticks that pass while it does not are not made up for. Whether there is one.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn enable_schedule(&self, name: &ScheduleName, enabled: bool) -> Result<bool, ClientError> {
+        Ok(self.store().timetable().enable_schedule(name, enabled).await?)
+    }
+
+    /// Removes a schedule; the jobs that it has made stay. Whether there was one.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn delete_schedule(&self, name: &ScheduleName) -> Result<bool, ClientError> {
+        Ok(self.store().timetable().delete_schedule(name).await?)
     }
 
     /// The schedules, by name.

@@ -237,6 +237,8 @@ pub struct ClaimedJob {
     pub time_left: Option<Duration>,
     /// Whether the attempt's end leaves a [follow-up](crate::Store::follow_up).
     pub followed: bool,
+    /// On whose behalf it runs.
+    pub tenant: Option<Tenant>,
 }
 
 /// What workers tell everyone about a kind. The newest word counts.

@@ -105,7 +105,7 @@ impl Gating {
     pub const MAX_LIMITS: usize = 4;
 }
 
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 

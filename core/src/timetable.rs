@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
-    Kind, KindInfo, NewJob, Priority, QueueName, Schedule, ScheduleName, StoreError, Timestamp, Unique,
+    Gating, Kind, KindInfo, NewJob, Priority, QueueName, Schedule, ScheduleName, StoreError, Timestamp,
+    Unique, limit::is_default,
 };
 
 /// What a store does by the clock: schedules, and jobs whose time is over. Every method is one transaction and may be
@@ -73,6 +74,9 @@ pub struct JobTemplate {
     pub labels: BTreeMap<String, String>,
     /// What keeps runs from overlapping, for example.
     pub unique: Option<Unique>,
+    /// What the jobs may have to wait for, and on whose behalf they run.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub gating: Gating,
 }
 
 impl JobTemplate {
@@ -90,6 +94,7 @@ impl JobTemplate {
             version: 1,
             labels: BTreeMap::new(),
             unique: None,
+            gating: Gating::default(),
         }
     }
 }
@@ -111,6 +116,7 @@ impl ScheduleDefinition {
             version: template.version,
             labels: template.labels.clone(),
             unique: template.unique.clone().map(Box::new),
+            gating: template.gating.clone(),
             ..NewJob::new(template.kind.clone(), template.payload.clone())
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use windlass_core::{NewJob, Schedule, ScheduleName, ScheduleRecord, Timestamp};
+use windlass_core::{InsertOutcome, NewJob, Schedule, ScheduleName, ScheduleRecord, Timestamp};
 
 /// When a schedule fires next that is put in place of `old`, or enabled or disabled.
 pub(crate) fn first_tick(
@@ -30,6 +30,21 @@ pub(crate) struct Fired {
     pub(crate) jobs: Vec<NewJob>,
     pub(crate) next_at: Option<Timestamp>,
     pub(crate) last_at: Option<Timestamp>,
+}
+
+/// What became of the jobs of ticks, where an operator has to know. A queue that is being drained is wanted so.
+pub(crate) fn tell(jobs: &[NewJob], outcomes: &[InsertOutcome]) {
+    for (job, outcome) in jobs.iter().zip(outcomes) {
+        if let InsertOutcome::UnknownLimit(at) = outcome {
+            let limit = job.gating.limits.get(*at).map_or("", |limit| limit.name());
+            let kind = job.kind.as_str();
+            tracing::error!(
+                kind,
+                limit,
+                "a schedule's job was not made: define its limit, or put it without"
+            );
+        }
+    }
 }
 
 /// `None` for a schedule that this release cannot read: it is left to one that can.

@@ -43,16 +43,17 @@ pub use logging::{LoggingError, init_logging};
 pub use serde_json::Value as JsonValue;
 pub use windlass_client::{
     Accepted, Allowed, ApiAuth, ApiKey, Client, ClientError, ClientOptions, EncryptionKey, Enqueue, Envelope,
-    Excess, InvalidRate, JobPage, JwtAlgorithm, LogFormat, Network, Objects, ObjectsError, Origin, Outside,
-    ProxyHeader, QueueRetention, RequestRate, SecretUrl, Settings, SettingsError, UnknownKinds, Workflow,
+    Excess, InvalidRate, JobPage, JobWatch, JwtAlgorithm, LogFormat, Network, Objects, ObjectsError, Origin,
+    Outside, ProxyHeader, QueueNews, QueueRetention, QueueWatch, RequestRate, SecretUrl, Settings,
+    SettingsError, UnknownKinds, Workflow,
 };
 pub use windlass_core::{
     CancelOutcome, DeadCursor, DeadFilter, DeadPage, ErrorRecord, Found, Gating, GraphError, InsertOutcome,
     InvalidKey, InvalidUnique, Job, JobFilter, JobId, JobName, JobRecord, Kind, KindInfo, Limit, LimitKey,
     LimitName, LimitRecord, LogCursor, LogRecord, Missed, NewJob, OnConflict, OnFailure, Operations,
     OrderingKey, Priorities, Priority, Progress, QueueName, QueueRecord, Rate, RetryFn, RetryPolicy,
-    Schedule, Source as UpgradeError, State as JobState, Tenant, Timestamp, TraceParent, Unique, WorkflowId,
-    WorkflowJob, WorkflowLimits, WorkflowName, WorkflowRecord, WorkflowStatus,
+    Schedule, Source as UpgradeError, Standing, State as JobState, Tenant, Timestamp, TraceParent, Unique,
+    WorkflowId, WorkflowJob, WorkflowLimits, WorkflowName, WorkflowRecord, WorkflowStatus,
 };
 pub use windlass_derive::Job;
 #[cfg(feature = "postgres")]

@@ -215,7 +215,8 @@ impl Batches {
             async move {
                 let jobs: Vec<_> = slots.into_iter().filter_map(read).collect();
                 let Some(first) = jobs.first().map(|job| job.context().clone()) else { return Ok(()) };
-                let client = first.client().clone();
+                // The jobs of a batch may be of several tenants.
+                let client = first.client().on_behalf_of(None);
                 handler.call(Batch { jobs, client, cancelled }, first).await
             }
             .boxed()

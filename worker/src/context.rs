@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use windlass_client::Client;
-use windlass_core::{ClaimedJob, JobId, Kind, QueueName, TraceParent, WorkerId};
+use windlass_core::{ClaimedJob, JobId, Kind, QueueName, Tenant, TraceParent, WorkerId};
 
 use crate::{
     JobError,
@@ -80,8 +80,11 @@ impl Context {
         Self::make(job, around, told, Some(Box::new(gate)))
     }
 
-    fn make(job: ClaimedJob, around: Around, told: CancellationToken, gate: Option<Box<Gate>>) -> Self {
+    fn make(job: ClaimedJob, mut around: Around, told: CancellationToken, gate: Option<Box<Gate>>) -> Self {
         let voice = Voice::new(around.notes.clone(), &job);
+        if job.tenant.is_some() {
+            around.client = around.client.on_behalf_of(job.tenant.clone());
+        }
         let completion = AtomicU8::new(Completion::Ordinary as u8);
         Self { inner: Arc::new(Inner { job, around, told, token: OnceLock::new(), completion, gate, voice }) }
     }
@@ -143,7 +146,13 @@ impl Context {
         self.inner.token.get_or_init(|| self.inner.told.child_token())
     }
 
-    /// The client, to enqueue more jobs.
+    /// On whose behalf the job runs.
+    #[must_use]
+    pub fn tenant(&self) -> Option<&Tenant> {
+        self.inner.job.tenant.as_ref()
+    }
+
+    /// The client, to enqueue more jobs: on behalf of the job's tenant, unless they say otherwise.
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.inner.around.client

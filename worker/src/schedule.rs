@@ -19,6 +19,7 @@ pub(crate) fn definition<J: Job>(schedule: Schedule, job: &J) -> Result<Schedule
     template.max_attempts = J::MAX_ATTEMPTS.max(1);
     template.version = J::VERSION;
     template.unique = job.unique().map_err(ClientError::from)?;
+    template.gating = job.gating();
     Ok(ScheduleDefinition { name, schedule, job: template })
 }
 

@@ -1,14 +1,26 @@
-//! Tenants see and change nothing but their own: whoever acts for one goes by these to jobs and workflows.
+//! Tenants see and change nothing but their own: whoever acts for one goes by these to jobs and workflows. And who may not
+//! read sees no more of what they have made, or operate on, than where it stands.
 
-use windlass_core::{JobFilter, JobId, JobRecord, Tenant, WorkflowId, WorkflowRecord};
+use windlass_core::{JobFilter, JobId, JobRecord, Scope, Tenant, WorkflowId, WorkflowRecord};
 
 use super::Identity;
-use crate::{Service, job::no_such_job, problem::Problem, workflows::no_such_workflow};
+use crate::{Service, job::no_such_job, problem::Problem, view::JobView, workflows::no_such_workflow};
 
 impl Identity {
     /// Whether what is this tenant's, or no tenant's, exists for them.
     pub(crate) fn sees(&self, tenant: Option<&Tenant>) -> bool {
         self.tenant.is_none() || self.tenant.as_ref() == tenant
+    }
+
+    /// Whether what attempts have said is for them.
+    pub(crate) fn may_read(&self) -> bool {
+        self.scopes.allow(Scope::Read)
+    }
+
+    /// As much of the job as they may see.
+    pub(crate) fn shown<'a>(&self, job: &'a JobRecord) -> JobView<'a> {
+        let view = JobView::from(job);
+        if self.may_read() { view } else { view.outline() }
     }
 
     /// Makes a request that names this tenant, or none, one on behalf of theirs.

@@ -272,8 +272,8 @@ const PROBLEMS: [(u16, &str); 10] = [
 
 fn refusal(status: u16, text: &str, problem: &Schema) -> Value {
     let names: &[&str] = match status {
-        503 => &["x-request-id", "Retry-After"],
         429 => &["x-request-id", "Retry-After", "RateLimit-Policy", "RateLimit"],
+        409 | 503 => &["x-request-id", "Retry-After"],
         401 | 403 => &["x-request-id", "WWW-Authenticate"],
         415 => &["x-request-id", "Accept-Encoding"],
         _ => &["x-request-id"],

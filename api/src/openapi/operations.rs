@@ -9,8 +9,8 @@ use windlass_core::{
 use super::{
     document::Operation,
     requests::{
-        BulkSelection, Count, DeadSelection, IdempotencyKey, Label, NewBatch, NewJob, NewLimit,
-        NewQueueLimit, NewSchedule, NewWorkflow, SomeIds, Span,
+        BulkSelection, Count, DeadSelection, HeaderKey, Label, NewBatch, NewJob, NewLimit, NewQueueLimit,
+        NewSchedule, NewWorkflow, SomeIds, Span,
     },
 };
 use crate::{
@@ -23,6 +23,7 @@ use crate::{
     limits::{LimitsView, NamedLimit},
     listing::ListView,
     logs::LogsView,
+    queue_events::QueueEvent,
     queues::{QueueStatus, QueuesView},
     schedules::{ScheduleView, SchedulesView},
     view::JobView,
@@ -78,7 +79,7 @@ fn jobs() -> Vec<Operation> {
             .query::<SomeIds>("id", "These jobs, as far as they are there; without any other parameter.")
             .answers::<ListView<'_>>(200, "A page, which may be short. The list ends where there is no cursor."),
         post("/v1/jobs", "enqueueJob", "Accept a job")
-            .header::<IdempotencyKey>("Idempotency-Key", KEY)
+            .header::<HeaderKey>("Idempotency-Key", KEY)
             .header::<String>("traceparent", TRACE)
             .body::<NewJob>(json!({
                 "kind": "email.send", "payload": {"to": "a@example.com", "subject": "Hello"}, "delay": "10s",
@@ -89,9 +90,13 @@ fn jobs() -> Vec<Operation> {
             .with("Idempotency-Replayed")
             .with("Unique-Conflict")
             .refuses(404, "The job that an earlier request with this key made has been removed since.")
-            .refuses(409, "Another job has the unique key, or the queue is being drained; nothing was stored."),
+            .refuses(
+                409,
+                "Another job has the unique key, or the queue is being drained; nothing was stored. Or, with \
+                 `Retry-After`, a request with the same `Idempotency-Key` is being answered.",
+            ),
         post("/v1/jobs/batch", "enqueueJobs", "Accept up to 10,000 jobs, with an answer for each")
-            .header::<IdempotencyKey>(
+            .header::<HeaderKey>(
                 "Idempotency-Key",
                 "For those jobs that have no `idempotency_key`, by their places in the list.",
             )
@@ -99,7 +104,8 @@ fn jobs() -> Vec<Operation> {
             .body::<NewBatch>(json!({
                 "jobs": [{"kind": "email.send", "payload": {"to": "a@example.com"}, "idempotency_key": "order-17"}],
             }))
-            .answers::<BatchView>(200, "What became of each, in the order of the request."),
+            .answers::<BatchView>(200, "What became of each, in the order of the request.")
+            .refuses(409, "A request with the same `Idempotency-Key` is being answered."),
         get("/v1/jobs/events", "followJobs", "Up to 100 jobs as an event stream")
             .query::<SomeIds>("id", "The jobs, at least one.")
             .required()
@@ -159,6 +165,10 @@ fn jobs() -> Vec<Operation> {
 const STREAM: &str = "\
 Server-Sent Events: `job` with the job as polls show it, whenever it changes; `removed` or `unavailable` with its `id` if \
 it can no longer be followed; `end` once all are over.";
+
+const QUEUE_STREAM: &str = "\
+Server-Sent Events: `ready` once changes are told, `job` with where a job stands when it is new or that changes, `lagged` with how \
+many were missed by who did not read in time. Looked at once a second, its newest jobs and those that run.";
 
 fn job(operation: Operation) -> Operation {
     operation
@@ -238,7 +248,7 @@ fn workflows() -> Vec<Operation> {
     };
     vec![
         post("/v1/workflows", "enqueueWorkflow", "Accept jobs that wait for each other, all or none")
-            .header::<IdempotencyKey>("Idempotency-Key", KEY)
+            .header::<HeaderKey>("Idempotency-Key", KEY)
             .header::<String>("traceparent", TRACE)
             .body::<NewWorkflow>(json!({"name": "nightly", "jobs": [
                 {"name": "north", "kind": "email.send", "payload": {"to": "n@example.com", "subject": "North"}},
@@ -252,7 +262,11 @@ fn workflows() -> Vec<Operation> {
             .with("Location")
             .with("Idempotency-Replayed")
             .refuses(404, "The workflow that an earlier request with this key made has been removed since.")
-            .refuses(409, "A queue is being drained; nothing was stored."),
+            .refuses(
+                409,
+                "A queue is being drained; nothing was stored. Or, with `Retry-After`, a request with the same \
+                 `Idempotency-Key` is being answered.",
+            ),
         known(get("/v1/workflows/{id}", "getWorkflow", "Where a workflow stands, with its jobs page by page"))
             .query::<JobId>("cursor", CURSOR)
             .query::<Count>("limit", "How many jobs at most; 100 unless given.")
@@ -314,6 +328,11 @@ fn queues() -> Vec<Operation> {
         get("/v1/queues", "listQueues", "The queues: what waits in them, what has been said of them")
             .answers::<QueuesView>(200, "Those that are used, or that something has been said of."),
         one(get("/v1/queues/{name}", "getQueue", "A queue. Any name is one")),
+        get("/v1/queues/{name}/events", "followQueue", "What happens to a queue's jobs, as an event stream")
+            .at::<QueueName>("name", "The queue's name.")
+            .query::<Span>("for", "Until the stream ends; unless given, it does not.")
+            .answers_as::<QueueEvent>(200, QUEUE_STREAM, "text/event-stream")
+            .with("Cache-Control"),
         one(put("/v1/queues/{name}/limit", "limitQueue", "Limit a queue as a whole, or share it fairly"))
             .body::<NewQueueLimit>(json!({"max_running": 50, "fair": true})),
         one(post("/v1/queues/{name}/pause", "pauseQueue", "Start none of its jobs")),

@@ -30,12 +30,18 @@ pub(super) struct Count(#[schemars(range(min = 1, max = 1000))] u32);
 #[schemars(inline)]
 pub(super) struct SomeIds(#[schemars(length(min = 1, max = 100))] Vec<JobId>);
 
+/// ASCII characters in quotes (a string of RFC 8941), or visible ones without.
+#[derive(JsonSchema)]
+#[schemars(inline)]
+pub(super) struct HeaderKey(
+    #[schemars(regex(pattern = r#"^([!#-~][!-~]*|"([ !#-\[\]-~]|\\["\\])+")$"#), length(min = 1, max = 255))]
+    String,
+);
+
 /// A text of visible ASCII characters.
 #[derive(JsonSchema)]
 #[schemars(inline)]
-pub(super) struct IdempotencyKey(
-    #[schemars(regex(pattern = r"^[!-~]+$"), length(min = 1, max = 255))] String,
-);
+struct IdempotencyKey(#[schemars(regex(pattern = r"^[!-~]+$"), length(min = 1, max = 255))] String);
 
 #[derive(JsonSchema)]
 #[schemars(inline)]

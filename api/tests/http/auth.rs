@@ -207,7 +207,12 @@ impl Things {
             _ => dead.to_string(),
         };
         let path = route.path.replace("{id}", &id).replace("{name}", "thing").replace("{kind}", "mail");
-        let query = if route.path == "/v1/jobs/events" { format!("?id={dead}") } else { String::new() };
+        let query = match route.path {
+            "/v1/jobs/events" => format!("?id={dead}"),
+            // Which never ends by itself.
+            "/v1/queues/{name}/events" => "?for=0s".into(),
+            _ => String::new(),
+        };
         Sample { path: path + &query, body }
     }
 }

@@ -1,12 +1,23 @@
 //! P3 over HTTP: one key and one request make one job; another request under the key is refused.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
+use axum::{body::Body, http::Request};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 use windlass_api::ApiOptions;
-use windlass_core::Outcome;
+use windlass_brokers::Memory;
+use windlass_core::{Outcome, Store};
 
-use crate::support::{Answer, Api, enqueue, with};
+use crate::{
+    faults::{Fault, faulty_store},
+    support::{Answer, Api, enqueue, with},
+};
 
 const BODY: &str = r#"{"kind": "mail", "payload": {"to": "a b"}, "delay": "1h"}"#;
 
@@ -14,16 +25,47 @@ async fn keyed(api: &Api, key: &str, body: &str) -> Answer {
     api.send(enqueue().header("idempotency-key", key).body(body.to_owned().into()).unwrap()).await
 }
 
+/// What a request hears whose twin is being answered.
+fn in_flight(answer: &Answer) {
+    assert_eq!(answer.problem(409)["type"], "urn:windlass:problem:idempotency-key-in-flight");
+    assert_eq!(answer.header("retry-after"), "1");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_at_once_make_one_job() {
     let api = Api::new().await;
     let body = r#"{"kind": "mail", "payload": 1}"#;
     let answers = futures::future::join_all((0..50).map(|_| keyed(&api, "k", body))).await;
-    assert!(answers.iter().all(|answer| answer.status == 202), "{answers:?}");
-    let ids: BTreeSet<_> = answers.iter().map(|answer| answer.json()["id"].to_string()).collect();
-    assert_eq!(ids.len(), 1);
-    let replayed = answers.iter().filter(|answer| answer.header("idempotency-replayed") == "true").count();
-    assert_eq!(replayed, 49);
+    let (accepted, others): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 202);
+    others.into_iter().for_each(in_flight);
+    let ids: BTreeSet<_> = accepted.iter().map(|answer| answer.json()["id"].to_string()).collect();
+    assert_eq!(ids.len(), 1, "{answers:?}");
+    let made = accepted.iter().filter(|answer| answer.header("idempotency-replayed").is_empty()).count();
+    assert_eq!(made, 1);
+    let again = keyed(&api, "k", body).await;
+    assert_eq!((again.status.as_u16(), again.header("idempotency-replayed")), (202, "true"));
+    assert!(ids.contains(&again.json()["id"].to_string()));
+    assert_eq!(api.jobs().await, 1);
+}
+
+/// Instances know nothing of each other: there the later request waits for the earlier one, and shows its job.
+#[tokio::test(flavor = "multi_thread")]
+async fn at_once_on_many_instances_they_make_one_job() {
+    let api = Api::new().await;
+    let answers = futures::future::join_all((0..20).map(|_| async {
+        let instance = windlass_api::router(api.client.clone(), ApiOptions::default());
+        let request = enqueue().header("idempotency-key", "k").body(Body::from(BODY)).unwrap();
+        let response = instance.oneshot(request).await.unwrap();
+        let replayed = response.headers().contains_key("idempotency-replayed");
+        let (status, location) = (response.status().as_u16(), response.headers()["location"].clone());
+        (status, location, replayed)
+    }))
+    .await;
+    assert!(
+        answers.iter().all(|(status, location, _)| (*status, location) == (202, &answers[0].1)),
+        "{answers:?}"
+    );
+    assert_eq!(answers.iter().filter(|(.., replayed)| !replayed).count(), 1);
     assert_eq!(api.jobs().await, 1);
 }
 
@@ -37,12 +79,102 @@ async fn different_requests_at_once_make_one_job_and_the_others_hear_of_it() {
         async move { keyed(api, "k", &body).await }
     }))
     .await;
-    let accepted = answers.iter().filter(|answer| answer.status == 202).count();
-    assert_eq!(accepted, 10);
+    assert!(answers.iter().any(|answer| answer.status == 202));
     for answer in answers.iter().filter(|answer| answer.status != 202) {
-        assert_eq!(answer.problem(422)["type"], "urn:windlass:problem:idempotency-key-reused");
+        match answer.status.as_u16() {
+            409 => in_flight(answer),
+            _ => assert_eq!(answer.problem(422)["type"], "urn:windlass:problem:idempotency-key-reused"),
+        }
     }
+    // Whichever came first has the key from now on.
+    let again = futures::future::join_all((0..5).map(async |i| {
+        loop {
+            let answer = keyed(&api, "k", &body(i)).await;
+            if answer.status != 409 {
+                return answer.status.as_u16();
+            }
+            tokio::task::yield_now().await;
+        }
+    }))
+    .await;
+    assert_eq!(again.iter().filter(|status| **status == 202).count(), 1, "{again:?}");
+    assert_eq!(again.iter().filter(|status| **status == 422).count(), 4, "{again:?}");
     assert_eq!(api.jobs().await, 1);
+}
+
+#[tokio::test]
+async fn while_the_first_is_in_flight_its_twin_is_told_so_and_others_are_not() {
+    let fault = Arc::new(Mutex::new(None));
+    let switch = fault.clone();
+    let wrap = |store| -> Arc<dyn Store> { Arc::new(faulty_store(store, fault)) };
+    let api = Api::over(ApiOptions::default(), wrap, Arc::new(Memory::new())).await;
+    // From here on, the kind is known.
+    api.job().await;
+    let goes_on = CancellationToken::new();
+    *switch.lock().unwrap() = Some(Fault::Until(goes_on.clone()));
+    let workflow = r#"{"name": "w", "jobs": [{"name": "a", "kind": "mail", "payload": 1}]}"#;
+    let batch = r#"{"jobs": [{"kind": "mail", "payload": 1}]}"#;
+    let others = async {
+        for path in ["/v1/jobs", "/v1/jobs/batch"] {
+            let body = if path == "/v1/jobs" { BODY } else { batch };
+            in_flight(&at(&api, path, body).await);
+        }
+        // Its key is the same, and it is another route's.
+        assert_eq!(at(&api, "/v1/workflows", workflow).await.status, 202);
+        goes_on.cancel();
+    };
+    let (first, first_batch, ()) =
+        futures::join!(at(&api, "/v1/jobs", BODY), at(&api, "/v1/jobs/batch", batch), others);
+    assert_eq!((first.status.as_u16(), first_batch.status.as_u16()), (202, 200));
+    let again = keyed(&api, "k", BODY).await;
+    assert_eq!((again.header("idempotency-replayed"), &again.json()["id"]), ("true", &first.json()["id"]));
+    assert_eq!(
+        at(&api, "/v1/jobs/batch", batch).await.json()["jobs"][0]["id"],
+        first_batch.json()["jobs"][0]["id"]
+    );
+}
+
+/// A request under the key `k`.
+async fn at(api: &Api, path: &str, body: &str) -> Answer {
+    let request =
+        Request::post(path).header("content-type", "application/json").header("idempotency-key", "k");
+    api.send(request.body(body.to_owned().into()).unwrap()).await
+}
+
+#[tokio::test]
+async fn each_route_has_keys_of_its_own() {
+    let api = Api::new().await;
+    let workflow = r#"{"name": "w", "jobs": [{"name": "a", "kind": "mail", "payload": 1}]}"#;
+    let batch = r#"{"jobs": [{"kind": "mail", "payload": 1}, {"kind": "mail", "payload": 1, "idempotency_key": "k"}]}"#;
+    let all = [("/v1/jobs", BODY), ("/v1/jobs/batch", batch), ("/v1/workflows", workflow)];
+    let mut first = Vec::new();
+    for (path, body) in all {
+        let answer = at(&api, path, body).await;
+        assert!(answer.status.is_success(), "{path}: {answer:?}");
+        first.push(answer.json());
+    }
+    assert_eq!(api.jobs().await, 4);
+    assert!(first[1]["jobs"].as_array().unwrap().iter().all(|job| job["id"].is_string()), "{first:?}");
+    for ((path, body), first) in all.into_iter().zip(first) {
+        assert_eq!(at(&api, path, body).await.json()["jobs"][0]["id"], first["jobs"][0]["id"], "{path}");
+    }
+    assert_eq!(api.jobs().await, 4);
+}
+
+#[tokio::test]
+async fn a_key_is_the_same_with_and_without_quotes() {
+    let api = Api::new().await;
+    let id = keyed(&api, "order-17", BODY).await.json()["id"].clone();
+    assert_eq!(keyed(&api, "\"order-17\"", BODY).await.json()["id"], id);
+    let spaced = keyed(&api, r#""order \"17\"""#, BODY).await;
+    assert_eq!(spaced.status, 202);
+    assert_ne!(spaced.json()["id"], id);
+    for bad in ["order 17", "\"order-17", "\"\"", "\"order-17\"; x"] {
+        let refused = keyed(&api, bad, BODY).await;
+        refused.problem(422);
+        assert_eq!(refused.pointers(), ["header:idempotency-key"]);
+    }
+    assert_eq!(api.jobs().await, 2);
 }
 
 #[tokio::test]

@@ -42,6 +42,25 @@ async fn the_reserved_key_is_refused() {
 }
 
 #[tokio::test]
+async fn its_jobs_may_be_a_tenants_and_have_limits() {
+    let api = Api::new().await;
+    let mut body = nightly();
+    body["job"]["tenant"] = json!("acme");
+    body["job"]["ordering_key"] = json!("order/1");
+    let made = api.put("nightly", body.clone()).await.json();
+    assert_eq!((&made["job"]["tenant"], &made["job"]["ordering_key"]), (&json!("acme"), &json!("order/1")));
+    // Without the limit, nothing would come of any tick.
+    body["job"]["limits"] = json!(["mails/acme"]);
+    let refused = api.put("nightly", body.clone()).await;
+    refused.problem(422);
+    assert_eq!(refused.pointers(), ["/job/limits/0"]);
+    assert_eq!(api.get("/v1/schedules/nightly").await.json()["job"]["limits"], Value::Null);
+    let limit = Request::put("/v1/limits/mails").header(header::CONTENT_TYPE, "application/json");
+    api.send(limit.body(Body::from(r#"{"max_running": 1}"#)).unwrap()).await;
+    assert_eq!(api.put("nightly", body).await.json()["job"]["limits"], json!(["mails/acme"]));
+}
+
+#[tokio::test]
 async fn a_schedule_is_kept_shown_switched_and_deleted() {
     let api = Api::new().await;
     let made = api.put("nightly", nightly()).await;

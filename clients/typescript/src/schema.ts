@@ -484,6 +484,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/queues/{name}/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What happens to a queue's jobs, as an event stream */
+        get: operations["followQueue"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/queues/{name}/limit": {
         parameters: {
             query?: never;
@@ -1311,6 +1328,18 @@ export interface components {
             /** Format: uint32 */
             rate: number | null;
         };
+        /** @description An event of a queue's stream, as clients read it. */
+        QueueEvent: {
+            /** @description JSON: of `job` where it stands (`id`, `state`, `attempt`, `run_at`, `cancel_requested`, `progress_at`), of `lagged` how many events were `missed`, of `ready` an empty object. */
+            data: string;
+            /**
+             * @description - `ready`: From here on, changes are told: the first event.
+             *     - `job`: A job is new, or stands elsewhere.
+             *     - `lagged`: Events were not read in time, and are gone; the stream goes on.
+             * @enum {string}
+             */
+            event: "ready" | "job" | "lagged";
+        };
         QueueList: {
             queues: components["schemas"]["Queue"][];
         };
@@ -1336,18 +1365,27 @@ export interface components {
         ScheduleList: {
             schedules: components["schemas"]["Schedule"][];
         };
+        /** @description What a job may have to wait for when it is due: the gates on its way to a worker, apart from its queue's. */
         ScheduledJob: {
             expires_in: string | null;
             kind: string;
             labels: {
                 [key: string]: string;
             };
+            /** @description At most `MAX_LIMITS`, all of which must have room. */
+            limits?: string[];
             /** Format: uint32 */
             max_attempts: number;
+            /** @description What a failure means to its successors. */
+            on_failure?: components["schemas"]["OnFailure"];
+            /** @description Whose jobs run one after the other. */
+            ordering_key?: string | null;
             payload: unknown;
             /** @description 0 (low), 1 (normal), 2 (high) or 3 (urgent). */
             priority: number;
             queue: string;
+            /** @description On whose behalf it runs; none is a tenant, too. */
+            tenant?: string | null;
             timeout: string | null;
             /** Format: uint16 */
             version: number;
@@ -1987,7 +2025,7 @@ export interface operations {
                 };
             };
             408: components["responses"]["408"];
-            /** @description Another job has the unique key, or the queue is being drained; nothing was stored. */
+            /** @description Another job has the unique key, or the queue is being drained; nothing was stored. Or, with `Retry-After`, a request with the same `Idempotency-Key` is being answered. */
             409: {
                 headers: {
                     "x-request-id": components["headers"]["x-request-id"];
@@ -2050,6 +2088,16 @@ export interface operations {
             401: components["responses"]["401"];
             403: components["responses"]["403"];
             408: components["responses"]["408"];
+            /** @description A request with the same `Idempotency-Key` is being answered. */
+            409: {
+                headers: {
+                    "x-request-id": components["headers"]["x-request-id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             413: components["responses"]["413"];
             415: components["responses"]["415"];
             422: components["responses"]["422"];
@@ -2994,6 +3042,41 @@ export interface operations {
             503: components["responses"]["503"];
         };
     };
+    followQueue: {
+        parameters: {
+            query?: {
+                /** @description Until the stream ends; unless given, it does not. */
+                for?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The queue's name. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Server-Sent Events: `ready` once changes are told, `job` with where a job stands when it is new or that changes, `lagged` with how many were missed by who did not read in time. Looked at once a second, its newest jobs and those that run. */
+            200: {
+                headers: {
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    "x-request-id": components["headers"]["x-request-id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": components["schemas"]["QueueEvent"];
+                };
+            };
+            400: components["responses"]["400"];
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            422: components["responses"]["422"];
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
     limitQueue: {
         parameters: {
             query?: never;
@@ -3500,7 +3583,7 @@ export interface operations {
                 };
             };
             408: components["responses"]["408"];
-            /** @description A queue is being drained; nothing was stored. */
+            /** @description A queue is being drained; nothing was stored. Or, with `Retry-After`, a request with the same `Idempotency-Key` is being answered. */
             409: {
                 headers: {
                     "x-request-id": components["headers"]["x-request-id"];

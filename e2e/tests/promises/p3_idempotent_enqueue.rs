@@ -36,8 +36,15 @@ async fn one_key_makes_one_job_across_two_api_processes() {
     cluster.clean_up().await;
 }
 
+/// As a good client does: while a request with the key is being answered, it comes again.
 async fn post(cluster: &Cluster, api: &Api, key: &str, body: &Value) -> (u16, Value) {
-    let request = cluster.http.post(format!("{}/v1/jobs", api.url)).header("idempotency-key", key).json(body);
-    let answer = request.send().await.unwrap();
-    (answer.status().as_u16(), answer.json().await.unwrap())
+    loop {
+        let request =
+            cluster.http.post(format!("{}/v1/jobs", api.url)).header("idempotency-key", key).json(body);
+        let answer = request.send().await.unwrap();
+        if answer.status() != 409 {
+            return (answer.status().as_u16(), answer.json().await.unwrap());
+        }
+        assert_eq!(answer.headers()["retry-after"], "1");
+    }
 }

@@ -1,7 +1,9 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use windlass_core::{JobTemplate, Missed, Schedule, ScheduleDefinition, ScheduleRecord, State, Unique};
+use windlass_core::{
+    ClaimId, JobTemplate, Missed, Schedule, ScheduleDefinition, ScheduleRecord, State, Unique,
+};
 
 use super::support::{Case, HOUR, Timed, announced, give_up, raw, succeeded};
 
@@ -45,6 +47,7 @@ pub async fn a_tick_makes_its_job(timed: Timed) {
     let mut schedule = definition("hourly", Schedule::cron("0 0 * * * *", "Asia/Kolkata").unwrap());
     schedule.job.labels.insert("a".into(), "b".into());
     schedule.job.max_attempts = 3;
+    schedule.job.gating.tenant = Some("acme".parse().unwrap());
     schedule.job.expires_in = Some(HOUR);
     case.put(&schedule).await;
     let first = case.only().await.next_at.unwrap();
@@ -58,6 +61,13 @@ pub async fn a_tick_makes_its_job(timed: Timed) {
     assert_eq!(fired.len(), 1);
     assert_eq!((fired[0].state, fired[0].max_attempts), (State::Queued, 3));
     assert_eq!(fired[0].labels["a"], "b");
+    // On its tenant's behalf, as its worker hears, also when the answer to the claim was lost.
+    assert_eq!(fired[0].gating, schedule.job.gating);
+    let (worker, claim) = (case.worker().await, ClaimId::new());
+    for _ in 0..2 {
+        let claimed = case.store.claim(worker, claim, &[fired[0].id]).await.unwrap();
+        assert_eq!(claimed[0].tenant, schedule.job.gating.tenant);
+    }
     let record = case.only().await;
     assert_eq!(record.last_at, Some(first));
     assert_eq!(record.next_at, Some(first + chrono::TimeDelta::hours(1)));

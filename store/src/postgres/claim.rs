@@ -5,6 +5,7 @@ use uuid::Uuid;
 use windlass_core::{ClaimId, ClaimedJob, JobId, StoreError, WorkerId};
 
 use super::{PostgresStore, classify, priority, range, unexpected};
+use crate::workflow::tenant;
 
 /// Claims a group in one statement, and notes whose it is. Plan: the array of ids into the primary keys of the
 /// partitions in range, which also locks rows in the order of their ids. (A join with the ids turns into a scan of the
@@ -19,7 +20,8 @@ WITH claimed AS (
     AND NOT EXISTS (SELECT FROM {schema}.queues q WHERE q.name = j.queue AND (q.paused OR q.limited AND NOT j.gated))
     AND (NOT j.gated OR EXISTS (SELECT FROM {schema}.gated g WHERE g.job_id = j.id AND g.admitted))
     RETURNING j.id, j.attempt, j.uncounted, j.max_attempts, j.kind, j.queue, j.priority, j.payload, j.timeout_ms,
-              j.created_at, j.labels::text, j.trace, j.version, extract(epoch FROM j.deadline - {now})::float8, j.followed
+              j.created_at, j.labels::text, j.trace, j.version, extract(epoch FROM j.deadline - {now})::float8, j.followed,
+              j.gating::json ->> 'tenant' AS tenant
 ), noted AS (
     INSERT INTO {schema}.claims (id, worker_id, job_ids)
     SELECT $2, $1, array_agg(id) FROM claimed HAVING count(*) > 0
@@ -49,7 +51,8 @@ SELECT array_agg(id), {now} + interval '1 minute' FROM refused WHERE paused HAVI
 /// What this very claim took when its answer was lost: a row of nulls for nothing, no row for an unknown worker.
 pub(super) const CLAIMED_BEFORE: &str = "
 SELECT j.id, j.attempt, j.uncounted, j.max_attempts, j.kind, j.queue, j.priority, j.payload, j.timeout_ms,
-       j.created_at, j.labels::text, j.trace, j.version, extract(epoch FROM j.deadline - {now})::float8, j.followed
+       j.created_at, j.labels::text, j.trace, j.version, extract(epoch FROM j.deadline - {now})::float8, j.followed,
+       j.gating::json ->> 'tenant'
 FROM {schema}.workers w
 LEFT JOIN {schema}.claims c ON c.id = $2 AND c.worker_id = w.id
 LEFT JOIN {schema}.jobs j
@@ -144,6 +147,7 @@ fn claimed_job(row: &PgRow) -> Result<ClaimedJob, Error> {
             .try_get::<Option<f64>, _>(13)?
             .map(|left| Duration::try_from_secs_f64(left).unwrap_or_default()),
         followed: row.try_get(14)?,
+        tenant: tenant(row.try_get(15)?)?,
     })
 }
 

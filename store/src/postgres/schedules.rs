@@ -5,7 +5,7 @@ use sqlx::{Error, Row, postgres::PgRow};
 use windlass_core::{ScheduleDefinition, ScheduleName, ScheduleRecord, StoreError, Timestamp, Timetable};
 
 use super::{PostgresStore, unexpected};
-use crate::schedules::{fire, first_tick};
+use crate::schedules::{fire, first_tick, tell};
 
 const ALL: &str = "SELECT definition, enabled, next_at, last_at, {now} FROM {schema}.schedules";
 
@@ -128,7 +128,8 @@ impl PostgresStore {
             jobs.extend(fired.jobs);
         }
         if !jobs.is_empty() {
-            self.insert_on(&mut session, &jobs, Duration::ZERO).await?;
+            let inserted = self.insert_on(&mut session, &jobs, Duration::ZERO).await?;
+            tell(&jobs, &inserted.outcomes);
         }
         session.commit().await?;
         Ok(rows.len())

@@ -10,9 +10,10 @@ use super::{
     insert::{insert_due, insert_outbox},
     micros, read, statement, timestamp, unexpected,
 };
+use crate::workflow::tenant;
 
 const CLAIMED: &str = "id, attempt, uncounted, max_attempts, kind, queue, priority, payload, timeout_ms, created_at, labels, trace, version,
-     deadline - ?3, followed";
+     deadline - ?3, followed, gating ->> 'tenant'";
 
 statement!(
     CLAIM,
@@ -292,5 +293,6 @@ fn claimed_job(row: &SqliteRow) -> Result<ClaimedJob, Error> {
             .try_get::<Option<i64>, _>(13)?
             .map(|left| Duration::from_micros(left.max(0).unsigned_abs())),
         followed: row.try_get(14)?,
+        tenant: tenant(row.try_get(15)?)?,
     })
 }

@@ -3,7 +3,7 @@ use sqlx::{Error, Row, SqliteConnection, sqlite::SqliteRow};
 use windlass_core::{ScheduleDefinition, ScheduleName, ScheduleRecord, StoreError, Timetable};
 
 use super::{Commit, SqliteStore, insert::insert_jobs, timestamp, unexpected};
-use crate::schedules::{fire, first_tick};
+use crate::schedules::{fire, first_tick, tell};
 
 const ALL: &str = "SELECT definition, enabled, next_at, last_at FROM schedules ORDER BY name";
 const ONE: &str = "SELECT definition, enabled, next_at, last_at FROM schedules WHERE name = ?";
@@ -114,7 +114,8 @@ impl SqliteStore {
                 .await?;
             jobs.extend(fired.jobs);
         }
-        insert_jobs(&mut transaction, &jobs, now, 0).await?;
+        let inserted = insert_jobs(&mut transaction, &jobs, now, 0).await?;
+        tell(&jobs, &inserted.outcomes);
         transaction.commit().await?;
         Ok(rows.len())
     }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use windlass_core::{Job, NewJob, RetryPolicy, State};
+use windlass_core::{Job, JobId, NewJob, RetryPolicy, State};
 use windlass_worker::{Context, JobError};
 
 use crate::support::{Bench, Notes, Other, Task, run};
@@ -55,6 +55,37 @@ async fn the_context_tells_of_the_attempt() {
     let id = bench.client.enqueue(Task { number: 1 }).max_attempts(7).label("tenant", "a").await.unwrap();
     let result = bench.succeeds(id).await.result.unwrap();
     assert_eq!(result.get(), format!(r#"["{id}",1,7,"test.task","default","a"]"#));
+    running.stop().await;
+}
+
+/// What a handler enqueues is its job's tenant's, unless it says otherwise.
+#[tokio::test]
+async fn jobs_of_a_handler_are_its_tenants() {
+    let bench = Bench::new().await;
+    let running = run(bench.worker().handle(async |_: Other| Ok::<_, JobError>(())).handle(
+        async |_: Task, ctx: Context| {
+            let client = ctx.client();
+            let own = client.enqueue(Other {}).await?;
+            let named = client.enqueue(Other {}).tenant("globex").await?;
+            let nobodys = client.on_behalf_of(None).enqueue(Other {}).await?;
+            let workflow = client.workflow("w").job("a", Other {}).await?;
+            let workflow = client.get_workflow(workflow).await?.and_then(|workflow| workflow.tenant);
+            Ok::<_, JobError>(((own, named, nobodys), workflow, ctx.tenant().cloned()))
+        },
+    ));
+    let ids = [bench.client.enqueue(Task { number: 1 }).tenant("acme").await.unwrap(), bench.task(1).await];
+    for (id, own) in ids.into_iter().zip([Some("acme"), None]) {
+        let result = bench.succeeds(id).await.result.unwrap();
+        let (jobs, workflow, told): ([JobId; 3], Option<String>, Option<String>) =
+            serde_json::from_str(result.get()).unwrap();
+        let mut tenants = Vec::new();
+        for job in jobs {
+            let tenant = bench.client.get(job).await.unwrap().unwrap().gating.tenant;
+            tenants.push(tenant.map(|tenant| tenant.to_string()));
+        }
+        assert_eq!(tenants, [own.map(str::to_owned), Some("globex".into()), None]);
+        assert_eq!((workflow.as_deref(), told.as_deref()), (own, own));
+    }
     running.stop().await;
 }
 

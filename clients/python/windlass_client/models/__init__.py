@@ -45,6 +45,8 @@ from .problem import Problem
 from .progress import Progress
 from .queue import Queue
 from .queue_counts import QueueCounts
+from .queue_event import QueueEvent
+from .queue_event_event import QueueEventEvent
 from .queue_list import QueueList
 from .readiness import Readiness
 from .schedule import Schedule
@@ -114,6 +116,8 @@ __all__ = (
     "Progress",
     "Queue",
     "QueueCounts",
+    "QueueEvent",
+    "QueueEventEvent",
     "QueueList",
     "Readiness",
     "Schedule",

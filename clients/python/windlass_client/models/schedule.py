@@ -31,7 +31,8 @@ class Schedule:
         Attributes:
             enabled (bool):
             jitter (str):
-            job (ScheduledJob):
+            job (ScheduledJob): What a job may have to wait for when it is due: the gates on its way to a worker, apart from
+                its queue's.
             last_run (None | str):
             missed (Missed): What becomes of ticks for which no scheduler was there in time (half a minute).
 

@@ -168,7 +168,8 @@ def sync_detailed(
     """ Accept a job
 
     Args:
-        idempotency_key (str | Unset): A text of visible ASCII characters.
+        idempotency_key (str | Unset): ASCII characters in quotes (a string of RFC 8941), or
+            visible ones without.
         traceparent (str | Unset):
         body (NewJob): A job to be done.
 
@@ -208,7 +209,8 @@ def sync(
     """ Accept a job
 
     Args:
-        idempotency_key (str | Unset): A text of visible ASCII characters.
+        idempotency_key (str | Unset): ASCII characters in quotes (a string of RFC 8941), or
+            visible ones without.
         traceparent (str | Unset):
         body (NewJob): A job to be done.
 
@@ -243,7 +245,8 @@ async def asyncio_detailed(
     """ Accept a job
 
     Args:
-        idempotency_key (str | Unset): A text of visible ASCII characters.
+        idempotency_key (str | Unset): ASCII characters in quotes (a string of RFC 8941), or
+            visible ones without.
         traceparent (str | Unset):
         body (NewJob): A job to be done.
 
@@ -283,7 +286,8 @@ async def asyncio(
     """ Accept a job
 
     Args:
-        idempotency_key (str | Unset): A text of visible ASCII characters.
+        idempotency_key (str | Unset): ASCII characters in quotes (a string of RFC 8941), or
+            visible ones without.
         traceparent (str | Unset):
         body (NewJob): A job to be done.
 

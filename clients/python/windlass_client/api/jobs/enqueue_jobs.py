@@ -86,6 +86,13 @@ def _parse_response(*, client: AuthenticatedClient | Client, response: httpx.Res
 
         return response_408
 
+    if response.status_code == 409:
+        response_409 = Problem.from_dict(response.json())
+
+
+
+        return response_409
+
     if response.status_code == 413:
         response_413 = Problem.from_dict(response.json())
 
@@ -154,7 +161,8 @@ def sync_detailed(
     """ Accept up to 10,000 jobs, with an answer for each
 
     Args:
-        idempotency_key (str | Unset): A text of visible ASCII characters.
+        idempotency_key (str | Unset): ASCII characters in quotes (a string of RFC 8941), or
+            visible ones without.
         traceparent (str | Unset):
         body (NewBatch): Jobs, each with an answer of its own.
 
@@ -191,7 +199,8 @@ def sync(
     """ Accept up to 10,000 jobs, with an answer for each
 
     Args:
-        idempotency_key (str | Unset): A text of visible ASCII characters.
+        idempotency_key (str | Unset): ASCII characters in quotes (a string of RFC 8941), or
+            visible ones without.
         traceparent (str | Unset):
         body (NewBatch): Jobs, each with an answer of its own.
 
@@ -223,7 +232,8 @@ async def asyncio_detailed(
     """ Accept up to 10,000 jobs, with an answer for each
 
     Args:
-        idempotency_key (str | Unset): A text of visible ASCII characters.
+        idempotency_key (str | Unset): ASCII characters in quotes (a string of RFC 8941), or
+            visible ones without.
         traceparent (str | Unset):
         body (NewBatch): Jobs, each with an answer of its own.
 
@@ -260,7 +270,8 @@ async def asyncio(
     """ Accept up to 10,000 jobs, with an answer for each
 
     Args:
-        idempotency_key (str | Unset): A text of visible ASCII characters.
+        idempotency_key (str | Unset): ASCII characters in quotes (a string of RFC 8941), or
+            visible ones without.
         traceparent (str | Unset):
         body (NewBatch): Jobs, each with an answer of its own.
 

@@ -168,7 +168,8 @@ def sync_detailed(
     """ Accept jobs that wait for each other, all or none
 
     Args:
-        idempotency_key (str | Unset): A text of visible ASCII characters.
+        idempotency_key (str | Unset): ASCII characters in quotes (a string of RFC 8941), or
+            visible ones without.
         traceparent (str | Unset):
         body (NewWorkflow): Jobs that wait for each other.
 
@@ -205,7 +206,8 @@ def sync(
     """ Accept jobs that wait for each other, all or none
 
     Args:
-        idempotency_key (str | Unset): A text of visible ASCII characters.
+        idempotency_key (str | Unset): ASCII characters in quotes (a string of RFC 8941), or
+            visible ones without.
         traceparent (str | Unset):
         body (NewWorkflow): Jobs that wait for each other.
 
@@ -237,7 +239,8 @@ async def asyncio_detailed(
     """ Accept jobs that wait for each other, all or none
 
     Args:
-        idempotency_key (str | Unset): A text of visible ASCII characters.
+        idempotency_key (str | Unset): ASCII characters in quotes (a string of RFC 8941), or
+            visible ones without.
         traceparent (str | Unset):
         body (NewWorkflow): Jobs that wait for each other.
 
@@ -274,7 +277,8 @@ async def asyncio(
     """ Accept jobs that wait for each other, all or none
 
     Args:
-        idempotency_key (str | Unset): A text of visible ASCII characters.
+        idempotency_key (str | Unset): ASCII characters in quotes (a string of RFC 8941), or
+            visible ones without.
         traceparent (str | Unset):
         body (NewWorkflow): Jobs that wait for each other.
 

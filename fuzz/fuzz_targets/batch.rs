@@ -1,0 +1,6 @@
+#![no_main]
+//! Bodies of `POST /v1/jobs/batch`.
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| windlass_api::fuzzing::batch(bytes));
