@@ -83,6 +83,7 @@ pub(crate) fn made(job: &NewJob, outcome: InsertOutcome) -> Result<(JobId, Optio
         InsertOutcome::Refused(holder) => Err(Problem::not_unique(holder)),
         InsertOutcome::KeyReused => Err(Problem::key_reused()),
         InsertOutcome::QueueDraining => Err(Problem::draining(&job.queue)),
+        InsertOutcome::OverQuota => Err(Problem::over_quota(job.gating.tenant.as_ref())),
         InsertOutcome::UnknownLimit(at) => Err(gating::unknown_limit(&job.gating, at)),
     }
 }

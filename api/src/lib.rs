@@ -30,6 +30,7 @@
 //! | `GET /v1/queues/{name}/events` | what happens to its jobs, as an event stream |
 //! | `PUT /v1/queues/{name}/limit` | limit a queue as a whole, or share it fairly |
 //! | `POST /v1/queues/{name}/pause`, `…/resume`, `…/drain` | start none of its jobs, or take no new ones, for a while |
+//! | `GET`, `PUT`, `DELETE /v1/tenants/{tenant}/quota` | how many unfinished jobs a tenant may have |
 //! | `GET /healthz` | the process lives |
 //! | `GET /readyz` | the store answers, so jobs are accepted |
 //! | `GET /openapi.json`, `GET /docs` | all of this as an OpenAPI document, and as a page to try it on |
@@ -74,6 +75,7 @@ mod openapi;
 mod problem;
 mod queue_events;
 mod queues;
+mod quotas;
 mod rates;
 mod routes;
 mod schedules;

@@ -277,6 +277,19 @@ impl Problem {
         Self::new(StatusCode::REQUEST_TIMEOUT, "slow-body", "The request took too long to arrive", detail)
     }
 
+    /// There is no place left under the tenant's quota.
+    pub(crate) fn over_quota(tenant: Option<&Tenant>) -> Self {
+        let whose = tenant.map_or("no one", |tenant| tenant.as_str());
+        let detail = format!(
+            "the tenant {whose} has as many unfinished jobs as its quota allows; nothing was stored, so repeat it once \
+             some are over"
+        );
+        let title = "The tenant has too many unfinished jobs";
+        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "over-quota", title, detail);
+        // Whoever knows better when a job is over may come sooner.
+        Self { retry_after: Some(5), ..problem }
+    }
+
     /// More than a rate allows, `whose` requests they are.
     pub(crate) fn too_many_requests(whose: &str, rate: &RequestRate, retry_after: u64) -> Self {
         let detail = format!(

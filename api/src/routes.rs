@@ -19,7 +19,7 @@ use crate::{
         admit,
     },
     batch, bulk, dead, enqueue, events, health, job, kinds, limits, listing, logs, openapi, queue_events,
-    queues, schedules, workers, workflows,
+    queues, quotas, schedules, workers, workflows,
 };
 
 /// A route, with the scope that it needs and whose things it is about. What each takes and answers is described in
@@ -70,6 +70,9 @@ fn table() -> Vec<Route> {
         post("/v1/queues/{name}/pause", Operate, Fleet, queues::pause),
         post("/v1/queues/{name}/resume", Operate, Fleet, queues::resume),
         post("/v1/queues/{name}/drain", Operate, Fleet, queues::drain),
+        get("/v1/tenants/{tenant}/quota", Admin, Fleet, quotas::get),
+        put("/v1/tenants/{tenant}/quota", Admin, Fleet, quotas::put),
+        delete("/v1/tenants/{tenant}/quota", Admin, Fleet, quotas::delete),
         open("/healthz", health::alive),
         open("/readyz", health::ready),
         open("/openapi.json", openapi::document),

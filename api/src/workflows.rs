@@ -65,6 +65,7 @@ pub(crate) async fn enqueue(
         WorkflowOutcome::Refused { at, why } => {
             let problem = match (workflow.jobs().get(at), why) {
                 (Some(job), InsertOutcome::UnknownLimit(limit)) => gating::unknown_limit(&job.gating, limit),
+                (Some(job), InsertOutcome::OverQuota) => Problem::over_quota(job.gating.tenant.as_ref()),
                 (Some(job), _) => Problem::draining(&job.queue),
                 (None, _) => Problem::internal(),
             };

@@ -8,8 +8,8 @@ use std::{
 use serde_json::value::{RawValue, to_raw_value};
 use sha2::{Digest, Sha256};
 use windlass_core::{
-    Gating, Idempotency, InsertOutcome, InvalidKey, InvalidUnique, Job, JobId, LimitKey, NewJob, OnFailure,
-    Priority, QueueName, Timestamp, TraceParent, Unique,
+    Gating, Idempotency, InsertOutcome, InvalidKey, InvalidUnique, Job, JobId, NewJob, OnFailure, Priority,
+    QueueName, Timestamp, TraceParent, Unique,
 };
 
 use crate::{Client, ClientError};
@@ -234,7 +234,7 @@ impl<J: Job> Enqueue<J> {
         inserted
             .outcomes
             .first()
-            .map_or(Ok(job.id), |outcome| answer(job.id, &job.queue, &job.gating.limits, *outcome))
+            .map_or(Ok(job.id), |outcome| answer(job.id, &job.queue, &job.gating, *outcome))
     }
 
     pub(crate) fn into_new_job(self) -> Result<NewJob, ClientError> {
@@ -275,9 +275,9 @@ impl<J: Job> IntoFuture for Enqueue<J> {
             let client = self.client.clone();
             let job = self.into_new_job()?;
             // What a refusal names.
-            let (id, queue, limits) = (job.id, job.queue.clone(), job.gating.limits.clone());
+            let (id, queue, gating) = (job.id, job.queue.clone(), job.gating.clone());
             let accepted = client.accept(job).await?;
-            answer(id, &queue, &limits, accepted.outcome)
+            answer(id, &queue, &gating, accepted.outcome)
         })
     }
 }
@@ -285,7 +285,7 @@ impl<J: Job> IntoFuture for Enqueue<J> {
 pub(crate) fn answer(
     id: JobId,
     queue: &QueueName,
-    limits: &[LimitKey],
+    gating: &Gating,
     outcome: InsertOutcome,
 ) -> Result<JobId, ClientError> {
     match outcome {
@@ -294,10 +294,14 @@ pub(crate) fn answer(
         InsertOutcome::Refused(holder) => Err(ClientError::NotUnique(holder)),
         InsertOutcome::KeyReused => Err(ClientError::KeyReused),
         InsertOutcome::QueueDraining => Err(ClientError::QueueDraining(queue.clone())),
-        InsertOutcome::UnknownLimit(at) => match limits.get(at) {
+        InsertOutcome::UnknownLimit(at) => match gating.limits.get(at) {
             Some(limit) => Err(ClientError::UnknownLimit(limit.clone())),
             None => Err(ClientError::TooManyLimits),
         },
+        InsertOutcome::OverQuota => Err(match &gating.tenant {
+            Some(tenant) => ClientError::OverQuota(tenant.clone()),
+            None => ClientError::Overloaded,
+        }),
     }
 }
 

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use windlass_core::{
     BrokerError, GraphError, InvalidKey, InvalidName, InvalidUnique, JobId, LimitKey, QueueName, StoreError,
+    Tenant,
 };
 
 use crate::{EnvelopeError, NoRandomness, ObjectsError};
@@ -51,6 +52,9 @@ pub enum ClientError {
     /// The queue is being drained. Nothing was stored.
     #[error("the queue {0} is being drained and takes no new jobs; resume it first")]
     QueueDraining(QueueName),
+    /// The tenant has as many unfinished jobs as its quota allows. Nothing was stored.
+    #[error("the tenant {0} has as many unfinished jobs as its quota allows; try again once some are over")]
+    OverQuota(Tenant),
     /// A payload or result cannot be sealed for the store, or what the store has cannot be opened.
     #[error(transparent)]
     Envelope(#[from] EnvelopeError),
@@ -72,7 +76,7 @@ impl ClientError {
         match self {
             Self::Store(e) => e.retryable(),
             Self::Broker(e) => e.retryable(),
-            Self::Overloaded => true,
+            Self::Overloaded | Self::OverQuota(_) => true,
             Self::Envelope(error) => matches!(error, EnvelopeError::Objects(ObjectsError::Unavailable(_))),
             Self::Closed
             | Self::KeyReused

@@ -161,7 +161,7 @@ impl IntoFuture for Workflow {
                 WorkflowOutcome::Existing(id) => Ok(id),
                 WorkflowOutcome::KeyReused => Err(ClientError::KeyReused),
                 WorkflowOutcome::Refused { at, why } => Err(match workflow.jobs().get(at) {
-                    Some(job) => crate::enqueue::answer(job.id, &job.queue, &job.gating.limits, why)
+                    Some(job) => crate::enqueue::answer(job.id, &job.queue, &job.gating, why)
                         .err()
                         .unwrap_or(ClientError::Closed),
                     None => ClientError::Closed,

@@ -17,6 +17,7 @@ mod notes;
 mod operations;
 mod outcome;
 mod payload;
+mod quotas;
 mod retry;
 mod schedule;
 mod standing;
@@ -48,6 +49,7 @@ pub use operations::{
 };
 pub use outcome::{Finish, Outcome};
 pub use payload::Job;
+pub use quotas::{Quota, Quotas};
 pub use retry::{RetryFn, RetryPolicy};
 pub use schedule::{CronTiming, Due, InvalidSchedule, Missed, Schedule, Timing};
 pub use standing::Standing;

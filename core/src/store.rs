@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use crate::{
     ClaimId, ClaimedJob, Finish, JobId, JobNotes, JobRecord, Keys, KindInfo, Message, NewJob, Operations,
-    Source, State, Timestamp, Timetable, Webhooks, WorkerId, Workflows,
+    Quotas, Source, State, Timestamp, Timetable, Webhooks, WorkerId, Workflows,
 };
 
 /// Keeps the truth. Every method is one transaction, most are one statement, and all time is the store's clock.
@@ -128,6 +128,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Who may do what over HTTP.
     fn keys(&self) -> &dyn Keys;
 
+    /// How many unfinished jobs tenants may have.
+    fn quotas(&self) -> &dyn Quotas;
+
     /// What is done by the clock.
     fn timetable(&self) -> &dyn Timetable;
 
@@ -180,6 +183,8 @@ pub enum InsertOutcome {
     UnknownLimit(usize),
     /// Its queue is being drained. Nothing was stored for it.
     QueueDraining,
+    /// Its tenant has as many unfinished jobs as its [quota](Quotas) allows. Nothing was stored for it.
+    OverQuota,
 }
 
 /// What became of a cancellation.

@@ -66,7 +66,7 @@ pub enum WorkflowOutcome {
     Refused {
         /// Its place among the jobs.
         at: usize,
-        /// [`InsertOutcome::UnknownLimit`] or [`InsertOutcome::QueueDraining`].
+        /// [`InsertOutcome::UnknownLimit`], [`InsertOutcome::QueueDraining`] or [`InsertOutcome::OverQuota`].
         why: InsertOutcome,
     },
 }
@@ -88,7 +88,7 @@ pub enum Added {
     Refused {
         /// Its name.
         name: JobName,
-        /// [`InsertOutcome::UnknownLimit`] or [`InsertOutcome::QueueDraining`].
+        /// [`InsertOutcome::UnknownLimit`], [`InsertOutcome::QueueDraining`] or [`InsertOutcome::OverQuota`].
         why: InsertOutcome,
     },
 }

@@ -5,8 +5,8 @@ use std::{any::Any, fmt, future::Future, ops::Deref, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use windlass_core::{
     CancelOutcome, ClaimId, ClaimedJob, Finish, HeartbeatReply, Inserted, JobId, JobNotes, JobRecord, Keys,
-    KindInfo, NewJob, NewWorker, Operations, OutboxGroup, OutboxId, Rescued, Store, StoreError, Timetable,
-    Webhooks, WorkerId, Workflows,
+    KindInfo, NewJob, NewWorker, Operations, OutboxGroup, OutboxId, Quotas, Rescued, Store, StoreError,
+    Timetable, Webhooks, WorkerId, Workflows,
 };
 
 /// Which method of [`Store`] is called, of those that a store may have to stand in for.
@@ -168,6 +168,10 @@ impl<I: Intercept> Store for Intercepted<I> {
 
     fn keys(&self) -> &dyn Keys {
         self.store.keys()
+    }
+
+    fn quotas(&self) -> &dyn Quotas {
+        self.store.quotas()
     }
 
     fn notes(&self) -> &dyn JobNotes {

@@ -19,6 +19,7 @@ mod kinds;
 mod leader;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod quotas;
 mod retention;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod schedules;

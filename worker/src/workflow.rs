@@ -88,6 +88,9 @@ impl Context {
             Added::Refused { name, why: InsertOutcome::QueueDraining } => Err(JobError::retry(format!(
                 "{name} was not added to the workflow: its queue is being drained and takes no new jobs"
             ))),
+            Added::Refused { name, why: InsertOutcome::OverQuota } => Err(JobError::retry(format!(
+                "{name} was not added to the workflow: its tenant has as many unfinished jobs as its quota allows"
+            ))),
             Added::Refused { name, .. } => Err(JobError::retry(format!(
                 "{name} was not added to the workflow: it names an unknown limit"
             ))),

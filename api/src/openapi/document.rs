@@ -262,7 +262,7 @@ const PROBLEMS: [(u16, &str); 10] = [
     (413, "The body is too large."),
     (415, "The body is not JSON, or is compressed by something that is not known."),
     (422, "Fields are not as they should be: `errors` has a JSON pointer to each."),
-    (429, "More requests than a rate allows; nothing was stored."),
+    (429, "More requests than a rate allows, or more unfinished jobs than a quota does; nothing was stored."),
     (500, "Something went wrong here; the log has it under the `x-request-id`."),
     (
         503,

@@ -10,7 +10,7 @@ use super::{
     document::Operation,
     requests::{
         BulkSelection, Count, DeadSelection, HeaderKey, Label, NewBatch, NewJob, NewLimit, NewQueueLimit,
-        NewSchedule, NewWorkflow, SomeIds, Span,
+        NewQuota, NewSchedule, NewWorkflow, SomeIds, Span,
     },
 };
 use crate::{
@@ -25,6 +25,7 @@ use crate::{
     logs::LogsView,
     queue_events::QueueEvent,
     queues::{QueueStatus, QueuesView},
+    quotas::QuotaView,
     schedules::{ScheduleView, SchedulesView},
     view::JobView,
     workers::{WorkerView, WorkersView},
@@ -41,7 +42,7 @@ be compressed (`Content-Encoding: gzip`, `zstd` or `br`), and answers are by `Ac
 
 Where rates are limited, every answer has the header fields `RateLimit-Policy` and `RateLimit`.";
 
-pub(super) const TAGS: [(&str, &str); 9] = [
+pub(super) const TAGS: [(&str, &str); 10] = [
     ("jobs", "Enqueue jobs, poll and follow them, operate on them."),
     ("dead", "Jobs that were given up."),
     ("schedules", "Jobs at set times."),
@@ -50,6 +51,7 @@ pub(super) const TAGS: [(&str, &str); 9] = [
     ("workers", "Who is at work."),
     ("limits", "How many jobs may run, and how often."),
     ("queues", "What waits, and whether it may go on."),
+    ("tenants", "How many unfinished jobs a tenant may have."),
     ("service", "The instance itself."),
 ];
 
@@ -60,7 +62,8 @@ const CURSOR: &str = "The `next_cursor` of the page before.";
 const LIMIT: &str = "How many at most; 100 unless given.";
 
 pub(super) fn operations() -> Vec<Operation> {
-    let parts = [jobs(), bulk(), dead(), schedules(), workflows(), fleet(), limits(), queues(), service()];
+    let parts =
+        [jobs(), bulk(), dead(), schedules(), workflows(), fleet(), limits(), queues(), tenants(), service()];
     parts.into_iter().flatten().collect()
 }
 
@@ -315,6 +318,23 @@ fn limits() -> Vec<Operation> {
         one(delete("/v1/limits/{name}", "deleteLimit", "Remove a limit"))
             .answers_nothing(204, "It is no longer there.")
             .refuses(404, "There is no such limit."),
+    ]
+}
+
+fn tenants() -> Vec<Operation> {
+    let one = |operation: Operation| {
+        operation.at::<Tenant>("tenant", "The tenant's name.").refuses(404, "It has no quota.")
+    };
+    let path = "/v1/tenants/{tenant}/quota";
+    vec![
+        one(get(path, "getQuota", "How many unfinished jobs a tenant may have, and has"))
+            .answers::<QuotaView>(200, "The quota."),
+        one(put(path, "putQuota", "Limit how many unfinished jobs a tenant may have"))
+            .body::<NewQuota>(json!({"max_unfinished": 10_000}))
+            .answers::<QuotaView>(200, "The quota as it is now.")
+            .refuses(404, "It was removed in this very moment."),
+        one(delete(path, "deleteQuota", "Let a tenant have any number of unfinished jobs"))
+            .answers_nothing(204, "It is no longer there."),
     ]
 }
 

@@ -303,6 +303,15 @@ pub(super) struct NewLimit {
     burst: Option<u32>,
 }
 
+/// How many unfinished jobs a tenant may have.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewQuota {
+    /// 0 takes no jobs at all; jobs beyond a lower number stay.
+    #[schemars(range(max = 1_000_000_000))]
+    max_unfinished: u32,
+}
+
 /// What a queue allows; what is left out is not limited.
 #[derive(JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -197,6 +197,7 @@ impl Things {
             (&Method::PUT, "/v1/schedules/{name}") => {
                 Some(json!({"every": "1h", "job": {"kind": "mail", "payload": 1}}))
             }
+            (&Method::PUT, "/v1/tenants/{tenant}/quota") => Some(json!({"max_unfinished": 100})),
             (&Method::PUT, _) => Some(json!({"max_running": 1})),
             _ => None,
         };
@@ -206,7 +207,12 @@ impl Things {
             "/v1/jobs/{id}/result" => self.succeeded.to_string(),
             _ => dead.to_string(),
         };
-        let path = route.path.replace("{id}", &id).replace("{name}", "thing").replace("{kind}", "mail");
+        let path = route
+            .path
+            .replace("{id}", &id)
+            .replace("{name}", "thing")
+            .replace("{kind}", "mail")
+            .replace("{tenant}", "acme");
         let query = match route.path {
             "/v1/jobs/events" => format!("?id={dead}"),
             // Which never ends by itself.

@@ -25,6 +25,7 @@ mod openapi;
 mod overload;
 mod poll;
 mod queue_events;
+mod quotas;
 mod rates;
 #[cfg(feature = "redis")]
 mod rates_shared;

@@ -158,7 +158,12 @@ fn with_bodies() -> Vec<(Method, String, &'static Value, &'static Value)> {
             let content = &operation["requestBody"]["content"]["application/json"];
             if !content.is_null() {
                 let method = method.to_uppercase().parse().unwrap();
-                found.push((method, path.replace("{name}", "some"), &content["schema"], &content["example"]));
+                found.push((
+                    method,
+                    path.replace("{name}", "some").replace("{tenant}", "some"),
+                    &content["schema"],
+                    &content["example"],
+                ));
             }
         }
     }

@@ -622,6 +622,25 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/tenants/{tenant}/quota": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How many unfinished jobs a tenant may have, and has */
+        get: operations["getQuota"];
+        /** Limit how many unfinished jobs a tenant may have */
+        put: operations["putQuota"];
+        post?: never;
+        /** Let a tenant have any number of unfinished jobs */
+        delete: operations["deleteQuota"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/workers": {
         parameters: {
             query?: never;
@@ -1169,6 +1188,14 @@ export interface components {
              */
             rate?: number | null;
         };
+        /** @description How many unfinished jobs a tenant may have. */
+        NewQuota: {
+            /**
+             * Format: uint32
+             * @description 0 takes no jobs at all; jobs beyond a lower number stay.
+             */
+            max_unfinished: number;
+        };
         /** @description When, and what. Either `cron` or `every`. */
         NewSchedule: {
             /** @description A cron expression of five fields, or six with seconds first. */
@@ -1342,6 +1369,17 @@ export interface components {
         };
         QueueList: {
             queues: components["schemas"]["Queue"][];
+        };
+        /** @description A tenant's quota, and how far it is used. */
+        Quota: {
+            /** Format: uint32 */
+            max_unfinished: number;
+            tenant: string;
+            /**
+             * Format: uint64
+             * @description Of the jobs accepted since the quota was set: those that are not over, or have been for a moment only.
+             */
+            unfinished: number;
         };
         Readiness: {
             /** @description `ok`, or `unavailable`: then jobs are accepted all the same, and delivered once it is back. */
@@ -1628,7 +1666,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description More requests than a rate allows; nothing was stored. */
+        /** @description More requests than a rate allows, or more unfinished jobs than a quota does; nothing was stored. */
         429: {
             headers: {
                 RateLimit: components["headers"]["RateLimit"];
@@ -3412,6 +3450,137 @@ export interface operations {
             401: components["responses"]["401"];
             403: components["responses"]["403"];
             /** @description There is no such schedule. */
+            404: {
+                headers: {
+                    "x-request-id": components["headers"]["x-request-id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
+    getQuota: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant's name. */
+                tenant: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The quota. */
+            200: {
+                headers: {
+                    "x-request-id": components["headers"]["x-request-id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Quota"];
+                };
+            };
+            400: components["responses"]["400"];
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            /** @description It has no quota. */
+            404: {
+                headers: {
+                    "x-request-id": components["headers"]["x-request-id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
+    putQuota: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant's name. */
+                tenant: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "max_unfinished": 10000
+                 *     }
+                 */
+                "application/json": components["schemas"]["NewQuota"];
+            };
+        };
+        responses: {
+            /** @description The quota as it is now. */
+            200: {
+                headers: {
+                    "x-request-id": components["headers"]["x-request-id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Quota"];
+                };
+            };
+            400: components["responses"]["400"];
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            /** @description It was removed in this very moment. */
+            404: {
+                headers: {
+                    "x-request-id": components["headers"]["x-request-id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            408: components["responses"]["408"];
+            413: components["responses"]["413"];
+            415: components["responses"]["415"];
+            422: components["responses"]["422"];
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
+    deleteQuota: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant's name. */
+                tenant: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is no longer there. */
+            204: {
+                headers: {
+                    "x-request-id": components["headers"]["x-request-id"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["400"];
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            /** @description It has no quota. */
             404: {
                 headers: {
                     "x-request-id": components["headers"]["x-request-id"];

@@ -24,6 +24,7 @@ mod model;
 mod notes;
 mod outbox;
 mod queues;
+mod quotas;
 mod retention;
 mod schedule;
 mod schedules;
@@ -62,6 +63,7 @@ pub use model::*;
 pub use notes::*;
 pub use outbox::*;
 pub use queues::*;
+pub use quotas::*;
 pub use retention::*;
 pub use schedule::*;
 pub use schedules::*;
@@ -99,6 +101,7 @@ macro_rules! store_conformance {
             a_claim_given_up_strands_nothing
             a_claim_takes_but_once
             a_conflict_may_be_refused
+            a_deleted_job_holds_no_place
             a_draining_queue_takes_no_jobs
             a_fair_queue_gives_each_tenant_its_turn
             a_finish_given_up_may_be_repeated
@@ -113,14 +116,21 @@ macro_rules! store_conformance {
             a_limit_on_a_busy_queue_holds
             a_lost_worker_settles_cancellations
             a_paused_queue_starts_nothing
+            a_place_is_for_a_job
             a_queue_is_limited_as_a_whole
+            a_quota_holds_against_many
+            a_quota_is_for_one_tenant
+            a_quota_is_set_and_removed
+            a_refusal_takes_nothing
             a_repeated_insert_is_not_refused
             a_request_ends_with_its_job
             a_rescue_takes_what_is_still_held
+            a_retry_counts_again
             a_search_is_bounded
             a_turn_is_kept_at_other_gates
             a_unique_insert_given_up_is_all_or_nothing
             a_unique_insert_may_be_repeated
+            a_workflow_is_counted_job_by_job
             an_expired_key_is_free
             an_id_twice_in_a_group
             an_insert_given_up_is_all_or_nothing
@@ -151,6 +161,7 @@ macro_rules! store_conformance {
             crossing_groups_do_not_deadlock
             crossing_unique_groups_do_not_deadlock
             deleted_jobs_are_gone
+            deliveries_count_for_no_quota
             due_decides_between_queued_and_scheduled
             each_job_is_claimed_once
             elections_have_one_winner
@@ -202,6 +213,7 @@ macro_rules! store_conformance {
             replacements_race_claims
             retried_jobs_begin_anew
             retries_race_everything
+            retries_race_with_places
             running_jobs_are_asked_to_stop
             same_request_same_job
             scheduled_jobs_are_not_announced
@@ -270,12 +282,12 @@ macro_rules! store_conformance {
         $crate::store_conformance! { @timed $fixture;
             a_key_is_held_for_a_period
             a_leap_costs_leases_and_records_nothing_twice
-            api_keys_are_good_until_their_end
-            api_keys_are_rotated
             a_paused_queue_is_not_announced
             a_rate_that_was_slow_is_forgotten
             a_replacement_may_move_the_time
             a_tick_makes_its_job
+            api_keys_are_good_until_their_end
+            api_keys_are_rotated
             children_keep_to_their_times
             concurrent_schedulers_share_the_ticks
             dead_jobs_are_listed_newest_first
@@ -283,6 +295,7 @@ macro_rules! store_conformance {
             debounced_jobs_start_after_the_last
             definitions_are_replaced
             each_tick_fires_once
+            every_end_gives_the_place_back
             expiry_goes_in_batches
             expiry_races_claims
             housekeeping_leaves_keys_in_use
@@ -299,12 +312,12 @@ macro_rules! store_conformance {
             scheduled_jobs_are_due_in_time
             scheduled_jobs_come_to_their_gates_when_due
             schedules_follow_the_clocks_of_their_zone
+            secrets_of_webhooks_are_rotated
             silence_counts_from_the_set_back
+            the_log_of_deliveries_is_kept
             the_outbox_goes_on_after_a_set_back
             ticks_fire_once_on_any_clock
             times_of_jobs_hold_on_any_clock
-            secrets_of_webhooks_are_rotated
-            the_log_of_deliveries_is_kept
             unique_templates_do_not_overlap
             what_has_been_kept_for_long_enough_goes
             what_has_expired_can_be_retried

@@ -110,9 +110,11 @@ impl PostgresStore {
         let (least, greatest) = range(&locked).unwrap_or_default();
         let retry = self.rare(RETRY).bind(locked).bind(least).bind(greatest);
         let rows = retry.fetch_all(&mut *session).await?;
-        self.note_revision(&mut session, rows.len()).await?;
+        let retried: Vec<Uuid> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        self.note_revision(&mut session, retried.len()).await?;
+        self.count_again(&mut session, retried.clone()).await?;
         session.commit().await?;
-        rows.iter().map(|row| Ok(row.try_get::<Uuid, _>(0)?.into())).collect()
+        Ok(retried.into_iter().map(Into::into).collect())
     }
 
     pub(super) async fn delete_jobs(&self, ids: &[JobId], from: &[State]) -> Result<Vec<JobId>, Error> {

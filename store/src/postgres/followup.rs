@@ -27,12 +27,13 @@ impl PostgresStore {
             self.rare(NOTED).bind(i64::try_from(limit).unwrap_or(i64::MAX)).fetch_all(&mut *session).await?;
         let notes: Vec<i64> = noted.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
         let jobs: Vec<Uuid> = noted.iter().map(|row| row.try_get(1)).collect::<Result<_, _>>()?;
-        // First the parents, then the gates.
+        // First the parents, then the gates; last the quotas, whose rows are held by those who accept.
         let more = self.resolve(&mut session, &jobs).await?;
         let due = self.pass_gates(&mut session, &jobs, limit).await?;
         if noted.first().map_or(Ok(false), |row| row.try_get(2))? {
             self.tell_webhooks(&mut session, &jobs).await?;
         }
+        self.free_ended(&mut session, &jobs).await?;
         if !notes.is_empty() {
             self.rare("DELETE FROM {schema}.followups WHERE id = ANY($1)")
                 .bind(notes)

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use windlass_core::{Gating, Idempotency, InsertOutcome, Inserted, NewJob, OutboxId, State, Timestamp};
 
 use super::{PostgresStore, finish::seconds, range, unexpected};
+use crate::quotas::Decided;
 
 /// How long the process that accepted a group has to publish it, before a relay does.
 const GRACE: Duration = Duration::from_secs(5);
@@ -15,7 +16,8 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Accepts a group in one statement: jobs, times of those not due yet, and one outbox row for those queued. A job whose
 /// id exists is skipped, so the statement may be repeated. Extras are for groups with jobs that have what only some have.
 /// What a webhook wants to hear of is followed; where there is none, nothing is looked at for each job.
-/// Answers with the time, the outbox row, the jobs that have to wait, and the queues that take no jobs.
+/// Answers with the time, the outbox row, the jobs that have to wait, the queues that take no jobs, and with extras whether
+/// any of the tenants given has a quota: then nothing was inserted.
 pub(super) const INSERT: &str = "
 WITH input AS (
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::int2[], $5::text[], $6::int4[], $7::int8[],
@@ -27,7 +29,8 @@ WITH input AS (
 ), said AS MATERIALIZED (
     SELECT ARRAY(SELECT name FROM {schema}.queues WHERE limited) AS limited,
            ARRAY(SELECT name FROM {schema}.queues WHERE draining) AS draining,
-           EXISTS (SELECT FROM {schema}.webhooks WHERE enabled) AS heard
+           EXISTS (SELECT FROM {schema}.webhooks WHERE enabled) AS heard{+,
+           ARRAY(SELECT tenant FROM {schema}.quotas WHERE tenant = ANY($19::text[])) AS quotas+}
 ), admissible AS (
     SELECT i.*, {+gated IS TRUE OR +}queue = ANY((SELECT limited FROM said)::text[]) AS waits,
            CASE WHEN (SELECT heard FROM said) THEN EXISTS (
@@ -35,7 +38,7 @@ WITH input AS (
                AND (w.tenant IS NULL{+ OR w.tenant = i.gating::json ->> 'tenant'+})
                AND (w.kinds = '{}' OR i.kind = ANY(w.kinds)) AND (w.queues = '{}' OR i.queue = ANY(w.queues))
            ) ELSE false END AS heard
-    FROM input i WHERE queue <> ALL((SELECT draining FROM said)::text[])
+    FROM input i WHERE queue <> ALL((SELECT draining FROM said)::text[]){+ AND (SELECT quotas = '{}' FROM said)+}
 ), created AS (
     INSERT INTO {schema}.jobs AS j
         (id, kind, queue, priority, payload, max_attempts, timeout_ms, labels, trace, created_at, state, run_at,
@@ -64,7 +67,7 @@ WITH input AS (
     INSERT INTO {schema}.followups (job_id) SELECT id FROM created WHERE state = {waiting}{+ AND NOT held+}
 )
 SELECT {now}, (SELECT id FROM ledger), (SELECT array_agg(id) FROM created WHERE state = {waiting}),
-       (SELECT draining FROM said)";
+       (SELECT draining FROM said){+, (SELECT quotas <> '{}' FROM said)+}";
 
 /// Idempotency keys that were taken for jobs which were then refused.
 const RETURN_KEYS: &str = "DELETE FROM {schema}.idempotency_keys WHERE key = ANY($1) AND job_id = ANY($2)";
@@ -89,12 +92,30 @@ pub(super) struct Holder {
     pub(super) id: Uuid,
 }
 
+/// What becomes of jobs whose tenants have quotas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Quotas {
+    /// They take places, in a transaction.
+    Heeded,
+    /// They are as any other.
+    Ignored,
+    /// There are none, it seems. If there are, nothing is inserted.
+    NotThere,
+}
+
+/// What cannot be: quotas make a group need a transaction, and it has one.
+fn always() -> Error {
+    unexpected("a group was not accepted in its transaction")
+}
+
 /// What the statement answers.
 pub(super) struct Written {
     pub(super) at: Timestamp,
     pub(super) outbox: Option<OutboxId>,
     waiting: HashSet<Uuid>,
     draining: Vec<String>,
+    /// Whether nothing was inserted, since places under quotas have to be taken before.
+    pub(super) quotas: bool,
 }
 
 impl Written {
@@ -107,19 +128,48 @@ impl Written {
 impl PostgresStore {
     pub(super) async fn insert_group(&self, jobs: &[NewJob]) -> Result<Inserted, Error> {
         let keyed = jobs.iter().any(|job| job.idempotency.is_some() || job.unique.is_some());
-        let mut session = if keyed { self.transaction().await? } else { self.statement().await? };
-        let inserted = self.insert_on(&mut session, jobs, GRACE).await?;
+        if !keyed {
+            let mut session = self.statement().await?;
+            let inserted = self.try_insert(&mut session, jobs, GRACE, Quotas::NotThere).await?;
+            session.commit().await?;
+            if let Some(inserted) = inserted {
+                return Ok(inserted);
+            }
+        }
+        let mut session = self.transaction().await?;
+        let inserted = self.accept_on(&mut session, jobs, GRACE).await?;
         session.commit().await?;
         Ok(inserted)
     }
 
-    /// Accepts on this connection; a group with keys of any sort needs a transaction around it.
+    /// Accepts in this connection's transaction.
+    pub(super) async fn accept_on(
+        &self,
+        connection: &mut PgConnection,
+        jobs: &[NewJob],
+        grace: Duration,
+    ) -> Result<Inserted, Error> {
+        self.try_insert(connection, jobs, grace, Quotas::Heeded).await?.ok_or_else(always)
+    }
+
+    /// As for what others enqueue, but for quotas: jobs that the store itself makes.
     pub(super) async fn insert_on(
         &self,
         connection: &mut PgConnection,
         jobs: &[NewJob],
         grace: Duration,
     ) -> Result<Inserted, Error> {
+        self.try_insert(connection, jobs, grace, Quotas::Ignored).await?.ok_or_else(always)
+    }
+
+    /// A group with keys of any sort needs a transaction around it. `None`: so do its quotas, and nothing was inserted.
+    async fn try_insert(
+        &self,
+        connection: &mut PgConnection,
+        jobs: &[NewJob],
+        grace: Duration,
+        quotas: Quotas,
+    ) -> Result<Option<Inserted>, Error> {
         let mut answers = self.refused(connection, jobs).await?;
         let sound = jobs.iter().zip(&answers).filter(|(_, refusal)| refusal.is_none()).map(|(job, _)| job);
         let keyed = sound.filter_map(|job| Some((job.idempotency.as_deref()?, job.id.as_uuid())));
@@ -141,12 +191,29 @@ impl PostgresStore {
         let adapted = self.resolve_unique(connection, jobs, &mut answers).await?;
         let jobs = adapted.as_deref().unwrap_or(jobs);
         let new = || jobs.iter().zip(&answers).filter(|(_, answer)| answer.is_none()).map(|(job, _)| job);
-        let written = self.insert_rows(connection, new(), grace).await?;
+        let mut places = Decided::default();
+        let written = match quotas {
+            Quotas::NotThere => self.insert_rows(connection, new(), grace, None).await?,
+            Quotas::Ignored => self.insert_rows(connection, new(), grace, Some(&places)).await?,
+            Quotas::Heeded => {
+                let (written, decided) =
+                    self.insert_counted(connection, &new().collect::<Vec<_>>(), grace).await?;
+                places = decided;
+                written
+            }
+        };
+        if written.quotas {
+            return Ok(None);
+        }
         let drained: Vec<&NewJob> = new().filter(|job| written.refuses(job)).collect();
         let before = self.accepted_before(connection, &drained).await?;
         let mut returned = Vec::new();
         let outcomes = jobs.iter().zip(&answers).map(|(job, answer)| match answer {
             Some(answer) => *answer,
+            None if places.over.contains(&job.id) => {
+                returned.push(job);
+                InsertOutcome::OverQuota
+            }
             None if written.refuses(job) && !before.contains(&job.id.as_uuid()) => {
                 returned.push(job);
                 InsertOutcome::QueueDraining
@@ -160,10 +227,12 @@ impl PostgresStore {
             self.rare(RETURN_KEYS)
                 .bind(keys.map(|idempotency| idempotency.key.as_bytes().to_vec()).collect::<Vec<_>>())
                 .bind(returned.iter().map(|job| job.id.as_uuid()).collect::<Vec<_>>())
-                .execute(connection)
+                .execute(&mut *connection)
                 .await?;
         }
-        Ok(Inserted { at: written.at, outcomes, outbox: written.outbox })
+        let vacant = returned.iter().filter(|job| places.counted.contains(&job.id));
+        self.free_places(connection, vacant.map(|job| job.id.as_uuid()).collect()).await?;
+        Ok(Some(Inserted { at: written.at, outcomes, outbox: written.outbox }))
     }
 
     /// The first of these jobs that names a limit which nobody has defined.
@@ -202,7 +271,7 @@ impl PostgresStore {
 
     /// Those of these jobs that were accepted before: by an earlier call whose answer was lost, or under their idempotency
     /// key. What has been accepted is not refused any more, though a queue or limit has changed since.
-    async fn accepted_before(
+    pub(super) async fn accepted_before(
         &self,
         connection: &mut PgConnection,
         jobs: &[&NewJob],
@@ -227,11 +296,13 @@ impl PostgresStore {
         rows.iter().map(|row| row.try_get(0)).collect()
     }
 
+    /// Inserts jobs. Without a decision on places, none at all if one of their tenants has a quota.
     pub(super) async fn insert_rows<'a>(
         &self,
         connection: &mut PgConnection,
         jobs: impl Iterator<Item = &'a NewJob> + Clone,
         grace: Duration,
+        places: Option<&Decided>,
     ) -> Result<Written, Error> {
         let labels = |job: &NewJob| match job.labels.is_empty() {
             true => Ok("{}".to_owned()),
@@ -266,6 +337,12 @@ impl PostgresStore {
                 true => Ok(None),
                 false => serde_json::to_string(&job.gating).map(Some).map_err(unexpected),
             };
+            // The end of a job that has a place is to be known.
+            let followed = |job: &NewJob| {
+                job.is_followed() || places.is_some_and(|places| places.counted.contains(&job.id))
+            };
+            let tenants =
+                jobs.clone().filter_map(|job| job.gating.tenant.as_ref()).filter(|_| places.is_none());
             insert = insert
                 .bind(jobs.clone().map(|job| job.expires_at.map(within_calendar)).collect::<Vec<_>>())
                 .bind(jobs.clone().map(|job| job.deadline.map(within_calendar)).collect::<Vec<_>>())
@@ -275,9 +352,10 @@ impl PostgresStore {
                         .collect::<Vec<_>>(),
                 )
                 .bind(jobs.clone().map(NewJob::is_gated).collect::<Vec<_>>())
-                .bind(jobs.clone().map(NewJob::is_followed).collect::<Vec<_>>())
+                .bind(jobs.clone().map(followed).collect::<Vec<_>>())
                 .bind(jobs.clone().map(gating).collect::<Result<Vec<_>, _>>()?)
-                .bind(jobs.clone().map(|job| job.has_parents).collect::<Vec<_>>());
+                .bind(jobs.clone().map(|job| job.has_parents).collect::<Vec<_>>())
+                .bind(tenants.map(|tenant| tenant.as_str().to_owned()).collect::<Vec<_>>());
         }
         let row = insert.fetch_one(connection).await?;
         Ok(Written {
@@ -285,6 +363,7 @@ impl PostgresStore {
             outbox: row.try_get::<Option<i64>, _>(1)?.map(OutboxId),
             waiting: row.try_get::<Option<Vec<Uuid>>, _>(2)?.unwrap_or_default().into_iter().collect(),
             draining: row.try_get(3)?,
+            quotas: !plain && row.try_get(4)?,
         })
     }
 

@@ -15,6 +15,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/postgres/0008_revision.sql"),
     include_str!("../../../migrations/postgres/0009_keys.sql"),
     include_str!("../../../migrations/postgres/0010_webhooks.sql"),
+    include_str!("../../../migrations/postgres/0011_quotas.sql"),
 ];
 
 const VERSIONS: &str = "

@@ -19,6 +19,7 @@ mod overview;
 #[cfg(test)]
 mod plans;
 mod queues;
+mod quotas;
 mod read;
 mod replicas;
 mod retention;
@@ -49,7 +50,7 @@ use windlass_core::{
     CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Finish, Found, HeartbeatReply,
     Inserted, JobFilter, JobId, JobNotes, JobRecord, Keys, KindInfo, Limit, LimitName, LimitRecord,
     LogCursor, LogRecord, NewJob, NewWorker, Note, Operations, OutboxGroup, OutboxId, Priority, QueueName,
-    QueueRecord, Rescued, Standing, State, Store, StoreError, Tally, Timetable, Webhooks, WorkerId,
+    QueueRecord, Quotas, Rescued, Standing, State, Store, StoreError, Tally, Timetable, Webhooks, WorkerId,
     WorkerRecord, Workflows,
 };
 
@@ -191,7 +192,7 @@ impl PostgresStore {
         connection: &mut PgConnection,
         jobs: &[NewJob],
     ) -> Result<Inserted, StoreError> {
-        self.within(self.insert_on(connection, jobs, Duration::ZERO)).await
+        self.within(self.accept_on(connection, jobs, Duration::ZERO)).await
     }
 
     /// Records an outcome in the caller's transaction. `false`: the lease is lost, and the transaction must not
@@ -403,6 +404,10 @@ impl Store for PostgresStore {
     }
 
     fn keys(&self) -> &dyn Keys {
+        self
+    }
+
+    fn quotas(&self) -> &dyn Quotas {
         self
     }
 

@@ -45,7 +45,7 @@ async fn without_webhooks_no_job_is_looked_at_for_them() {
         Uuid::now_v7(),
         Uuid::now_v7()
     );
-    for (statement, nulls) in [(&store.sql.insert_plain, 0), (&store.sql.insert, 7)] {
+    for (statement, nulls) in [(&store.sql.insert_plain, 0), (&store.sql.insert, 8)] {
         let arguments = arguments.clone() + &", '{NULL,NULL}'".repeat(nulls);
         let prepare = format!("PREPARE accept AS {}", statement.as_str());
         let explain = format!("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) EXECUTE accept({arguments})");
@@ -61,6 +61,13 @@ async fn without_webhooks_no_job_is_looked_at_for_them() {
         let each = looks.iter().filter(|line| line.contains("webhooks w")).count();
         let never = looks.iter().filter(|line| line.contains("never executed")).count();
         assert!(each >= 1 && never == each, "{}", plan.join("\n"));
+        // Nor are quotas, but for all jobs at once.
+        let mut quotas = plan.iter().filter(|line| line.contains(" on quotas"));
+        assert!(
+            quotas.clone().count() == nulls.min(1) && quotas.all(|line| once(&&line)),
+            "{}",
+            plan.join("\n")
+        );
     }
 }
 

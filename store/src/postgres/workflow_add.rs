@@ -97,7 +97,11 @@ impl PostgresStore {
         if let Some((at, why)) = self.unknown_limit(connection, new.iter().map(|(_, job)| job)).await? {
             return Ok(refused(at, why));
         }
-        let written = self.insert_rows(connection, new.iter().map(|(_, job)| job), Duration::ZERO).await?;
+        let all: Vec<&NewJob> = new.iter().map(|(_, job)| job).collect();
+        let (written, places) = self.insert_counted(connection, &all, Duration::ZERO).await?;
+        if let Some(at) = all.iter().position(|job| places.over.contains(&job.id)) {
+            return Ok(refused(at, InsertOutcome::OverQuota));
+        }
         if let Some(at) = new.iter().position(|(_, job)| written.refuses(job)) {
             return Ok(refused(at, InsertOutcome::QueueDraining));
         }

@@ -110,7 +110,11 @@ impl PostgresStore {
         if let Some((at, why)) = self.unknown_limit(&mut session, jobs.iter()).await? {
             return Ok(WorkflowOutcome::Refused { at, why });
         }
-        let written = self.insert_rows(&mut session, jobs.iter(), Duration::ZERO).await?;
+        let all: Vec<&NewJob> = jobs.iter().collect();
+        let (written, places) = self.insert_counted(&mut session, &all, Duration::ZERO).await?;
+        if let Some(at) = jobs.iter().position(|job| places.over.contains(&job.id)) {
+            return Ok(WorkflowOutcome::Refused { at, why: InsertOutcome::OverQuota });
+        }
         if let Some(at) = jobs.iter().position(|job| written.refuses(job)) {
             return Ok(WorkflowOutcome::Refused { at, why: InsertOutcome::QueueDraining });
         }
@@ -306,6 +310,7 @@ impl PostgresStore {
             let number = retry.fetch_one(&mut *session).await?.try_get::<i64, _>(0)?;
             again = usize::try_from(number).map_err(unexpected)?;
             self.note_revision(&mut session, again).await?;
+            self.count_again(&mut session, ids.clone()).await?;
         }
         session.commit().await?;
         Ok(jobs.map(|_| again))

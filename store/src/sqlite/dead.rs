@@ -4,8 +4,8 @@ use sqlx::{Error, Row, SqliteConnection};
 use windlass_core::{DeadCursor, DeadFilter, DeadPage, JobId, State, Timestamp};
 
 use super::{
-    Commit, SqliteStore, find, followup::note_followups, ids, insert::insert_outbox, read,
-    standing::note_revision, statement, timestamp, unexpected,
+    Commit, SqliteStore, find, followup::note_followups, ids, insert::insert_outbox, quotas::count_again,
+    read, standing::note_revision, statement, timestamp, unexpected,
 };
 
 /// How many dead jobs one page looks at.
@@ -100,6 +100,7 @@ impl SqliteStore {
         }
         insert_outbox(&mut transaction, queued, now, now).await?;
         note_followups(&mut transaction, held).await?;
+        count_again(&mut transaction, &retried).await?;
         note_revision(&mut transaction, retried.len()).await?;
         transaction.commit().await?;
         retried.iter().map(|id| read::id(id)).collect()

@@ -1,6 +1,9 @@
 use sqlx::{Error, Row, SqliteConnection};
 
-use super::{Commit, SqliteStore, gates::pass_gates, ids, webhooks::tell_webhooks, workflows::resolve};
+use super::{
+    Commit, SqliteStore, gates::pass_gates, ids, quotas::free_ended, webhooks::tell_webhooks,
+    workflows::resolve,
+};
 
 impl SqliteStore {
     pub(super) async fn follow_up_jobs(&self, limit: usize) -> Result<usize, Error> {
@@ -23,10 +26,11 @@ impl SqliteStore {
             noted.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, Error>>()?;
         jobs.sort_unstable_by_key(|(note, _)| *note);
         let jobs: Vec<String> = jobs.into_iter().map(|(_, job)| job).collect();
-        // First the parents, then the gates.
+        // First the parents, then the gates and quotas.
         let more = resolve(&mut transaction, &jobs, now).await?;
         let due = pass_gates(&mut transaction, &jobs, limit, now).await?;
         tell_webhooks(&mut transaction, &jobs, now).await?;
+        free_ended(&mut transaction, &jobs).await?;
         transaction.commit().await?;
         let done = noted.len().max(due);
         Ok(if more { done.max(limit) } else { done })

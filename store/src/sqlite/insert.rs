@@ -3,11 +3,11 @@ use std::collections::{HashMap, HashSet};
 use sqlx::{Error, Row, SqliteConnection};
 use windlass_core::{Gating, Idempotency, InsertOutcome, Inserted, LimitKey, NewJob, OutboxId, State};
 
-use crate::{template::with_extras, webhooks::Listener};
+use crate::{quotas::Decided, template::with_extras, webhooks::Listener};
 
 use super::{
-    Commit, SqliteStore, followup::note_followups, ids, micros, read, statement, timers::INSERT_TIMERS,
-    timestamp, unexpected, unique::resolve_unique, webhooks::listener,
+    Commit, SqliteStore, followup::note_followups, ids, micros, quotas::take_places, read, statement,
+    timers::INSERT_TIMERS, timestamp, unexpected, unique::resolve_unique, webhooks::listener,
 };
 
 /// How long the process that accepted a group has to publish it, before a relay does.
@@ -48,18 +48,29 @@ statement!(SELECT_KEY, "SELECT fingerprint, job_id FROM idempotency_keys WHERE k
 impl SqliteStore {
     pub(super) async fn insert_group(&self, jobs: &[NewJob]) -> Result<Inserted, Error> {
         let mut transaction = self.write(Commit::Durable).await?;
-        let inserted = insert_jobs(&mut transaction, jobs, self.now(), GRACE_MICROS).await?;
+        let inserted = try_insert(&mut transaction, jobs, self.now(), GRACE_MICROS, true).await?;
         transaction.commit().await?;
         Ok(inserted)
     }
 }
 
-/// Accepts a group in this transaction.
+/// As for what others enqueue, but for quotas: jobs that the store itself makes.
 pub(super) async fn insert_jobs(
     connection: &mut SqliteConnection,
     jobs: &[NewJob],
     now: i64,
     grace: i64,
+) -> Result<Inserted, Error> {
+    try_insert(connection, jobs, now, grace, false).await
+}
+
+/// Accepts a group in this transaction.
+async fn try_insert(
+    connection: &mut SqliteConnection,
+    jobs: &[NewJob],
+    now: i64,
+    grace: i64,
+    quotas: bool,
 ) -> Result<Inserted, Error> {
     let at = timestamp(now)?;
     let mut answers = Vec::with_capacity(jobs.len());
@@ -76,7 +87,15 @@ pub(super) async fn insert_jobs(
     let jobs = adapted.as_deref().unwrap_or(jobs);
     let new: Vec<&NewJob> =
         jobs.iter().zip(&answers).filter(|(_, answer)| answer.is_none()).map(|(job, _)| job).collect();
-    let outbox = insert_rows(connection, &new, &said, now, grace).await?;
+    let places = if quotas { take_places(connection, &new).await? } else { Decided::default() };
+    let new: Vec<&NewJob> = new.into_iter().filter(|job| !places.over.contains(&job.id)).collect();
+    let outbox = insert_rows(connection, &new, &said, &places, now, grace).await?;
+    for (job, answer) in jobs.iter().zip(&mut answers) {
+        if answer.is_none() && places.over.contains(&job.id) {
+            *answer = Some(InsertOutcome::OverQuota);
+            return_key(connection, job).await?;
+        }
+    }
     let outcomes = jobs.iter().zip(answers).map(|(job, answer)| {
         answer.unwrap_or_else(|| {
             InsertOutcome::Created(match job.first_state(at) {
@@ -199,11 +218,23 @@ pub(super) async fn take_key(
     Ok((row.try_get(0)?, row.try_get(1)?))
 }
 
+/// Gives back the key of a job that was refused after all.
+async fn return_key(connection: &mut SqliteConnection, job: &NewJob) -> Result<(), Error> {
+    let Some(idempotency) = &job.idempotency else { return Ok(()) };
+    sqlx::query("DELETE FROM idempotency_keys WHERE key = ? AND job_id = ?")
+        .bind(&idempotency.key)
+        .bind(job.id.to_string())
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
 /// Inserts jobs, with an outbox group that is due at `due_at`.
 pub(super) async fn insert_rows(
     connection: &mut SqliteConnection,
     jobs: &[&NewJob],
     said: &Said,
+    places: &Decided,
     now: i64,
     grace: i64,
 ) -> Result<Option<OutboxId>, Error> {
@@ -214,6 +245,9 @@ pub(super) async fn insert_rows(
         .map(|job| {
             let rare = (!plain).then(|| {
                 let gated = job.is_gated() || limited(job);
+                // The end of a job that has a place is to be known.
+                let counted = places.counted.contains(&job.id);
+                let followed = gated || job.is_followed() || counted || said.hears_of(job);
                 let gating = (job.gating != Gating::default()).then(|| serde_json::to_string(&job.gating));
                 Ok((
                     job.expires_at.map(|at| at.timestamp_micros()),
@@ -221,7 +255,7 @@ pub(super) async fn insert_rows(
                     job.version,
                     u8::from(gated),
                     u8::from(job.has_parents),
-                    u8::from(gated || job.is_followed() || said.hears_of(job)),
+                    u8::from(followed),
                     gating.transpose()?,
                 ))
             });

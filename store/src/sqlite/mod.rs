@@ -15,6 +15,7 @@ mod notes;
 mod outbox;
 mod overview;
 mod queues;
+mod quotas;
 mod read;
 mod retention;
 mod schedules;
@@ -41,8 +42,8 @@ use windlass_core::{
     CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Finish, Found, HeartbeatReply,
     Inserted, JobFilter, JobId, JobNotes, JobRecord, Keys, KindInfo, Limit, LimitName, LimitRecord,
     LogCursor, LogRecord, NewJob, NewWorker, Note, Operations, OutboxGroup, OutboxId, QueueName, QueueRecord,
-    Rescued, Source, Standing, State, Store, StoreError, Tally, Timestamp, Timetable, Webhooks, WorkerId,
-    WorkerRecord, Workflows,
+    Quotas, Rescued, Source, Standing, State, Store, StoreError, Tally, Timestamp, Timetable, Webhooks,
+    WorkerId, WorkerRecord, Workflows,
 };
 
 use self::error::{classify, is_locked};
@@ -295,6 +296,10 @@ impl Store for SqliteStore {
     }
 
     fn keys(&self) -> &dyn Keys {
+        self
+    }
+
+    fn quotas(&self) -> &dyn Quotas {
         self
     }
 

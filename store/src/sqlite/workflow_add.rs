@@ -1,9 +1,10 @@
 use sqlx::{Error, Row};
-use windlass_core::{Added, JobId, JobName, Needs, NewJob, WorkflowLimits};
+use windlass_core::{Added, InsertOutcome, JobId, JobName, Needs, NewJob, WorkflowLimits};
 
 use super::{
     Commit, SqliteStore, ids,
     insert::{Said, insert_rows},
+    quotas::take_places,
     statement, unexpected,
 };
 use crate::workflow::{as_children, tenant};
@@ -72,7 +73,11 @@ impl SqliteStore {
         if let Some((name, why)) = refusal {
             return Ok(Added::Refused { name: name.clone(), why });
         }
-        insert_rows(&mut transaction, &all, &said, now, 0).await?;
+        let places = take_places(&mut transaction, &all).await?;
+        if let Some((name, _)) = new.iter().find(|(_, job)| places.over.contains(&job.id)) {
+            return Ok(Added::Refused { name: name.clone(), why: InsertOutcome::OverQuota });
+        }
+        insert_rows(&mut transaction, &all, &said, &places, now, 0).await?;
         let rows: Vec<_> = new.iter().map(|(name, job)| (job.id, name)).collect();
         sqlx::query(
             "INSERT INTO workflow_jobs (job_id, workflow_id, name, open_parents, added_by)

@@ -3,8 +3,8 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use sqlx::{Error, Row, SqliteConnection, sqlite::SqliteRow};
 use windlass_core::{
-    Added, JobId, JobName, NewJob, NewWorkflow, State, StoreError, WorkflowId, WorkflowJob, WorkflowLimits,
-    WorkflowOutcome, WorkflowRecord, Workflows,
+    Added, InsertOutcome, JobId, JobName, NewJob, NewWorkflow, State, StoreError, WorkflowId, WorkflowJob,
+    WorkflowLimits, WorkflowOutcome, WorkflowRecord, Workflows,
 };
 
 use super::{
@@ -12,6 +12,7 @@ use super::{
     followup::note_followups,
     ids,
     insert::{Said, insert_outbox, insert_rows, take_key},
+    quotas::{count_again, take_places},
     read,
     standing::note_revision,
     statement, timestamp, unexpected,
@@ -94,7 +95,11 @@ impl SqliteStore {
         if let Some((at, why)) = refusal {
             return Ok(WorkflowOutcome::Refused { at, why });
         }
-        let outbox = insert_rows(&mut transaction, &jobs, &said, now, 0).await?;
+        let places = take_places(&mut transaction, &jobs).await?;
+        if let Some(at) = jobs.iter().position(|job| places.over.contains(&job.id)) {
+            return Ok(WorkflowOutcome::Refused { at, why: InsertOutcome::OverQuota });
+        }
+        let outbox = insert_rows(&mut transaction, &jobs, &said, &places, now, 0).await?;
         let counts = workflow.parent_counts();
         let rows = jobs.iter().zip(workflow.names()).zip(&counts);
         let rows: Vec<_> = rows.map(|((job, name), parents)| (job.id, name, parents)).collect();
@@ -146,9 +151,10 @@ impl SqliteStore {
         note_followups(&mut transaction, gated).await?;
         let unburied: Vec<String> = again.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
         sqlx::query("DELETE FROM dead WHERE job_id IN (SELECT value FROM json_each(?))")
-            .bind(ids(unburied))
+            .bind(ids(&unburied))
             .execute(&mut *transaction)
             .await?;
+        count_again(&mut transaction, &unburied).await?;
         let now = self.now();
         insert_outbox(&mut transaction, queued, now, now).await?;
         note_revision(&mut transaction, again.len()).await?;

@@ -35,6 +35,7 @@ from .new_job import NewJob
 from .new_job_labels_type_0 import NewJobLabelsType0
 from .new_limit import NewLimit
 from .new_queue_limit import NewQueueLimit
+from .new_quota import NewQuota
 from .new_schedule import NewSchedule
 from .new_workflow import NewWorkflow
 from .new_workflow_job import NewWorkflowJob
@@ -48,6 +49,7 @@ from .queue_counts import QueueCounts
 from .queue_event import QueueEvent
 from .queue_event_event import QueueEventEvent
 from .queue_list import QueueList
+from .quota import Quota
 from .readiness import Readiness
 from .schedule import Schedule
 from .schedule_list import ScheduleList
@@ -106,6 +108,7 @@ __all__ = (
     "NewJobLabelsType0",
     "NewLimit",
     "NewQueueLimit",
+    "NewQuota",
     "NewSchedule",
     "NewWorkflow",
     "NewWorkflowJob",
@@ -119,6 +122,7 @@ __all__ = (
     "QueueEvent",
     "QueueEventEvent",
     "QueueList",
+    "Quota",
     "Readiness",
     "Schedule",
     "ScheduledJob",
