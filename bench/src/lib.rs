@@ -7,6 +7,7 @@ mod bare_postgres;
 mod bare_rabbitmq;
 mod counters;
 mod memory;
+mod polls;
 mod report;
 
 use std::{
@@ -21,6 +22,7 @@ use std::{
 use counters::Counters;
 use futures::StreamExt as _;
 use hdrhistogram::Histogram;
+pub use polls::{PollOptions, PollReport, PollRow, run_polls};
 use report::rate;
 pub use report::{Bound, Report};
 use tokio::sync::{Notify, mpsc};

@@ -16,6 +16,21 @@ async fn embedded() {
     println!("{report}");
 }
 
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread")]
+async fn polls_of_a_client_share_queries() {
+    let url = std::env::var("WINDLASS_TEST_POSTGRES_URL");
+    let url = url.expect("WINDLASS_TEST_POSTGRES_URL is not set: run scripts/test");
+    let settings =
+        Settings { store_url: url.into(), broker_url: "memory:".to_owned().into(), ..Settings::default() };
+    let time = std::time::Duration::from_millis(500);
+    let options = windlass_bench::PollOptions { jobs: 100, clients: 50, time };
+    let report = windlass_bench::run_polls(&settings, options).await.unwrap();
+    assert_eq!(report.rows.len(), 6);
+    assert!(report.rows.iter().all(|row| row.queries_per_answer > 0.0 && row.answers_per_second > 0.0));
+    println!("{report}");
+}
+
 #[cfg(all(feature = "postgres", feature = "rabbitmq"))]
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_and_rabbitmq_next_to_their_bound() {

@@ -1,4 +1,7 @@
+use std::{fmt, time::Duration};
+
 use clap::Args;
+use serde::Serialize;
 use windlass::Settings;
 
 use crate::Failure;
@@ -26,6 +29,9 @@ pub(crate) struct Bench {
     /// Measure the bare servers in the same run too (Postgres with RabbitMQ only)
     #[arg(long)]
     bound: bool,
+    /// Measure instead what polls cost a Postgres store: so many clients, half of which wait, on --jobs jobs
+    #[arg(long, value_name = "CLIENTS", conflicts_with = "bound", value_parser = clap::value_parser!(u32).range(2..))]
+    polls: Option<u32>,
     /// Write JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -39,6 +45,15 @@ impl Bench {
             None => format!("sqlite:{}", folder.path().join("bench.db").display()).into(),
         };
         settings.broker_url = self.broker.unwrap_or_else(|| "memory:".to_owned()).into();
+        if let Some(clients) = self.polls {
+            let options = windlass_bench::PollOptions {
+                jobs: self.jobs as usize,
+                clients: clients as usize,
+                time: Duration::from_secs(10),
+            };
+            let report = windlass_bench::run_polls(&settings, options).await.map_err(Failure::running)?;
+            return show(&report, self.json);
+        }
         let options = windlass_bench::Options {
             jobs: self.jobs as usize,
             concurrency: self.concurrency as usize,
@@ -46,11 +61,15 @@ impl Bench {
             bound: self.bound,
         };
         let report = windlass_bench::run(&settings, options).await.map_err(Failure::running)?;
-        if self.json {
-            println!("{}", serde_json::to_string_pretty(&report).map_err(Failure::running)?);
-        } else {
-            println!("{report}");
-        }
-        Ok(())
+        show(&report, self.json)
     }
+}
+
+fn show(report: &(impl Serialize + fmt::Display), json: bool) -> Result<(), Failure> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(report).map_err(Failure::running)?);
+    } else {
+        println!("{report}");
+    }
+    Ok(())
 }

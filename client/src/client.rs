@@ -23,9 +23,9 @@ use crate::{
     relay::Relay,
 };
 
-const ACCEPT: Limits = Limits { waiting: 10_000, group: 500, in_flight: 2 };
-const PUBLISH: Limits = Limits { waiting: 1_000, group: 8, in_flight: 4 };
-const NOTE: Limits = Limits { waiting: 1_000, group: 500, in_flight: 1 };
+const ACCEPT: Limits = Limits { waiting: 10_000, group: 500, in_flight: 2, gap: Duration::ZERO };
+const PUBLISH: Limits = Limits { waiting: 1_000, group: 8, in_flight: 4, gap: Duration::ZERO };
+const NOTE: Limits = Limits { waiting: 1_000, group: 500, in_flight: 1, gap: Duration::ZERO };
 /// How long the note that a group is confirmed waits for others. Nobody waits for it, while the store is needed just
 /// then to claim the group's jobs. Far below the time after which a relay publishes what was not noted.
 const NOTE_AFTER: Duration = Duration::from_millis(20);

@@ -1,6 +1,10 @@
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Natural batching: whatever waits leaves together as soon as one of a few lanes is free. A lone item never waits
@@ -19,6 +23,8 @@ pub(crate) struct Limits {
     pub(crate) group: usize,
     /// How many groups may be under way at once.
     pub(crate) in_flight: usize,
+    /// How long after a group the next one leaves at the earliest.
+    pub(crate) gap: Duration,
 }
 
 impl<T: Send + 'static> Grouper<T> {
@@ -32,14 +38,22 @@ impl<T: Send + 'static> Grouper<T> {
         tracker.spawn(async move {
             let mut in_flight = JoinSet::new();
             let mut stopping = false;
+            let mut next = Instant::now();
             loop {
                 let mut group = Vec::new();
+                let taken = async {
+                    if !limits.gap.is_zero() {
+                        sleep_until(next).await;
+                    }
+                    waiting.recv_many(&mut group, limits.group).await
+                };
                 // `recv_many` and `join_next` are cancel-safe: a branch not taken has lost nothing.
                 tokio::select! {
-                    taken = waiting.recv_many(&mut group, limits.group), if in_flight.len() < limits.in_flight => {
+                    taken = taken, if in_flight.len() < limits.in_flight => {
                         if taken == 0 {
                             break;
                         }
+                        next = Instant::now() + limits.gap;
                         in_flight.spawn(run(group));
                     }
                     Some(ended) = in_flight.join_next() => report_panic(ended),

@@ -19,7 +19,9 @@ use crate::{
     group::{Grouper, Limits},
 };
 
-const READ: Limits = Limits { waiting: 100_000, group: 1_000, in_flight: 2 };
+/// The gap bounds what polls cost the store, however many there are: some hundreds of queries a second. One that comes alone
+/// does not wait.
+const READ: Limits = Limits { waiting: 100_000, group: 1_000, in_flight: 2, gap: Duration::from_millis(5) };
 
 /// Bounds on how long a job that is over is kept in memory: as long as it has been over. So what its last attempt had yet
 /// to say is not missed for long, nor the end of a result that is not kept as long as its job.
