@@ -1,12 +1,13 @@
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use axum::{
-    extract::{Request, State},
+    extract::{MatchedPath, Request, State},
     http::{HeaderName, HeaderValue},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use futures::FutureExt as _;
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use crate::{Service, problem::Problem, waiting::may_wait};
@@ -18,6 +19,8 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// Around every request: an id, a span, a time limit, and no panic that a client would see as a cut connection.
 pub(crate) async fn guard(State(service): State<Arc<Service>>, request: Request, next: Next) -> Response {
     let id = request_id(&request);
+    let began = Instant::now();
+    let meter = service.meters.of(request.method(), request.extensions().get::<MatchedPath>());
     let span = tracing::info_span!(
         "request",
         method = %request.method(), path = request.uri().path(), request_id = id.to_str().unwrap_or_default(),
@@ -44,6 +47,7 @@ pub(crate) async fn guard(State(service): State<Arc<Service>>, request: Request,
     }
     .instrument(span)
     .await;
+    meter.answered(response.status(), began.elapsed());
     response.headers_mut().insert(REQUEST_ID, id);
     response
 }

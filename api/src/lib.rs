@@ -33,6 +33,7 @@
 //! | `GET`, `PUT`, `DELETE /v1/tenants/{tenant}/quota` | how many unfinished jobs a tenant may have |
 //! | `GET /healthz` | the process lives |
 //! | `GET /readyz` | the store answers, so jobs are accepted |
+//! | `GET /metrics` | what is counted and timed, in Prometheus' text format |
 //! | `GET /openapi.json`, `GET /docs` | all of this as an OpenAPI document, and as a page to try it on |
 //!
 //! Where [authentication](Authentication) is required, all but the last two need `Authorization: Bearer …`; [`routes`] tells
@@ -70,6 +71,7 @@ mod kinds;
 mod limits;
 mod listing;
 mod logs;
+mod metrics;
 mod name;
 mod openapi;
 mod problem;
@@ -99,6 +101,7 @@ use windlass_core::Timetable;
 use windlass_core::WorkflowLimits;
 
 pub use crate::auth::{Authentication, Identity, Jwt, JwtError, JwtOptions, Reach};
+pub use crate::metrics::MetricsPage;
 pub use crate::rates::{Proxies, RateLimits, SharedRates, SharedRatesError};
 pub use crate::routes::{RouteInfo, routes};
 pub use crate::serve::{Tls, TlsError, serve};
@@ -141,6 +144,8 @@ pub struct ApiOptions {
     pub max_head: usize,
     /// How much memory the bodies of all requests may take together, in bytes. Those beyond are answered 503.
     pub body_memory: usize,
+    /// What `GET /metrics` shows; without, there is no such page.
+    pub metrics: Option<MetricsPage>,
     /// The certificate by which [`serve`] speaks TLS; without one it speaks plainly. Either way it speaks HTTP/1.1 and
     /// HTTP/2.
     pub tls: Option<Tls>,
@@ -172,6 +177,7 @@ impl Default for ApiOptions {
             max_connections: 20_000,
             max_head: 32 * 1024,
             body_memory: 256 * 1024 * 1024,
+            metrics: None,
             tls: None,
             cors_origins: Vec::new(),
             idle_timeout: Duration::from_secs(75),
@@ -195,6 +201,7 @@ struct Service {
     /// Cancelled when the server is to end, and nobody to be kept waiting.
     ending: CancellationToken,
     gatekeeper: Gatekeeper,
+    meters: metrics::Meters,
     rates: rates::Rates,
 }
 
@@ -219,6 +226,7 @@ fn router_until(client: Client, options: ApiOptions, ending: CancellationToken) 
         schemas: schemas::Schemas::default(),
         rates: rates::Rates::new(options.rates.clone()),
         keys_in_flight: idempotency::InFlight::default(),
+        meters: metrics::Meters::new(),
         gatekeeper: Gatekeeper::new(options.authentication.clone(), options.keys_fresh),
         client,
         options,

@@ -65,6 +65,21 @@ pub(crate) struct QueueStatus {
     counts_complete: bool,
 }
 
+impl QueueStatus {
+    /// How many jobs of it there are by state, those that wait for a worker among them.
+    pub(crate) fn jobs(&self) -> impl Iterator<Item = ((QueueName, &'static str), u64)> + '_ {
+        let counts = self.counts.iter().map(|(state, jobs)| (*state, *jobs));
+        counts
+            .chain(self.depth.map(|depth| ("queued", depth)))
+            .map(|(state, jobs)| ((self.queue.name.clone(), state), jobs))
+    }
+
+    /// Whether all of them were counted.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.counts_complete
+    }
+}
+
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Lane"))]
 struct LaneView {
@@ -78,9 +93,13 @@ pub(crate) struct QueuesView {
     queues: Vec<QueueStatus>,
 }
 
-/// `GET /v1/queues`: those that workers take from, that have something in them, or that an operator has said something
-/// of.
+/// `GET /v1/queues`
 pub(crate) async fn list(State(service): State<Arc<Service>>) -> Result<Response, Problem> {
+    Ok(Json(QueuesView { queues: all(&service).await? }).into_response())
+}
+
+/// Those that workers take from, that have something in them, or that an operator has said something of.
+pub(crate) async fn all(service: &Service) -> Result<Vec<QueueStatus>, Problem> {
     let store = service.client.store();
     let tally = service.client.tally().await?;
     let mut queues: BTreeMap<QueueName, QueueRecord> =
@@ -89,8 +108,8 @@ pub(crate) async fn list(State(service): State<Arc<Service>>) -> Result<Response
     for name in known.chain(tally.counts.keys().map(|(queue, _)| queue.clone())) {
         queues.entry(name.clone()).or_insert_with(|| ordinary(name));
     }
-    let queues = stream::iter(queues.into_values()).map(|queue| status(&service, queue, &tally));
-    Ok(Json(QueuesView { queues: queues.buffered(QUEUES_AT_A_TIME).collect().await }).into_response())
+    let queues = stream::iter(queues.into_values()).map(|queue| status(service, queue, &tally));
+    Ok(queues.buffered(QUEUES_AT_A_TIME).collect().await)
 }
 
 /// `GET /v1/queues/{name}`

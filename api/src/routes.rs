@@ -18,8 +18,8 @@ use crate::{
         Reach::{self, Fleet, Tenant},
         admit,
     },
-    batch, bulk, dead, enqueue, events, health, job, kinds, limits, listing, logs, openapi, queue_events,
-    queues, quotas, schedules, workers, workflows,
+    batch, bulk, dead, enqueue, events, health, job, kinds, limits, listing, logs, metrics, openapi,
+    queue_events, queues, quotas, schedules, workers, workflows,
 };
 
 /// A route, with the scope that it needs and whose things it is about. What each takes and answers is described in
@@ -73,6 +73,7 @@ fn table() -> Vec<Route> {
         get("/v1/tenants/{tenant}/quota", Admin, Fleet, quotas::get),
         put("/v1/tenants/{tenant}/quota", Admin, Fleet, quotas::put),
         delete("/v1/tenants/{tenant}/quota", Admin, Fleet, quotas::delete),
+        get("/metrics", Read, Fleet, metrics::page),
         open("/healthz", health::alive),
         open("/readyz", health::ready),
         open("/openapi.json", openapi::document),

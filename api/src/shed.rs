@@ -9,7 +9,7 @@ use axum::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::{Service, problem::Problem};
+use crate::{Service, metrics, problem::Problem};
 
 tokio::task_local! {
     /// The request's place among those in flight, until it gives it up.
@@ -50,7 +50,8 @@ pub(crate) fn is_probe(path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz")
 }
 
-fn refuse(what: &str) -> Response {
+fn refuse(what: &'static str) -> Response {
+    metrics::count_shed(what);
     let detail = format!("too many {what} at a time here; nothing was stored, so repeat it shortly");
     Problem::unavailable(detail, 1).into_response()
 }

@@ -3,8 +3,13 @@ use std::{net::SocketAddr, sync::Arc};
 use clap::Args;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use windlass::{ApiAuth, Client, SecretUrl, Settings, WorkflowLimits, driver::BrokerError, stop_by_signal};
-use windlass_api::{ApiOptions, Authentication, Jwt, JwtOptions, Proxies, RateLimits, SharedRates, Tls};
+use windlass::{
+    ApiAuth, Client, Metrics, SecretUrl, Settings, WorkflowLimits, driver::BrokerError, init_metrics,
+    stop_by_signal,
+};
+use windlass_api::{
+    ApiOptions, Authentication, Jwt, JwtOptions, MetricsPage, Proxies, RateLimits, SharedRates, Tls,
+};
 
 use crate::Failure;
 
@@ -27,6 +32,7 @@ impl Api {
                  (WINDLASS_BROKER_URL), or run everything in one process with `windlass dev`",
             ));
         }
+        let metrics = init_metrics(&settings).map_err(Failure::usage)?;
         let shutdown = CancellationToken::new();
         stop_by_signal(shutdown.clone()).map_err(Failure::running)?;
         let client = Client::connect(&settings).await?;
@@ -45,7 +51,7 @@ impl Api {
         client.check_objects().await?;
         let listener = listen(&settings).await?;
         let address = listener.local_addr().map_err(Failure::running)?;
-        let options = options(&settings, address)?;
+        let options = options(&settings, address, metrics)?;
         reload_by_signal(options.tls.as_ref()).map_err(Failure::running)?;
         tracing::info!(%address, store = %settings.store_url, broker = %settings.broker_url, "serving the API");
         let served = windlass_api::serve(listener, client.clone(), options, shutdown).await;
@@ -61,9 +67,18 @@ pub(crate) async fn listen(settings: &Settings) -> Result<TcpListener, Failure> 
 }
 
 /// The API's options for listening at this address.
-pub(crate) fn options(settings: &Settings, address: SocketAddr) -> Result<ApiOptions, Failure> {
-    let authentication = authentication(settings, address)?;
-    Ok(ApiOptions { authentication, tls: tls(settings)?, rates: rates(settings)?, ..open_options(settings) })
+pub(crate) fn options(
+    settings: &Settings,
+    address: SocketAddr,
+    metrics: Metrics,
+) -> Result<ApiOptions, Failure> {
+    Ok(ApiOptions {
+        authentication: authentication(settings, address)?,
+        tls: tls(settings)?,
+        rates: rates(settings)?,
+        metrics: Some(MetricsPage::new(move || metrics.render())),
+        ..open_options(settings)
+    })
 }
 
 fn rates(settings: &Settings) -> Result<RateLimits, Failure> {

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use tokio_util::sync::CancellationToken;
-use windlass::{Client, Settings, Worker, stop_by_signal};
+use windlass::{Client, Settings, Worker, init_metrics, stop_by_signal};
 
 use crate::{Failure, api};
 
@@ -25,11 +25,12 @@ impl Dev {
         settings.broker_url = "memory:".to_owned().into();
         settings.api_listen = self.listen;
 
+        let metrics = init_metrics(&settings).map_err(Failure::usage)?;
         let shutdown = CancellationToken::new();
         stop_by_signal(shutdown.clone()).map_err(Failure::running)?;
         let listener = api::listen(&settings).await?;
         let address = listener.local_addr().map_err(Failure::running)?;
-        let options = api::options(&settings, address)?;
+        let options = api::options(&settings, address, metrics)?;
         api::reload_by_signal(options.tls.as_ref()).map_err(Failure::running)?;
         let scheme = if options.tls.is_some() { "https" } else { "http" };
         let client = Client::connect(&settings).await?;

@@ -530,6 +530,7 @@ fn settle(
     inserted: &Inserted,
 ) {
     let mut messages = Vec::with_capacity(jobs.len());
+    let mut created = 0;
     for ((job, answer), outcome) in jobs.iter().zip(answers).zip(&inserted.outcomes) {
         let outcome = match *outcome {
             // The key is ours: an earlier try of this very insert did commit.
@@ -543,11 +544,13 @@ fn settle(
             InsertOutcome::Created(State::Waiting) => arrived.notify_one(),
             _ => {}
         }
-        if let (Some(observe), InsertOutcome::Created(_)) = (observe, outcome) {
-            observe(job);
+        if matches!(outcome, InsertOutcome::Created(_)) {
+            created += 1;
+            observe.inspect(|observe| observe(job));
         }
         let _ = answer.send(Ok(Accepted { at: inserted.at, outcome }));
     }
+    metrics::counter!("windlass_jobs_accepted_total").increment(created);
     if !messages.is_empty() {
         // When too much waits for the broker, the group is left to the relay.
         let _ = publish.add(Group { outbox: inserted.outbox, messages });

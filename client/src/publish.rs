@@ -37,6 +37,9 @@ impl Publisher {
         let sizes: Vec<_> = groups.iter().map(|g| (g.outbox, g.messages.len())).collect();
         let messages: Vec<Message> = groups.into_iter().flat_map(|g| g.messages).collect();
         let answers = self.broker.publish(&messages).await;
+        let failed = answers.iter().filter(|answer| answer.is_err()).count();
+        metrics::counter!("windlass_messages_published_total").increment((answers.len() - failed) as u64);
+        metrics::counter!("windlass_messages_unpublished_total").increment(failed as u64);
         self.note_outage(answers.iter().find_map(|answer| answer.as_ref().err()));
 
         let mut answers = answers.iter();

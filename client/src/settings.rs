@@ -2,6 +2,7 @@ use std::{
     collections::BTreeMap,
     convert::Infallible,
     fmt,
+    net::SocketAddr,
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -192,6 +193,8 @@ pub struct Settings {
     /// A job that has taken this many workers down with it is `dead`.
     pub worker_crash_limit: u32,
 
+    /// The address at which the process shows its metrics to Prometheus, to whoever can reach it; by default none.
+    pub metrics_listen: Option<SocketAddr>,
     /// Which log lines are written: a level, or directives such as `info,windlass_worker=debug`.
     pub log: String,
     /// How: `text` or `json`.
@@ -369,6 +372,7 @@ impl Default for Settings {
             worker_grace: Duration::from_secs(25),
             worker_abort_after: Duration::from_secs(5),
             worker_crash_limit: 3,
+            metrics_listen: None,
             log: "info".into(),
             log_format: LogFormat::Text,
         }
@@ -791,6 +795,7 @@ mod tests {
             ("api_cors_origins = [\"*\", \"https://a.example\"]", "api_cors_origins"),
             ("api_tls_certificate = \"api.pem\"", "api_tls_key"),
             ("api_tls_key = \"key.pem\"", "api_tls_certificate"),
+            ("metrics_listen = \"9090\"", "metrics_listen"),
             ("worker_priorities = \"fair\"", "worker_priorities"),
             ("api_auth = \"on\"", "api_auth"),
             ("api_jwt_issuer = \"https://id.example\"", "api_jwt_audience"),

@@ -35,10 +35,14 @@
 //! that are part of the trace their job was enqueued in. [`Settings`] lists the configuration.
 
 mod logging;
+#[cfg(feature = "metrics")]
+mod metrics;
 #[doc(hidden)]
 pub mod schema;
 
 pub use logging::{LoggingError, init_logging};
+#[cfg(feature = "metrics")]
+pub use metrics::{Metrics, MetricsError, init_metrics};
 /// A payload on its way from an older version to a newer, in `Job::upgrade`.
 pub use serde_json::Value as JsonValue;
 pub use windlass_client::{

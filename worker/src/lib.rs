@@ -14,6 +14,7 @@ mod handling;
 mod heartbeat;
 mod intake;
 mod maintenance;
+mod meters;
 pub mod middleware;
 mod notes;
 mod pauses;

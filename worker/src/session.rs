@@ -20,6 +20,7 @@ use crate::{
     completer::Ended,
     context::States,
     executor::{self, Ending},
+    meters::Meters,
     notes::Notes,
     run::{Nature, Registered},
 };
@@ -63,6 +64,7 @@ pub(crate) struct Session {
     pub(crate) follow_up: Arc<Notify>,
     /// What attempts say of themselves.
     pub(crate) notes: Arc<Notes>,
+    meters: Meters,
     /// The tokens of the claimed jobs, for cancellation requests. Locked for single operations only.
     tokens: Mutex<HashMap<JobId, CancellationToken>>,
     /// Kinds of which jobs of a newer version have been met.
@@ -97,6 +99,7 @@ impl Session {
             ended,
             follow_up: Arc::default(),
             notes: Arc::default(),
+            meters: Meters::new(),
             tokens: Mutex::default(),
             newer: Mutex::default(),
             left_behind: AtomicBool::new(false),
@@ -147,8 +150,7 @@ impl Session {
         let attempt =
             Numbers { id: job.id, fence: job.fence, attempt: job.attempt, max_attempts: job.max_attempts };
         if handler.nature == Nature::Batch {
-            let ending = executor::execute(self, handler, job, deadline, &token, None).await;
-            return self.sealed(handler, attempt, ending).await;
+            return self.run(handler, job, attempt, deadline, &token, None).await;
         }
         let permit = tokio::select! {
             biased;
@@ -161,8 +163,23 @@ impl Session {
         };
         // Nobody closes the semaphore.
         let Ok(permit) = permit else { return Ending::Outcome(Outcome::Released) };
-        let ending = executor::execute(self, handler, job, deadline, &token, Some(permit)).await;
-        self.sealed(handler, attempt, ending).await
+        self.run(handler, job, attempt, deadline, &token, Some(permit)).await
+    }
+
+    async fn run(
+        &self,
+        handler: &Registered,
+        job: ClaimedJob,
+        attempt: Numbers,
+        deadline: Option<Instant>,
+        token: &CancellationToken,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Ending {
+        let meter = self.meters.begin();
+        let ending = executor::execute(self, handler, job, deadline, token, permit).await;
+        let ending = self.sealed(handler, attempt, ending).await;
+        meter.ended(&ending);
+        ending
     }
 
     /// An ending as the store keeps it. A result that it may not keep makes the job dead: another attempt would most likely

@@ -200,7 +200,7 @@ impl Operation {
         if self.body.is_some() {
             refusals.extend([408, 413, 415]);
         }
-        if self.path.starts_with("/v1/") {
+        if self.path.starts_with("/v1/") || self.path == "/metrics" {
             refusals.extend([401, 403, 500, 503]);
         }
         if !crate::shed::is_probe(self.path) {

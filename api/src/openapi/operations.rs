@@ -372,6 +372,9 @@ fn service() -> Vec<Operation> {
             .answers::<ReadyView>(200, "They are.")
             .refuses(503, "The store does not answer, or its schema does not fit.")
             .with("Retry-After"),
+        get("/metrics", "getMetrics", "What is counted and timed")
+            .answers_as::<String>(200, "Prometheus' text format.", "text/plain")
+            .refuses(404, "The program does not show its metrics here."),
         get("/openapi.json", "getDocument", "This document")
             .answers::<Value>(200, "OpenAPI 3.1.")
             .with("Cache-Control"),

@@ -19,6 +19,7 @@ mod idempotency;
 mod jwt;
 mod limits;
 mod listing;
+mod metrics;
 mod notes;
 mod objects;
 mod openapi;

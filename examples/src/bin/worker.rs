@@ -8,7 +8,9 @@ use windlass_examples::{Workspace, register};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    windlass::init_logging(&Settings::load()?)?;
+    let settings = Settings::load()?;
+    windlass::init_logging(&settings)?;
+    windlass::init_metrics(&settings)?;
     let data_dir = std::env::var_os("WINDLASS_EXAMPLE_DATA").map_or("windlass-data".into(), PathBuf::from);
     let workspace = Workspace::with_samples(&data_dir)?;
     register(Worker::from_env().await?, workspace)?.run().await?;

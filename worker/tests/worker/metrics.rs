@@ -7,7 +7,7 @@ use std::{
 };
 
 use metrics::{
-    Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, SharedString, Unit,
+    Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, SharedString, Unit,
 };
 use windlass_core::{RetryPolicy, State};
 use windlass_worker::{Context, Handling, JobError, middleware::MetricsLayer};
@@ -45,7 +45,7 @@ impl metrics::Recorder for Recorder {
     }
 
     fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-        panic!("there is no gauge: {key}")
+        Gauge::from_arc(self.metric(key))
     }
 
     fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
@@ -63,10 +63,26 @@ impl CounterFn for Metric {
     }
 }
 
+impl GaugeFn for Metric {
+    fn increment(&self, by: f64) {
+        assert_eq!(by, 1.0);
+        *self.recorder.0.lock().unwrap().entry(self.name.clone()).or_default() += 1;
+    }
+
+    fn decrement(&self, by: f64) {
+        assert_eq!(by, 1.0);
+        *self.recorder.0.lock().unwrap().get_mut(&self.name).unwrap() -= 1;
+    }
+
+    fn set(&self, _: f64) {
+        panic!("nothing is measured elsewhere")
+    }
+}
+
 impl HistogramFn for Metric {
     fn record(&self, seconds: f64) {
         assert!((0.0..60.0).contains(&seconds), "{seconds}");
-        self.increment(1);
+        CounterFn::increment(self, 1);
     }
 }
 
@@ -119,6 +135,18 @@ async fn the_metrics_layer_counts_by_kind_queue_and_outcome() {
         bench.reaches(*id, state).await;
     }
     running.stop().await;
+
+    // With the layer or without, the worker counts what became of attempts.
+    let mut attempts = recorder.seen();
+    attempts.retain(|(metric, _)| metric.starts_with("windlass_attempt"));
+    let ended = |metric: &str| {
+        [("cancelled", 2), ("dead", 1), ("retry", 2), ("snoozed", 1), ("succeeded", 1)]
+            .map(|(outcome, count)| (format!("{metric} outcome={outcome}"), count))
+    };
+    let mut expected = ended("windlass_attempt_duration_seconds").to_vec();
+    expected.push(("windlass_attempts_running".to_owned(), 0));
+    expected.extend(ended("windlass_attempts_total"));
+    assert_eq!(attempts, expected);
 
     // The client counts what it reads.
     let mut seen = recorder.seen();
