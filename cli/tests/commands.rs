@@ -87,7 +87,7 @@ async fn jobs_are_enqueued_waited_for_and_watched() {
     let job = folder.json(&enqueue);
     assert_eq!(
         (&job["queue"], &job["labels"]["n"], &job["priority"]),
-        (&json!("default"), &json!("5"), &json!(2))
+        (&json!("letters"), &json!("5"), &json!(2))
     );
 
     let waited = folder.json(&["jobs", "enqueue", "mail", "--payload", "6", "--wait"]);
