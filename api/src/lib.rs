@@ -23,6 +23,10 @@
 //! | `GET /v1/workflows/{id}` | where it stands, and its jobs page by page (`limit`, `cursor`) |
 //! | `POST /v1/workflows/{id}/cancel` | call off all that is not over |
 //! | `POST /v1/workflows/{id}/retry` | run what failed again, and what waits for it |
+//! | `GET`, `POST /v1/webhooks` | who is told that jobs are over; the secret is shown once |
+//! | `GET`, `PUT`, `DELETE /v1/webhooks/{id}` | one of them |
+//! | `POST /v1/webhooks/{id}/enable`, `/disable`, `/rotate`, `/test` | switch it, give it another secret, try it |
+//! | `GET /v1/webhooks/{id}/deliveries` | what it has been told, and what came of that: `cursor`, `limit` |
 //! | `GET /v1/limits`, `GET`, `PUT`, `DELETE /v1/limits/{name}` | the limits that jobs may name |
 //! | `GET /v1/kinds`, `GET /v1/kinds/{kind}` | what workers handle, and the JSON Schemas of its payloads |
 //! | `GET /v1/workers`, `GET /v1/workers/{id}` | the workers, when they were seen, and what they run: `cursor`, `limit` |
@@ -88,6 +92,7 @@ mod unique;
 mod unpack;
 mod view;
 mod waiting;
+mod webhooks;
 mod workers;
 mod workflows;
 
@@ -96,7 +101,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{Router, middleware};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use windlass_client::{Client, Origin, UnknownKinds};
+use windlass_client::{Client, Origin, Outside, UnknownKinds};
 use windlass_core::Timetable;
 use windlass_core::WorkflowLimits;
 
@@ -127,6 +132,8 @@ pub struct ApiOptions {
     pub rates: RateLimits,
     /// How long a key is still taken after it has been revoked or has expired.
     pub keys_fresh: Duration,
+    /// Where webhooks may be.
+    pub outside: Outside,
     /// How long an idempotency key is remembered.
     pub idempotency_ttl: Duration,
     /// How long a request may take.
@@ -169,6 +176,7 @@ impl Default for ApiOptions {
             authentication: Authentication::Off,
             rates: RateLimits::default(),
             keys_fresh: Duration::from_secs(10),
+            outside: Outside::default(),
             idempotency_ttl: Duration::from_secs(24 * 3600),
             request_timeout: Duration::from_secs(30),
             max_wait: Duration::from_secs(60),

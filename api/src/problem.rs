@@ -272,6 +272,13 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "queue-draining", "The queue is being drained", detail)
     }
 
+    pub(crate) fn too_many_webhooks() -> Self {
+        let most = windlass_core::MOST_WEBHOOKS;
+        let detail =
+            format!("there are {most} webhooks already, which is the most of one tenant; delete one first");
+        Self::new(StatusCode::CONFLICT, "too-many-webhooks", "There are too many webhooks", detail)
+    }
+
     pub(crate) fn slow_body() -> Self {
         let detail = "the body did not arrive in time; nothing was stored";
         Self::new(StatusCode::REQUEST_TIMEOUT, "slow-body", "The request took too long to arrive", detail)

@@ -19,7 +19,7 @@ use crate::{
         admit,
     },
     batch, bulk, dead, enqueue, events, health, job, kinds, limits, listing, logs, metrics, openapi,
-    queue_events, queues, quotas, schedules, workers, workflows,
+    queue_events, queues, quotas, schedules, webhooks, workers, workflows,
 };
 
 /// A route, with the scope that it needs and whose things it is about. What each takes and answers is described in
@@ -55,6 +55,16 @@ fn table() -> Vec<Route> {
         get("/v1/workflows/{id}", Read, Tenant, workflows::get),
         post("/v1/workflows/{id}/cancel", Operate, Tenant, workflows::cancel),
         post("/v1/workflows/{id}/retry", Operate, Tenant, workflows::retry),
+        get("/v1/webhooks", Read, Tenant, webhooks::list),
+        post("/v1/webhooks", Admin, Tenant, webhooks::create),
+        get("/v1/webhooks/{id}", Read, Tenant, webhooks::get),
+        put("/v1/webhooks/{id}", Admin, Tenant, webhooks::put),
+        delete("/v1/webhooks/{id}", Admin, Tenant, webhooks::delete),
+        post("/v1/webhooks/{id}/enable", Operate, Tenant, webhooks::enable),
+        post("/v1/webhooks/{id}/disable", Operate, Tenant, webhooks::disable),
+        post("/v1/webhooks/{id}/rotate", Admin, Tenant, webhooks::rotate),
+        post("/v1/webhooks/{id}/test", Operate, Tenant, webhooks::test),
+        get("/v1/webhooks/{id}/deliveries", Read, Tenant, webhooks::deliveries),
         get("/v1/kinds", Read, Fleet, kinds::list),
         get("/v1/kinds/{kind}", Read, Fleet, kinds::get),
         get("/v1/workers", Read, Fleet, workers::list),

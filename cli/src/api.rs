@@ -138,6 +138,7 @@ pub(crate) fn open_options(settings: &Settings) -> ApiOptions {
             parents: settings.api_workflow_parents,
             ..WorkflowLimits::default()
         },
+        outside: settings.outside(),
         idempotency_ttl: settings.api_idempotency_ttl,
         request_timeout: settings.api_timeout,
         max_wait: settings.api_max_wait,

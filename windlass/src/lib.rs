@@ -49,7 +49,7 @@ pub use windlass_client::{
     Accepted, Allowed, ApiAuth, ApiKey, Client, ClientError, ClientOptions, EncryptionKey, Enqueue, Envelope,
     Excess, InvalidRate, JobPage, JobWatch, JwtAlgorithm, LogFormat, Network, Objects, ObjectsError, Origin,
     Outside, ProxyHeader, QueueNews, QueueRetention, QueueWatch, RequestRate, SecretUrl, Settings,
-    SettingsError, UnknownKinds, Workflow,
+    SettingsError, UnknownKinds, WebhookSecret, Workflow,
 };
 pub use windlass_core::{
     CancelOutcome, DeadCursor, DeadFilter, DeadPage, ErrorRecord, Found, Gating, GraphError, InsertOutcome,
@@ -57,7 +57,8 @@ pub use windlass_core::{
     LimitName, LimitRecord, LogCursor, LogRecord, Missed, NewJob, OnConflict, OnFailure, Operations,
     OrderingKey, Priorities, Priority, Progress, QueueName, QueueRecord, Rate, RetryFn, RetryPolicy,
     Schedule, Source as UpgradeError, Standing, State as JobState, Tenant, Timestamp, TraceParent, Unique,
-    WorkflowId, WorkflowJob, WorkflowLimits, WorkflowName, WorkflowRecord, WorkflowStatus,
+    WebhookEvent, WebhookFilter, WebhookId, WorkflowId, WorkflowJob, WorkflowLimits, WorkflowName,
+    WorkflowRecord, WorkflowStatus,
 };
 pub use windlass_derive::Job;
 #[cfg(feature = "postgres")]

@@ -3,14 +3,15 @@
 use axum::http::Method;
 use serde_json::{Value, json};
 use windlass_core::{
-    JobId, Kind, LimitName, QueueName, ScheduleName, State, Tenant, Timestamp, WorkerId, WorkflowId,
+    JobId, Kind, LimitName, QueueName, ScheduleName, State, Tenant, Timestamp, WebhookId, WorkerId,
+    WorkflowId,
 };
 
 use super::{
     document::Operation,
     requests::{
-        BulkSelection, Count, DeadSelection, HeaderKey, Label, NewBatch, NewJob, NewLimit, NewQueueLimit,
-        NewQuota, NewSchedule, NewWorkflow, SomeIds, Span,
+        BulkSelection, ChangedWebhook, Count, DeadSelection, HeaderKey, Label, NewBatch, NewJob, NewLimit,
+        NewQueueLimit, NewQuota, NewSchedule, NewWebhook, NewWorkflow, SomeIds, Span,
     },
 };
 use crate::{
@@ -28,6 +29,7 @@ use crate::{
     quotas::QuotaView,
     schedules::{ScheduleView, SchedulesView},
     view::JobView,
+    webhooks::{DeliveriesView, SecretView, TestView, WebhookView, WebhooksView},
     workers::{WorkerView, WorkersView},
     workflows::WorkflowView,
 };
@@ -42,11 +44,12 @@ be compressed (`Content-Encoding: gzip`, `zstd` or `br`), and answers are by `Ac
 
 Where rates are limited, every answer has the header fields `RateLimit-Policy` and `RateLimit`.";
 
-pub(super) const TAGS: [(&str, &str); 10] = [
+pub(super) const TAGS: [(&str, &str); 11] = [
     ("jobs", "Enqueue jobs, poll and follow them, operate on them."),
     ("dead", "Jobs that were given up."),
     ("schedules", "Jobs at set times."),
     ("workflows", "Jobs that wait for each other."),
+    ("webhooks", "Who is told that jobs are over."),
     ("kinds", "What workers handle."),
     ("workers", "Who is at work."),
     ("limits", "How many jobs may run, and how often."),
@@ -62,8 +65,19 @@ const CURSOR: &str = "The `next_cursor` of the page before.";
 const LIMIT: &str = "How many at most; 100 unless given.";
 
 pub(super) fn operations() -> Vec<Operation> {
-    let parts =
-        [jobs(), bulk(), dead(), schedules(), workflows(), fleet(), limits(), queues(), tenants(), service()];
+    let parts = [
+        jobs(),
+        bulk(),
+        dead(),
+        schedules(),
+        workflows(),
+        webhooks(),
+        fleet(),
+        limits(),
+        queues(),
+        tenants(),
+        service(),
+    ];
     parts.into_iter().flatten().collect()
 }
 
@@ -278,6 +292,52 @@ fn workflows() -> Vec<Operation> {
             .answers::<WorkflowView<'_>>(202, "The workflow as it is now."),
         known(post("/v1/workflows/{id}/retry", "retryWorkflow", "Run what failed again, and what waits for it"))
             .answers::<WorkflowView<'_>>(202, "The workflow as it is now."),
+    ]
+}
+
+fn webhooks() -> Vec<Operation> {
+    let known = |operation: Operation| {
+        operation.at::<WebhookId>("id", "The webhook's id.").refuses(404, "There is no such webhook.")
+    };
+    let now = "The webhook as it is now.";
+    vec![
+        get("/v1/webhooks", "listWebhooks", "Who is told that jobs are over")
+            .answers::<WebhooksView<'_>>(200, "All of them."),
+        post("/v1/webhooks", "createWebhook", "Have a URL told that jobs are over")
+            .body::<NewWebhook>(json!({"url": "https://example.com/hook", "events": ["job.dead"]}))
+            .answers::<SecretView<'_>>(201, "The webhook, with its secret, which is shown this once.")
+            .with("Location")
+            .with("Cache-Control")
+            .refuses(409, "There are too many."),
+        known(get("/v1/webhooks/{id}", "getWebhook", "A webhook")).answers::<WebhookView<'_>>(200, now),
+        known(put("/v1/webhooks/{id}", "putWebhook", "Change where a webhook is, and what it hears of"))
+            .body::<ChangedWebhook>(json!({"url": "https://example.com/hook", "kinds": ["email.send"]}))
+            .answers::<WebhookView<'_>>(200, now),
+        known(delete("/v1/webhooks/{id}", "deleteWebhook", "Remove a webhook"))
+            .answers_nothing(204, "It is no longer there."),
+        known(post("/v1/webhooks/{id}/enable", "enableWebhook", "Let a webhook hear of jobs"))
+            .answers::<WebhookView<'_>>(200, now),
+        known(post("/v1/webhooks/{id}/disable", "disableWebhook", "Keep a webhook from hearing of jobs"))
+            .answers::<WebhookView<'_>>(200, now),
+        known(post("/v1/webhooks/{id}/rotate", "rotateWebhook", "Give a webhook another secret"))
+            .query::<Span>(
+                "grace",
+                "How long the old one signs as well; a day unless given, at most 30 days.",
+            )
+            .answers::<SecretView<'_>>(200, "The webhook, with its new secret, which is shown this once.")
+            .with("Cache-Control"),
+        known(post("/v1/webhooks/{id}/test", "testWebhook", "Send a webhook a test"))
+            .answers::<TestView>(202, "It is under way; the log shows what comes of it.")
+            .with("Cache-Control"),
+        known(get(
+            "/v1/webhooks/{id}/deliveries",
+            "listDeliveries",
+            "What a webhook has been told, newest first",
+        ))
+        .query::<JobId>("cursor", CURSOR)
+        .query::<Count>("limit", LIMIT)
+        .answers::<DeliveriesView<'_>>(200, "A page. The list ends where there is no cursor.")
+        .with("Cache-Control"),
     ]
 }
 

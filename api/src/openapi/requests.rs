@@ -324,3 +324,44 @@ pub(super) struct NewQueueLimit {
     #[schemars(range(min = 1, max = 100_000))]
     fair_window: Option<u32>,
 }
+
+/// Who is to be told that jobs are over.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewWebhook {
+    #[serde(flatten)]
+    webhook: ChangedWebhook,
+    /// Whose jobs it hears of: by default of everyone's. A key with a tenant makes it that tenant's.
+    tenant: Option<Tenant>,
+    /// Whether it hears of jobs from now on; true unless given.
+    enabled: Option<bool>,
+}
+
+/// Where a webhook is, and what it hears of.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ChangedWebhook {
+    /// `https`, to a public address, unless the settings `webhook_allow` and `webhook_allow_http` say otherwise.
+    #[schemars(length(max = 2048))]
+    url: String,
+    /// All unless given.
+    #[schemars(length(min = 1, max = 3))]
+    events: Option<Vec<JobEvent>>,
+    /// The kinds of jobs; all unless given.
+    #[schemars(length(min = 1, max = 100))]
+    kinds: Option<Vec<Kind>>,
+    /// The queues of jobs; all unless given.
+    #[schemars(length(min = 1, max = 100))]
+    queues: Option<Vec<QueueName>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(inline)]
+enum JobEvent {
+    #[serde(rename = "job.succeeded")]
+    Succeeded,
+    #[serde(rename = "job.dead")]
+    Dead,
+    #[serde(rename = "job.cancelled")]
+    Cancelled,
+}

@@ -156,6 +156,7 @@ struct Things {
     dead: JobId,
     succeeded: JobId,
     workflow: String,
+    webhook: String,
 }
 
 impl Things {
@@ -179,7 +180,11 @@ impl Things {
         let graph = json!({"name": "w", "jobs": [{"name": "a", "kind": "mail", "payload": 1}]});
         let workflow = api.ask(key, &Method::POST, "/v1/workflows", Some(graph)).await;
         assert_eq!(workflow.status, 202, "{workflow:?}");
-        Self { queued, dead, succeeded, workflow: workflow.json()["id"].as_str().unwrap().to_owned() }
+        let hook = json!({"url": "https://example.com/hook"});
+        let webhook = api.ask(key, &Method::POST, "/v1/webhooks", Some(hook)).await;
+        assert_eq!(webhook.status, 201, "{webhook:?}");
+        let id = |answer: &Answer| answer.json()["id"].as_str().unwrap().to_owned();
+        Self { queued, dead, succeeded, workflow: id(&workflow), webhook: id(&webhook) }
     }
 
     /// A request about these things; a route without one must get one here.
@@ -198,11 +203,15 @@ impl Things {
                 Some(json!({"every": "1h", "job": {"kind": "mail", "payload": 1}}))
             }
             (&Method::PUT, "/v1/tenants/{tenant}/quota") => Some(json!({"max_unfinished": 100})),
+            (&Method::POST, "/v1/webhooks") | (&Method::PUT, "/v1/webhooks/{id}") => {
+                Some(json!({"url": "https://example.com/another"}))
+            }
             (&Method::PUT, _) => Some(json!({"max_running": 1})),
             _ => None,
         };
         let id = match route.path {
             path if path.starts_with("/v1/workflows") => self.workflow.clone(),
+            path if path.starts_with("/v1/webhooks") => self.webhook.clone(),
             "/v1/jobs/{id}/cancel" => queued.to_string(),
             "/v1/jobs/{id}/result" => self.succeeded.to_string(),
             _ => dead.to_string(),
@@ -272,6 +281,8 @@ async fn no_route_leads_to_another_tenant() {
             let workflow = api.ask(&operator, &Method::GET, &workflow, None).await;
             assert_eq!(workflow.status, 200);
             seen.push(workflow.json());
+            let webhook = format!("/v1/webhooks/{}", things.webhook);
+            seen.push(api.ask(&operator, &Method::GET, &webhook, None).await.json());
             for list in ["schedules", "limits", "queues"] {
                 seen.push(api.ask(&operator, &Method::GET, &format!("/v1/{list}"), None).await.json());
             }
@@ -288,7 +299,7 @@ async fn no_route_leads_to_another_tenant() {
         assert_eq!(picture().await, before, "{route:?}: {answer:?}");
         let text = String::from_utf8_lossy(&answer.body).into_owned();
         assert!(
-            !["acme", "secret", "rendering", "line 1"].iter().any(|thing| text.contains(thing)),
+            !["acme", "secret of", "rendering", "line 1"].iter().any(|thing| text.contains(thing)),
             "{route:?}: {text}"
         );
         match route.reach {
@@ -301,6 +312,7 @@ async fn no_route_leads_to_another_tenant() {
                     dead: JobId::new(),
                     succeeded: JobId::new(),
                     workflow: JobId::new().to_string(),
+                    webhook: JobId::new().to_string(),
                 };
                 let other = nothing.sample(&route);
                 let absent = api.ask(&b, &route.method, &other.path, None).await.problem(404);
@@ -314,7 +326,8 @@ async fn no_route_leads_to_another_tenant() {
             }
             Reach::Tenant => {
                 assert!(answer.status.is_success(), "{route:?}: {answer:?}");
-                for id in [things.queued.to_string(), things.dead.to_string(), things.workflow.clone()] {
+                let others = [&things.workflow, &things.webhook].map(Clone::clone);
+                for id in [things.queued, things.dead].map(|id| id.to_string()).into_iter().chain(others) {
                     assert!(!text.contains(&id), "{route:?}: {text}");
                 }
                 if route.path.ends_with("/cancel") || text.contains("\"count\"") {

@@ -39,5 +39,6 @@ mod tls;
 mod trouble;
 mod unique;
 mod waiting;
+mod webhooks;
 mod workflows;
 mod wrong_input;

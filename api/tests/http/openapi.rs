@@ -10,6 +10,7 @@ use jsonschema::Validator;
 use serde_json::{Map, Value, json};
 use windlass_api::ApiOptions;
 use windlass_client::UnknownKinds;
+use windlass_core::{NewWebhook, Store as _, StoredSecret, WebhookFilter};
 
 use crate::support::{Answer, Api};
 
@@ -172,10 +173,25 @@ fn with_bodies() -> Vec<(Method, String, &'static Value, &'static Value)> {
 }
 
 async fn api() -> Api {
-    Api::with(ApiOptions { unknown_kinds: UnknownKinds::Accept, ..ApiOptions::default() }).await
+    let api = Api::with(ApiOptions { unknown_kinds: UnknownKinds::Accept, ..ApiOptions::default() }).await;
+    let (id, secret) = (THERE.parse().unwrap(), StoredSecret::new("\"\""));
+    let webhook = NewWebhook {
+        id,
+        tenant: None,
+        url: String::new(),
+        filter: WebhookFilter::default(),
+        enabled: true,
+        secret,
+    };
+    assert!(api.store.webhooks().create_webhook(&webhook).await.unwrap());
+    api
 }
 
+/// The id of what is there to be changed.
+const THERE: &str = "0199d5a2-7c1e-7cc3-98c4-dc0c0c07398f";
+
 async fn send(api: &Api, method: &Method, path: &str, body: &Value) -> Answer {
+    let path = path.replace("{id}", THERE);
     let request =
         Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, "application/json");
     api.send(request.body(body.to_string().into()).unwrap()).await

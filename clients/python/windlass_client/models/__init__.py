@@ -7,8 +7,12 @@ from .batch_item_result_type_1 import BatchItemResultType1
 from .batch_result import BatchResult
 from .bulk_result import BulkResult
 from .bulk_selection import BulkSelection
+from .changed_webhook import ChangedWebhook
+from .changed_webhook_events_type_0_item import ChangedWebhookEventsType0Item
 from .dead_selection import DeadSelection
 from .debounce import Debounce
+from .delivery import Delivery
+from .delivery_list import DeliveryList
 from .field_error import FieldError
 from .job import Job
 from .job_filter import JobFilter
@@ -37,6 +41,8 @@ from .new_limit import NewLimit
 from .new_queue_limit import NewQueueLimit
 from .new_quota import NewQuota
 from .new_schedule import NewSchedule
+from .new_webhook import NewWebhook
+from .new_webhook_events_type_0_item import NewWebhookEventsType0Item
 from .new_workflow import NewWorkflow
 from .new_workflow_job import NewWorkflowJob
 from .new_workflow_job_labels_type_0 import NewWorkflowJobLabelsType0
@@ -63,6 +69,11 @@ from .unique import Unique
 from .unique_on_conflict_type_1 import UniqueOnConflictType1
 from .unique_on_conflict_type_2_type_1 import UniqueOnConflictType2Type1
 from .unique_on_conflict_type_3_type_1 import UniqueOnConflictType3Type1
+from .webhook import Webhook
+from .webhook_event import WebhookEvent
+from .webhook_list import WebhookList
+from .webhook_test import WebhookTest
+from .webhook_with_secret import WebhookWithSecret
 from .worker import Worker
 from .worker_kind import WorkerKind
 from .worker_list import WorkerList
@@ -80,8 +91,12 @@ __all__ = (
     "BatchResult",
     "BulkResult",
     "BulkSelection",
+    "ChangedWebhook",
+    "ChangedWebhookEventsType0Item",
     "DeadSelection",
     "Debounce",
+    "Delivery",
+    "DeliveryList",
     "FieldError",
     "Job",
     "JobFilter",
@@ -110,6 +125,8 @@ __all__ = (
     "NewQueueLimit",
     "NewQuota",
     "NewSchedule",
+    "NewWebhook",
+    "NewWebhookEventsType0Item",
     "NewWorkflow",
     "NewWorkflowJob",
     "NewWorkflowJobLabelsType0",
@@ -136,6 +153,11 @@ __all__ = (
     "UniqueOnConflictType1",
     "UniqueOnConflictType2Type1",
     "UniqueOnConflictType3Type1",
+    "Webhook",
+    "WebhookEvent",
+    "WebhookList",
+    "WebhookTest",
+    "WebhookWithSecret",
     "Worker",
     "WorkerKind",
     "WorkerList",
