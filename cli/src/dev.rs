@@ -4,9 +4,9 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 use windlass::{Client, Settings, Worker, init_metrics, stop_by_signal};
 
-use crate::{Failure, api};
+use crate::{Failure, api, webhooks};
 
-/// Run everything in one process: API, a worker with the example handlers, a SQLite file, the memory broker.
+/// Run everything in one process: API, a worker with the example handlers and for webhooks, a SQLite file, the memory broker.
 ///
 /// Jobs survive a restart. For trying Windlass out and for developing against it, not for production.
 #[derive(Debug, Args)]
@@ -39,7 +39,8 @@ impl Dev {
         let workspace =
             windlass_examples::Workspace::with_samples(&self.data_dir).map_err(Failure::running)?;
         let worker = windlass_examples::register(Worker::new(client.clone(), (&settings).into()), workspace)
-            .map_err(Failure::running)?;
+            .map_err(Failure::running)?
+            .deliver_webhooks(webhooks::sender(&settings)?);
 
         greet(&format!("{scheme}://{address}"), &self.data_dir);
 

@@ -1,5 +1,5 @@
 //! The `windlass` command: `dev` runs everything in one process, `api` and `migrate` serve production,
-//! `jobs`, `schedules`, `workflows`, `queues`, `workers` and `kinds` are for operators, `keys` says who may use the API,
+//! `jobs`, `schedules`, `workflows`, `queues`, `workers`, `kinds` and `webhooks` are for operators, `keys` says who may use the API,
 //! `broker` looks at the broker, `doctor` at everything, `bench` measures.
 
 mod api;
@@ -15,6 +15,7 @@ mod migrate;
 mod operate;
 mod schedules;
 mod watch;
+mod webhooks;
 mod workflows;
 
 use std::{ffi::OsString, fmt, process::ExitCode};
@@ -49,6 +50,7 @@ enum Command {
     Queues(fleet::Queues),
     Workers(fleet::Workers),
     Kinds(fleet::Kinds),
+    Webhooks(webhooks::Webhooks),
     Keys(keys::Keys),
     Broker(broker::ShowBroker),
     Doctor(doctor::Doctor),
@@ -90,6 +92,7 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Queues(queues) => queues.run(settings).await,
             Command::Workers(workers) => workers.run(settings).await,
             Command::Kinds(kinds) => kinds.run(settings).await,
+            Command::Webhooks(webhooks) => webhooks.run(settings).await,
             Command::Keys(keys) => keys.run(settings).await,
             Command::Broker(broker) => broker.run(settings).await,
             Command::Doctor(doctor) => doctor.run(settings).await,

@@ -135,3 +135,31 @@ async fn the_fleet_is_shown() {
     assert!(done(folder, &["kinds"]).lines().nth(1).unwrap().starts_with("mail "));
     assert_eq!(json_of(folder, &["kinds"])["kinds"][0]["kind"], "mail");
 }
+
+#[tokio::test]
+async fn webhooks_are_listed_with_what_they_have_been_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    store(folder).await;
+    let url = format!("sqlite:{}", folder.join("jobs.db").display());
+    let client = Client::connect(&Settings { store_url: url.into(), ..Settings::default() }).await.unwrap();
+    let hook = "https://example.com/hook".to_owned();
+    let created = client.create_webhook(None, hook.clone(), windlass::WebhookFilter::default(), true).await;
+    let (id, secret) = created.unwrap().unwrap();
+    let test = client.test_webhook(id).await.unwrap().unwrap();
+    client.close().await;
+
+    let table = done(folder, &["webhooks", "list"]);
+    assert!(table.contains(&id.to_string()) && table.contains("enabled") && table.contains(&hook), "{table}");
+    let list = json_of(folder, &["webhooks", "list"]);
+    assert_eq!(list["webhooks"][0]["id"], json!(id));
+    assert!(!list.to_string().contains(&secret.expose()));
+    let log = json_of(folder, &["webhooks", "deliveries", &id.to_string()]);
+    assert_eq!(
+        (&log["deliveries"][0]["id"], &log["deliveries"][0]["event"]),
+        (&json!(test), &json!("webhook.test"))
+    );
+    assert!(done(folder, &["webhooks", "deliveries", &id.to_string()]).contains(&test.to_string()));
+    let (code, _, err) = windlass(folder, &["webhooks", "deliveries", "nobody"]);
+    assert!(code == 2 && err.contains("webhook id"), "{code}: {err}");
+}
