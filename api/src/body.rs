@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    Service,
+    Service, cbor,
     problem::{FieldError, Problem},
     unpack::{self, Coding},
 };
@@ -24,7 +24,7 @@ use crate::{
 const DISCARD: usize = 16 * 1024 * 1024;
 const DISCARD_FOR: Duration = Duration::from_secs(2);
 
-/// Reads a body, which must be JSON, compressed or not, but keeps never more of it than `limit` bytes, nor than there is
+/// Reads a body, which must be JSON, or CBOR that stands for it, compressed or not, but keeps never more of it than `limit` bytes, nor than there is
 /// memory for.
 pub(crate) async fn read(
     service: &Service,
@@ -32,7 +32,8 @@ pub(crate) async fn read(
     headers: &HeaderMap,
     limit: usize,
 ) -> Result<Bytes, Problem> {
-    if !is_json(headers) {
+    let is_cbor = is(headers, cbor::MEDIA_TYPE);
+    if !is_cbor && !is(headers, "application/json") {
         return Err(Problem::media_type());
     }
     let coding = Coding::of(headers)?;
@@ -57,6 +58,12 @@ pub(crate) async fn read(
         Ok(())
     };
     match tokio::time::timeout(service.options.request_timeout, reading).await {
+        Ok(Ok(())) if is_cbor => {
+            let mut json = Kept { bytes: Vec::new(), memory: None };
+            let sink = |part: &[u8]| json.add(part, limit, &service.bodies);
+            cbor::to_json(&kept.bytes, service.options.max_depth, sink)?;
+            Ok(Bytes::from_owner(json))
+        }
         Ok(Ok(())) => Ok(Bytes::from_owner(kept)),
         Ok(Err(problem)) => {
             drop(kept);
@@ -114,10 +121,10 @@ pub(crate) async fn read_request(service: &Service, request: Request) -> Result<
     read(service, body, &parts.headers, service.options.max_body).await
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+fn is(headers: &HeaderMap, wanted: &str) -> bool {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = value.split(';').next().unwrap_or_default().trim();
-    media_type.eq_ignore_ascii_case("application/json")
+    media_type.eq_ignore_ascii_case(wanted)
 }
 
 /// Refuses the fields that are left.

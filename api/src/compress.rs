@@ -13,7 +13,7 @@ use axum::{
 use tokio::sync::Semaphore;
 use tower_http::{CompressionLevel, compression::CompressionLayer};
 
-use crate::held::hold;
+use crate::{cbor, held::hold};
 
 /// Less is not worth it.
 const SMALLEST: u64 = 1024;
@@ -55,10 +55,11 @@ async fn choose(State(places): State<Arc<Semaphore>>, request: Request, next: Ne
     }
 }
 
-/// Compressed, an answer is no longer the same byte for byte, which is what a strong tag says.
+/// Compressed or in CBOR, an answer is no longer the same byte for byte, which is what a strong tag says.
 async fn weaken(mut response: Response) -> Response {
     let headers = response.headers_mut();
-    if headers.contains_key(header::CONTENT_ENCODING)
+    let is_cbor = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == cbor::MEDIA_TYPE);
+    if (is_cbor || headers.contains_key(header::CONTENT_ENCODING))
         && let Some(tag) = headers.get(header::ETAG).and_then(|tag| tag.to_str().ok())
         && !tag.starts_with("W/")
         && let Ok(weak) = HeaderValue::from_str(&format!("W/{tag}"))

@@ -49,6 +49,7 @@ mod auth;
 mod batch;
 mod body;
 mod bulk;
+mod cbor;
 mod compress;
 mod cors;
 mod cursor;
@@ -247,7 +248,7 @@ fn router_until(client: Client, options: ApiOptions, ending: CancellationToken) 
         .layer(middleware::from_fn_with_state(service.clone(), shed::shed))
         .layer(middleware::from_fn_with_state(service.clone(), guard::guard))
         .with_state(service);
-    let router = compress::add_to(router);
+    let router = compress::add_to(router.layer(middleware::from_fn(cbor::answer)));
     // Outside of all that may refuse a request, so that pages get to see why.
     match cors {
         Some(cors) => router.layer(cors),

@@ -191,7 +191,7 @@ impl Problem {
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "media-type",
             "The body is not JSON",
-            "send JSON with the header content-type: application/json",
+            "send JSON with the header content-type: application/json, or CBOR with application/cbor",
         )
     }
 

@@ -40,7 +40,8 @@ Accepts background jobs, and tells what became of them. An answer of 202 means t
 Every refusal is a problem document (RFC 9457); 4xx means that nothing was stored. Another method than those listed is \
 refused by 405 with `Allow`. Times are RFC 3339; durations are texts such as `30s`, `1h 30m` or `PT1H30M`. In bodies, a \
 field that is `null` counts as absent, and fields that are not known are refused, as are parameters of a query. Bodies may \
-be compressed (`Content-Encoding: gzip`, `zstd` or `br`), and answers are by `Accept-Encoding`.
+be compressed (`Content-Encoding: gzip`, `zstd` or `br`), and answers are by `Accept-Encoding`. \
+Instead of JSON, either may be CBOR (`application/cbor`).
 
 Where rates are limited, every answer has the header fields `RateLimit-Policy` and `RateLimit`.";
 

@@ -8,6 +8,7 @@ mod batch;
 mod browsers;
 mod bulk;
 mod cancel;
+mod cbor;
 mod client;
 mod coding;
 mod connections;
