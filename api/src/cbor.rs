@@ -238,7 +238,7 @@ mod tests {
             (b"\x3b\xff\xff\xff\xff\xff\xff\xff\xff", "-18446744073709551616"),
             (b"\x20", "-1"),
             (b"\xf9\x3e\x00", "1.5"),
-            (b"\xfb\x7e\x37\xe4\x3c\x88\x00\x75\x9c", "1e300"),
+            (b"\xfb\x7e\x37\xe4\x3c\x88\x00\x75\x9c", "1e+300"),
             (b"\xf4", "false"),
             (b"\xf5", "true"),
             (b"\xf6", "null"),

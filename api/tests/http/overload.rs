@@ -36,13 +36,19 @@ async fn until(served: &Served, request: &str, status: u16) -> String {
 async fn requests_beyond_the_most_are_refused_at_once() {
     let served = Served::new(ApiOptions { max_in_flight: 2, ..ApiOptions::default() }).await;
     let release = CancellationToken::new();
-    *served.fault.lock().unwrap() = Some(Fault::Until(release.clone()));
     let mut busy = [served.connect().await, served.connect().await];
     for connection in &mut busy {
+        let knocked = CancellationToken::new();
+        *served.fault.lock().unwrap() =
+            Some(Fault::Held { knocked: knocked.clone(), release: release.clone() });
         connection.write(whole(BODY)).await;
+        soon("it is in flight", knocked.cancelled()).await;
     }
-    // As soon as both are in. This one asks nothing of the store.
-    let head = until(&served, &get("/v1/jobs/nonsense"), 503).await;
+    // This one asks nothing of the store.
+    let mut refused = served.connect().await;
+    refused.write(get("/v1/jobs/nonsense")).await;
+    let (status, head, _) = refused.answer().await;
+    assert_eq!(status, 503);
     assert!(head.contains("retry-after: 1\r\n") && head.contains("x-request-id: "), "{head}");
     let mut other = served.connect().await;
     other.write(whole(BODY)).await;

@@ -70,7 +70,9 @@ async fn a_replica_is_read_while_it_is_near_enough() {
     let first = insert(&*store).await;
     until("the replica is near", near).await;
     let replica = store.replica().unwrap();
-    until("the replica has the job", || async { replica.get(&[first]).await.unwrap().len() == 1 }).await;
+    // At first it may not even have the tables yet.
+    let has = |jobs: Vec<windlass::JobRecord>| !jobs.is_empty();
+    until("the replica has the job", || async { replica.get(&[first]).await.is_ok_and(has) }).await;
     assert!((0..10).filter_map(|_| store.replica()).all(|other| Arc::ptr_eq(&other, &replica)));
 
     // On an idle server nothing is replayed, and nothing is missing.
@@ -126,7 +128,7 @@ async fn polls_find_what_was_accepted_and_never_a_wrong_end() {
     let finish = Finish { id: ended, fence: claimed[0].fence, outcome };
     store.finish(worker, &[finish], &[claim]).await.unwrap();
     until("the replica has the end", || async {
-        let jobs = replica.get(&[ended, live]).await.unwrap();
+        let jobs = replica.get(&[ended, live]).await.unwrap_or_default();
         jobs.len() == 2 && jobs.iter().any(|job| job.state == JobState::Dead)
     })
     .await;
