@@ -41,7 +41,7 @@ pub(crate) async fn list(
 ) -> Result<Response, Problem> {
     let Query(parameters) = query.map_err(|error| Problem::malformed(error.body_text()))?;
     if parameters.iter().any(|(name, _)| name == "id") {
-        let mut jobs = service.client.get_many(&wanted_ids(&parameters)?).await?;
+        let mut jobs = service.client.get_many_recent(&wanted_ids(&parameters)?).await?;
         jobs.retain(|job| caller.sees(job.gating.tenant.as_ref()));
         return Ok(json(&view(&jobs, None)));
     }

@@ -1,5 +1,7 @@
 //! What operators see of jobs, and do with those that are over.
 
+use std::collections::HashMap;
+
 use serde_json::value::RawValue;
 use windlass_core::{
     DeadCursor, DeadFilter, DeadPage, JobFilter, JobId, JobRecord, LogCursor, LogRecord, State, Tally,
@@ -30,20 +32,35 @@ impl Client {
         limit: usize,
     ) -> Result<JobPage, ClientError> {
         let found = recently!(self, |store| store.operations().find(filter, before, limit))?;
-        let mut jobs = self.get_many(&found.ids).await?;
+        let mut jobs = self.get_many_recent(&found.ids).await?;
         // They may have moved on since they were found.
         jobs.retain(|job| filter.fits(job));
         Ok(JobPage { jobs, next: found.next })
     }
 
-    /// Those of the jobs with these ids that exist, as recent as [`get_recent`](Self::get_recent) shows them, in the order of
-    /// the ids, each once. Results that are kept outside of the
+    /// Those of the jobs with these ids that exist, in the order of the ids, each once. Results that are kept outside of the
     /// store, which are large, are left out.
     ///
     /// # Errors
     /// As for [`get`](Self::get).
     pub async fn get_many(&self, ids: &[JobId]) -> Result<Vec<JobRecord>, ClientError> {
-        let mut found = self.reads().recent(&**self.store(), ids).await?;
+        let found = self.store().get(ids).await?;
+        self.in_order(ids, found.into_iter().map(|job| (job.id, job)).collect()).await
+    }
+
+    /// The same, as recent as [`get_recent`](Self::get_recent) shows a job.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub async fn get_many_recent(&self, ids: &[JobId]) -> Result<Vec<JobRecord>, ClientError> {
+        self.in_order(ids, self.reads().recent(&**self.store(), ids).await?).await
+    }
+
+    async fn in_order(
+        &self,
+        ids: &[JobId],
+        mut found: HashMap<JobId, JobRecord>,
+    ) -> Result<Vec<JobRecord>, ClientError> {
         let mut jobs = Vec::with_capacity(found.len());
         for mut job in ids.iter().filter_map(|id| found.remove(id)) {
             job.result = job.result.filter(|result| object_of(result).is_none());

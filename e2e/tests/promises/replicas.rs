@@ -138,17 +138,18 @@ async fn polls_find_what_was_accepted_and_never_a_wrong_end() {
     let new = insert(&*store).await;
     assert!(replica.get(&[new]).await.unwrap().is_empty(), "it was not behind");
     assert_eq!(recent(new).await, JobState::Queued, "one accepted just now is found");
-    assert_eq!(client.get_many(&[new, live]).await.unwrap().len(), 2);
+    assert_eq!(client.get_many_recent(&[new, live]).await.unwrap().len(), 2);
 
     // A job that is not over may be shown as it was; the caller who wants it as it is gets that.
     store.claim(worker, ClaimId::new(), &[live]).await.unwrap();
     assert_eq!((recent(live).await, now(live).await), (JobState::Queued, JobState::Running));
+    assert_eq!(client.get_many(&[live]).await.unwrap()[0].state, JobState::Running);
 
     // An operator has made another thing of an end that the replica still shows.
     assert_eq!(client.retry(&[ended], &[JobState::Dead]).await.unwrap(), [ended]);
     assert_eq!(replica.get(&[ended]).await.unwrap()[0].state, JobState::Dead);
     assert_eq!((recent(ended).await, now(ended).await), (JobState::Queued, JobState::Queued));
-    assert_eq!(client.get_many(&[ended]).await.unwrap()[0].state, JobState::Queued);
+    assert_eq!(client.get_many_recent(&[ended]).await.unwrap()[0].state, JobState::Queued);
 
     // Without the replica, reads go on.
     pair.let_go().await;
