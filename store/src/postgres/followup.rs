@@ -8,9 +8,11 @@ const ANY: &str = "
 SELECT EXISTS (SELECT FROM {schema}.followups)
     OR EXISTS (SELECT FROM {schema}.gates WHERE next_at <= (extract(epoch FROM {now}) * 1000000)::int8)";
 
-/// With the notes, whether there is a webhook at all: one that a job was marked for is seen with the note of the job's end.
+/// With the notes, whether there is a webhook or a place under a quota at all: what a job was marked for is seen with the
+/// note of its end.
 const NOTED: &str = "
-SELECT id, job_id, EXISTS (SELECT FROM {schema}.webhooks WHERE enabled) FROM {schema}.followups
+SELECT id, job_id, EXISTS (SELECT FROM {schema}.webhooks WHERE enabled), EXISTS (SELECT FROM {schema}.quota_places)
+FROM {schema}.followups
 ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED";
 
 impl PostgresStore {
@@ -30,10 +32,13 @@ impl PostgresStore {
         // First the parents, then the gates; last the quotas, whose rows are held by those who accept.
         let more = self.resolve(&mut session, &jobs).await?;
         let due = self.pass_gates(&mut session, &jobs, limit).await?;
-        if noted.first().map_or(Ok(false), |row| row.try_get(2))? {
+        let is_there = |what| noted.first().map_or(Ok(false), |row| row.try_get(what));
+        if is_there(2)? {
             self.tell_webhooks(&mut session, &jobs).await?;
         }
-        self.free_ended(&mut session, &jobs).await?;
+        if is_there(3)? {
+            self.free_ended(&mut session, &jobs).await?;
+        }
         if !notes.is_empty() {
             self.rare("DELETE FROM {schema}.followups WHERE id = ANY($1)")
                 .bind(notes)
