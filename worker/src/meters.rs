@@ -32,12 +32,12 @@ impl Meters {
         metrics::describe_histogram!(
             DURATION,
             Unit::Seconds,
-            "How long attempts took, their time in the worker's buffer included"
+            "How long attempts took, from when they had a place; a batch's gathering included"
         );
         metrics::describe_gauge!(
             RUNNING,
             Unit::Count,
-            "Attempts that a worker has claimed and that have not ended"
+            "Attempts under way, without those that wait for a place"
         );
         Self { running: metrics::gauge!(RUNNING), ended: Default::default() }
     }

@@ -160,7 +160,8 @@ impl Replica {
                     reason,
                     "a replica of the store is not read from; the primary is"
                 );
-                metrics::gauge!("windlass_replica_lag_seconds", "replica" => self.name.clone()).set(f64::NAN);
+                metrics::gauge!("windlass_replica_lag_seconds", "replica" => self.name.clone())
+                    .set(f64::INFINITY);
             }
             (before, Ok(at)) => {
                 if matches!(before, State::Useless) {
