@@ -36,9 +36,6 @@ fn shown() -> Vec<HeaderName> {
         "unique-conflict",
         "ratelimit",
         "ratelimit-policy",
-        "ratelimit-limit",
-        "ratelimit-remaining",
-        "ratelimit-reset",
     ]
     .map(HeaderName::from_static)
     .to_vec();
