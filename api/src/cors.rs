@@ -30,15 +30,10 @@ fn asked() -> Vec<HeaderName> {
 
 /// What pages may see beside what browsers always show them.
 fn shown() -> Vec<HeaderName> {
-    let mut names: Vec<HeaderName> = [
-        "idempotency-replayed",
-        "preference-applied",
-        "unique-conflict",
-        "ratelimit",
-        "ratelimit-policy",
-    ]
-    .map(HeaderName::from_static)
-    .to_vec();
+    let mut names: Vec<HeaderName> =
+        ["idempotency-replayed", "preference-applied", "unique-conflict", "ratelimit", "ratelimit-policy"]
+            .map(HeaderName::from_static)
+            .to_vec();
     names.extend([header::ETAG, header::LOCATION, header::RETRY_AFTER, header::WWW_AUTHENTICATE, REQUEST_ID]);
     names
 }
