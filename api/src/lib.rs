@@ -43,6 +43,8 @@
 //! Where [authentication](Authentication) is required, all but the last two need `Authorization: Bearer …`; [`routes`] tells
 //! which scope each needs.
 //!
+//! With the feature `grpc` there are the same operations over gRPC: `serve_with_grpc`.
+//!
 //! Every error is a problem document (RFC 9457); 4xx means that nothing was stored.
 
 mod auth;
@@ -66,6 +68,8 @@ mod events;
 )]
 pub mod fuzzing;
 mod gating;
+#[cfg(feature = "grpc")]
+mod grpc;
 mod guard;
 mod headers;
 mod health;
@@ -110,6 +114,8 @@ pub use crate::auth::{Authentication, Identity, Jwt, JwtError, JwtOptions, Reach
 pub use crate::metrics::MetricsPage;
 pub use crate::rates::{Proxies, RateLimits, SharedRates, SharedRatesError};
 pub use crate::routes::{RouteInfo, routes};
+#[cfg(feature = "grpc")]
+pub use crate::serve::serve_with_grpc;
 pub use crate::serve::{Tls, TlsError, serve};
 use crate::{auth::Gatekeeper, problem::Problem};
 
@@ -222,16 +228,22 @@ impl Service {
 
 /// The routes, for a server of your own; [`serve`] has one. `Location` headers take them to be at the root.
 pub fn router(client: Client, options: ApiOptions) -> Router {
-    router_until(client, options, CancellationToken::new())
+    let bodies = shed::places(options.body_memory);
+    router_until(client, options, bodies, CancellationToken::new())
 }
 
 /// The routes of a server that ends when it is told to.
-fn router_until(client: Client, options: ApiOptions, ending: CancellationToken) -> Router {
+fn router_until(
+    client: Client,
+    options: ApiOptions,
+    bodies: Arc<Semaphore>,
+    ending: CancellationToken,
+) -> Router {
     let cors = cors::layer(&options.cors_origins);
     let service = Arc::new(Service {
         waiting: shed::places(options.max_waiting),
         in_flight: shed::places(options.max_in_flight),
-        bodies: shed::places(options.body_memory),
+        bodies,
         schemas: schemas::Schemas::default(),
         rates: rates::Rates::new(options.rates.clone()),
         keys_in_flight: idempotency::InFlight::default(),

@@ -54,16 +54,49 @@ impl Api {
         let options = options(&settings, address, metrics)?;
         reload_by_signal(options.tls.as_ref()).map_err(Failure::running)?;
         tracing::info!(%address, store = %settings.store_url, broker = %settings.broker_url, "serving the API");
-        let served = windlass_api::serve(listener, client.clone(), options, shutdown).await;
+        let served = serve(&settings, listener, client.clone(), options, shutdown).await;
         client.close().await;
-        served.map_err(Failure::running)
+        served
     }
 }
 
 pub(crate) async fn listen(settings: &Settings) -> Result<TcpListener, Failure> {
-    TcpListener::bind(&settings.api_listen).await.map_err(|e| {
-        Failure::usage(format!("cannot listen on {}: {e} (setting api_listen)", settings.api_listen))
-    })
+    listen_on(&settings.api_listen, "api_listen").await
+}
+
+async fn listen_on(address: &str, setting: &str) -> Result<TcpListener, Failure> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|e| Failure::usage(format!("cannot listen on {address}: {e} (setting {setting})")))
+}
+
+/// Serves the API until `shutdown`, over gRPC as well if the settings say where.
+pub(crate) async fn serve(
+    settings: &Settings,
+    listener: TcpListener,
+    client: Client,
+    options: ApiOptions,
+    shutdown: CancellationToken,
+) -> Result<(), Failure> {
+    let served = match &settings.grpc_listen {
+        None => windlass_api::serve(listener, client, options, shutdown).await,
+        #[cfg(feature = "grpc")]
+        Some(listen) => {
+            let grpc_listener = listen_on(listen, "grpc_listen").await?;
+            let address = grpc_listener.local_addr().map_err(Failure::running)?;
+            // This address may be one that others reach, where the other is not.
+            authentication(settings, address)?;
+            tracing::info!(%address, "serving gRPC");
+            windlass_api::serve_with_grpc(listener, grpc_listener, client, options, shutdown).await
+        }
+        #[cfg(not(feature = "grpc"))]
+        Some(listen) => {
+            return Err(Failure::usage(format!(
+                "grpc_listen is {listen}, but this build does not speak gRPC: build it with the feature grpc, or leave \
+                 the setting out (WINDLASS_GRPC_LISTEN)"
+            )));
+        }
+    };
+    served.map_err(Failure::running)
 }
 
 /// The API's options for listening at this address.

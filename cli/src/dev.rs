@@ -53,9 +53,9 @@ impl Dev {
             worked.map_err(Failure::running)
         };
         let serving = async {
-            let served = windlass_api::serve(listener, client.clone(), options, shutdown.clone()).await;
+            let served = api::serve(&settings, listener, client.clone(), options, shutdown.clone()).await;
             stop_worker.cancel();
-            served.map_err(Failure::running)
+            served
         };
         let (worked, served) = tokio::join!(working, serving);
         client.close().await;

@@ -94,6 +94,8 @@ pub struct Settings {
 
     /// The address the API listens on.
     pub api_listen: String,
+    /// The address at which the API listens for gRPC as well; by default it does not.
+    pub grpc_listen: Option<String>,
     /// The largest request body, in bytes.
     pub api_max_body: usize,
     /// The largest body of a batch of jobs, in bytes.
@@ -335,6 +337,7 @@ impl Default for Settings {
             objects_url: None,
             objects_above: 64 * 1024,
             api_listen: "127.0.0.1:8080".into(),
+            grpc_listen: None,
             api_max_body: 1024 * 1024,
             api_max_batch_body: 16 * 1024 * 1024,
             api_max_depth: 64,

@@ -5,6 +5,7 @@ mod tls;
 
 use std::{io, sync::Arc, time::Duration};
 
+use axum::Router;
 use tokio::{
     net::TcpListener,
     task::{JoinError, JoinSet},
@@ -14,7 +15,7 @@ use windlass_client::Client;
 
 use self::connection::Connection;
 pub use self::tls::{Tls, TlsError};
-use crate::{ApiOptions, router_until};
+use crate::{ApiOptions, router_until, shed::places};
 
 /// How long to wait when the system has no more connections to give.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -31,10 +32,44 @@ pub async fn serve(
     options: ApiOptions,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let address = listener.local_addr()?;
-    let drain_timeout = options.drain_timeout;
     let options = Arc::new(options);
-    let router = router_until(client, ApiOptions::clone(&options), shutdown.clone());
+    let bodies = places(options.body_memory);
+    let router = router_until(client, ApiOptions::clone(&options), bodies, shutdown.clone());
+    accept(listener, router, options, shutdown).await
+}
+
+/// The same over gRPC as well, at another listener: with the same TLS, and the same bounds for its own connections.
+///
+/// # Errors
+/// What a listener says when it cannot be used at all.
+#[cfg(feature = "grpc")]
+pub async fn serve_with_grpc(
+    listener: TcpListener,
+    grpc_listener: TcpListener,
+    client: Client,
+    options: ApiOptions,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let options = Arc::new(options);
+    let bodies = places(options.body_memory);
+    let router = router_until(client, ApiOptions::clone(&options), bodies.clone(), shutdown.clone());
+    let services = crate::grpc::router(router.clone(), bodies, &options, shutdown.clone());
+    // An error comes before anything has been accepted.
+    tokio::try_join!(
+        accept(listener, router, options.clone(), shutdown.clone()),
+        accept(grpc_listener, services, options, shutdown),
+    )?;
+    Ok(())
+}
+
+/// Serves these routes to whoever connects.
+async fn accept(
+    listener: TcpListener,
+    router: Router,
+    options: Arc<ApiOptions>,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let address = listener.local_addr()?;
     let mut connections = JoinSet::new();
     let mut failing = false;
     // Accepting and joining lose nothing when another branch is taken.
@@ -67,7 +102,7 @@ pub async fn serve(
     }
     // Clients are refused from here on, instead of waiting in the listener's queue.
     drop(listener);
-    let drained = tokio::time::timeout(drain_timeout, async {
+    let drained = tokio::time::timeout(options.drain_timeout, async {
         while let Some(ended) = connections.join_next().await {
             report_panic(ended);
         }

@@ -16,6 +16,8 @@ mod dead;
 mod enqueue;
 mod faults;
 mod fleet;
+#[cfg(feature = "grpc")]
+mod grpc;
 mod idempotency;
 mod jwt;
 mod limits;

@@ -16,13 +16,13 @@ use crate::{
 };
 
 /// An authority, and the files of a certificate that it gave.
-struct Authority {
+pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: TempDir,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new([]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -48,13 +48,18 @@ impl Authority {
         self.folder.path().join("key.pem")
     }
 
-    fn tls(&self) -> Tls {
+    pub(crate) fn tls(&self) -> Tls {
         Tls::load(self.certificate(), self.key()).unwrap()
+    }
+
+    /// Its own certificate, in PEM.
+    pub(crate) fn pem(&self) -> String {
+        self.issuer.pem()
     }
 
     /// A client that trusts it and nobody else, and finds everything at this address.
     fn client(&self, address: SocketAddr) -> ClientBuilder {
-        let root = Certificate::from_pem(self.issuer.pem().as_bytes()).unwrap();
+        let root = Certificate::from_pem(self.pem().as_bytes()).unwrap();
         client().tls_certs_only([root]).resolve("api.test", address).resolve("new.test", address)
     }
 }

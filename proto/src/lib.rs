@@ -1,0 +1,22 @@
+//! The Windlass API over gRPC: messages, clients and services, generated from `api/proto`.
+//!
+//! Messages that stand for bodies of the HTTP API can be written as its JSON, or read from it.
+
+mod json;
+
+pub use crate::json::iso_8601;
+
+/// The package `windlass.v1`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    elided_lifetimes_in_paths,
+    clippy::all,
+    reason = "it is generated, and what the file says of it is here as well"
+)]
+pub mod v1 {
+    tonic::include_proto!("windlass.v1");
+
+    /// The file and what it imports, encoded, as reflection tells it.
+    pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("windlass");
+}
