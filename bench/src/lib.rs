@@ -6,6 +6,7 @@ mod bare_postgres;
 #[cfg(feature = "rabbitmq")]
 mod bare_rabbitmq;
 mod counters;
+mod load;
 mod memory;
 mod polls;
 mod report;
@@ -22,6 +23,7 @@ use std::{
 use counters::Counters;
 use futures::StreamExt as _;
 use hdrhistogram::Histogram;
+pub use load::{LoadOptions, LoadReport, LoadRow, run_load};
 pub use polls::{PollOptions, PollReport, PollRow, run_polls};
 use report::rate;
 pub use report::{Bound, Report};

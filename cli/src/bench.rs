@@ -4,7 +4,7 @@ use clap::Args;
 use serde::Serialize;
 use windlass::Settings;
 
-use crate::Failure;
+use crate::{Failure, api};
 
 /// Measure: accept and drain no-op jobs on a store and a broker.
 ///
@@ -32,6 +32,9 @@ pub(crate) struct Bench {
     /// Measure instead what polls cost a Postgres store: so many clients, half of which wait, on --jobs jobs
     #[arg(long, value_name = "CLIENTS", conflicts_with = "bound", value_parser = clap::value_parser!(u32).range(2..))]
     polls: Option<u32>,
+    /// Measure instead what becomes of twice the requests that the API can carry, for so many seconds
+    #[arg(long, value_name = "SECONDS", conflicts_with_all = ["bound", "polls"], value_parser = clap::value_parser!(u32).range(1..))]
+    load: Option<u32>,
     /// Write JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -53,6 +56,15 @@ impl Bench {
             };
             let report = windlass_bench::run_polls(&settings, options).await.map_err(Failure::running)?;
             return show(&report, self.json);
+        }
+        if let Some(seconds) = self.load {
+            let options = windlass_bench::LoadOptions {
+                sustain: Duration::from_secs(10),
+                time: Duration::from_secs(seconds.into()),
+                factor: 2.0,
+            };
+            let report = windlass_bench::run_load(&settings, api::open_options(&settings), options);
+            return show(&report.await.map_err(Failure::running)?, self.json);
         }
         let options = windlass_bench::Options {
             jobs: self.jobs as usize,

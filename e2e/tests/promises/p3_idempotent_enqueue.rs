@@ -36,15 +36,16 @@ async fn one_key_makes_one_job_across_two_api_processes() {
     cluster.clean_up().await;
 }
 
-/// As a good client does: while a request with the key is being answered, it comes again.
+/// As a good client does: while a request with the key is being answered, or the store is too slow, it comes again.
 async fn post(cluster: &Cluster, api: &Api, key: &str, body: &Value) -> (u16, Value) {
     loop {
         let request =
             cluster.http.post(format!("{}/v1/jobs", api.url)).header("idempotency-key", key).json(body);
         let answer = request.send().await.unwrap();
-        if answer.status() != 409 {
-            return (answer.status().as_u16(), answer.json().await.unwrap());
+        let status = answer.status().as_u16();
+        if !matches!(status, 409 | 503) {
+            return (status, answer.json().await.unwrap());
         }
-        assert_eq!(answer.headers()["retry-after"], "1");
+        assert!(answer.headers().contains_key("retry-after"));
     }
 }

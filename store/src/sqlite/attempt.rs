@@ -1,7 +1,11 @@
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
+use serde_json::value::RawValue;
 use sqlx::{Error, Row, SqliteConnection, sqlite::SqliteRow};
-use windlass_core::{ClaimId, ClaimedJob, Finish, JobId, Outcome, State, WorkerId};
+use windlass_core::{ClaimId, ClaimedJob, Finish, JobId, Kind, Outcome, QueueName, State, Tenant, WorkerId};
 
 use super::{
     Commit, SqliteStore,
@@ -10,10 +14,10 @@ use super::{
     insert::{insert_due, insert_outbox},
     micros, read, statement, timestamp, unexpected,
 };
-use crate::workflow::tenant;
-
-const CLAIMED: &str = "id, attempt, uncounted, max_attempts, kind, queue, priority, payload, timeout_ms, created_at, labels, trace, version,
-     deadline - ?3, followed, gating ->> 'tenant'";
+/// In as few columns as can be, since each costs an allocation on its way out of SQLite.
+const CLAIMED: &str =
+    "payload, json_array(id, attempt, uncounted, max_attempts, kind, queue, priority, timeout_ms, created_at,
+     json(labels), trace, version, deadline - ?3, followed, gating ->> 'tenant')";
 
 statement!(
     CLAIM,
@@ -69,7 +73,7 @@ statement!(
          result = i.result
      FROM input i
      WHERE jobs.id = i.id AND jobs.attempt = i.fence AND jobs.state = {running}
-     RETURNING id, state, cancel_requested, followed, result IS NOT NULL"
+     RETURNING json_array(id, state, cancel_requested, followed, result IS NOT NULL)"
 );
 statement!(
     INSERT_ERRORS,
@@ -221,23 +225,24 @@ async fn record(connection: &mut SqliteConnection, finishes: &[Finish], now: i64
         .collect();
     let rows = sqlx::query(FINISH.clone()).bind(input).bind(now).fetch_all(connection).await?;
     for row in &rows {
-        let id: String = row.try_get(0)?;
-        let state = read::state(row.try_get(1)?)?;
+        let (id, state, cancel_requested, followed, has_result): (String, i16, u8, u8, u8) =
+            serde_json::from_str(row.try_get(0)?).map_err(unexpected)?;
+        let state = read::state(state)?;
         match state {
             State::Queued => done.released.push(id.clone()),
             State::Scheduled | State::Retrying => done.waiting.push(id.clone()),
             State::Dead => done.dead.push(id.clone()),
             _ => {}
         }
-        if state != State::Queued && row.try_get(3)? {
+        if state != State::Queued && followed != 0 {
             done.followed.push(id.clone());
         }
-        if row.try_get(4)?
+        if has_result != 0
             && let Some(until) = keep.get(&id)
         {
             done.expiring.push((id.clone(), *until));
         }
-        if row.try_get(2)? {
+        if cancel_requested != 0 {
             done.settled.push(id.clone());
         }
         done.recorded.push(id);
@@ -272,27 +277,45 @@ pub(super) async fn insert_errors(
         .map(drop)
 }
 
+/// What [`CLAIMED`] says beside the payload.
+type Claimed = (
+    JobId,
+    u32,
+    u32,
+    u32,
+    Kind,
+    QueueName,
+    u8,
+    Option<i64>,
+    i64,
+    BTreeMap<String, String>,
+    Option<String>,
+    u16,
+    Option<i64>,
+    u8,
+    Option<Tenant>,
+);
+
 fn claimed_job(row: &SqliteRow) -> Result<ClaimedJob, Error> {
-    let (attempt, uncounted): (u32, u32) = (row.try_get(1)?, row.try_get(2)?);
-    let trace: Option<&str> = row.try_get(11)?;
+    let claimed: Claimed = serde_json::from_str(row.try_get(1)?).map_err(unexpected)?;
+    let (id, fence, uncounted, max_attempts, kind, queue, priority, timeout, created_at, ..) = claimed;
+    let (.., labels, trace, version, time_left, followed, tenant) = claimed;
     Ok(ClaimedJob {
-        id: read::id(row.try_get(0)?)?,
-        fence: attempt,
-        attempt: attempt.saturating_sub(uncounted),
-        max_attempts: row.try_get(3)?,
-        kind: row.try_get::<&str, _>(4)?.parse().map_err(unexpected)?,
-        queue: row.try_get::<&str, _>(5)?.parse().map_err(unexpected)?,
-        priority: read::priority(row.try_get(6)?)?,
-        payload: serde_json::value::RawValue::from_string(row.try_get(7)?).map_err(unexpected)?,
-        timeout: row.try_get::<Option<i64>, _>(8)?.map(|ms| Duration::from_millis(ms.max(0).unsigned_abs())),
-        created_at: timestamp(row.try_get(9)?)?,
-        labels: serde_json::from_str(row.try_get(10)?).map_err(unexpected)?,
+        id,
+        fence,
+        attempt: fence.saturating_sub(uncounted),
+        max_attempts,
+        kind,
+        queue,
+        priority: read::priority(priority)?,
+        payload: RawValue::from_string(row.try_get(0)?).map_err(unexpected)?,
+        timeout: timeout.map(|ms| Duration::from_millis(ms.max(0).unsigned_abs())),
+        created_at: timestamp(created_at)?,
+        labels,
         trace: trace.and_then(|trace| trace.parse().ok()),
-        version: row.try_get(12)?,
-        time_left: row
-            .try_get::<Option<i64>, _>(13)?
-            .map(|left| Duration::from_micros(left.max(0).unsigned_abs())),
-        followed: row.try_get(14)?,
-        tenant: tenant(row.try_get(15)?)?,
+        version,
+        time_left: time_left.map(|left| Duration::from_micros(left.max(0).unsigned_abs())),
+        followed: followed != 0,
+        tenant,
     })
 }

@@ -61,6 +61,9 @@ pub(crate) use statement;
 /// Connections for reading beside the writer.
 const READERS: u32 = 4;
 
+/// How many rows a connection is ahead of whoever reads them. Such waiting costs more than the rows.
+const ROWS: usize = 1000;
+
 /// Keeps jobs in a SQLite file, for one machine: development, tests, small installations.
 ///
 /// SQLite has one writer at a time, so all writes go through one connection, in the groups that callers form.
@@ -114,7 +117,8 @@ impl SqliteStore {
             .synchronous(SqliteSynchronous::Full)
             // Less than the deadline, so that nobody waits for the lock any more when the caller has given up.
             .busy_timeout(options.deadline / 2)
-            .foreign_keys(true);
+            .foreign_keys(true)
+            .row_buffer_size(ROWS);
         let pool = |connections| {
             SqlitePoolOptions::new()
                 .max_connections(connections)

@@ -1,0 +1,405 @@
+//! What becomes of more requests than the API can carry: those it accepts, those it refuses, and how fast it says so.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpListener, TcpStream},
+    runtime,
+    sync::Notify,
+};
+use tokio_util::sync::CancellationToken;
+use windlass::{Client, JobId, QueueName, Settings, driver::Lane, prelude::*};
+use windlass_api::ApiOptions;
+
+use crate::{Counters, Error, Noop, Tally, noop, report::rate};
+
+/// Requests that are alone, one after the other.
+const ALONE: usize = 1000;
+/// And the rest between two of them.
+const REST: Duration = Duration::from_millis(5);
+/// Connections that ask as fast as they are answered, to find out how much the API can carry.
+const BUSY: usize = 64;
+/// Connections of those who do not wait for answers before they send more.
+const CROWD: usize = 2000;
+
+/// What to measure.
+#[derive(Debug, Clone, Copy)]
+pub struct LoadOptions {
+    /// How long it takes to find out how much the API can carry.
+    pub sustain: Duration,
+    /// How long the load lasts then.
+    pub time: Duration,
+    /// By how much it is more than that.
+    pub factor: f64,
+}
+
+/// How the API fared. Times are microseconds, from when a request was to be sent.
+#[derive(Debug, Clone, Serialize)]
+pub struct LoadReport {
+    /// The store, without secrets.
+    pub store: String,
+    /// The broker, without secrets.
+    pub broker: String,
+    /// When each request is alone.
+    pub alone: LoadRow,
+    /// With as many requests as are answered.
+    pub sustained: LoadRow,
+    /// With more.
+    pub load: LoadRow,
+    /// How much of what was accepted under load has run to its end.
+    pub done: usize,
+}
+
+/// One measurement.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct LoadRow {
+    /// Requests per second.
+    pub asked_per_second: f64,
+    /// Those answered 202, per second.
+    pub accepted_per_second: f64,
+    /// The median time until they were.
+    pub accepted_p50_us: u64,
+    /// The same, 99th percentile.
+    pub accepted_p99_us: u64,
+    /// Those answered 429 or 503, per second.
+    pub refused_per_second: f64,
+    /// The median time until they were.
+    pub refused_p50_us: u64,
+    /// The same, 99th percentile.
+    pub refused_p99_us: u64,
+    /// Those answered otherwise, or not at all.
+    pub failed: usize,
+}
+
+/// Runs the benchmark with an API and a worker in this process, each on threads of its own, under a schema and queue of its
+/// own, which it removes.
+///
+/// # Errors
+/// Whatever a server, the API or the worker says; also when a job that was accepted does not end.
+pub async fn run_load(
+    settings: &Settings,
+    api: ApiOptions,
+    options: LoadOptions,
+) -> Result<LoadReport, Error> {
+    let name = format!("windlass_bench_{}", uuid::Uuid::new_v4().simple());
+    let mut settings = settings.clone();
+    settings.store_schema.clone_from(&name);
+    let queue: QueueName = name.parse()?;
+    settings.worker_queues = vec![queue.clone()];
+    let counters = Counters::connect(&settings).await?;
+    let client = Client::connect(&settings).await?;
+    client.store().migrate().await?;
+
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(windlass_api::serve(listener, client.clone(), api, stop.clone()));
+    let working = work(client.clone(), settings.clone(), stop.clone());
+
+    let request = format!(r#"{{"kind":"{}","queue":"{name}","payload":null}}"#, Noop::KIND);
+    let request = format!(
+        "POST /v1/jobs HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{request}",
+        request.len()
+    );
+    let request: Arc<[u8]> = request.into_bytes().into();
+    // Apart from the API's threads, which are to be measured.
+    let asking = std::thread::spawn(move || {
+        runtime::Builder::new_current_thread().enable_all().build()?.block_on(ask(address, request, options))
+    });
+    let (alone, sustained, load) = tokio::task::spawn_blocking(move || joined(asking)).await??;
+
+    let mut done = 0;
+    for ids in [&alone.accepted, &sustained.accepted, &load.accepted] {
+        done = 0;
+        for ids in ids.chunks(1000) {
+            done += finish(&client, ids).await?;
+        }
+    }
+    stop.cancel();
+    serving.await??;
+    tokio::task::spawn_blocking(move || joined(working)).await??;
+    client.broker().delete(&Lane::of(&queue).collect::<Vec<_>>()).await?;
+    client.close().await;
+    counters.drop_schema(&name).await?;
+    Ok(LoadReport {
+        store: settings.store_url.to_string(),
+        broker: settings.broker_url.to_string(),
+        alone: alone.row()?,
+        sustained: sustained.row()?,
+        load: load.row()?,
+        done,
+    })
+}
+
+fn joined<T>(thread: JoinHandle<Result<T, Error>>) -> Result<T, Error> {
+    thread.join().map_err(|_| "a thread of the benchmark has ended by a panic")?
+}
+
+/// A worker on threads of its own.
+fn work(client: Client, settings: Settings, stop: CancellationToken) -> JoinHandle<Result<(), Error>> {
+    std::thread::spawn(move || {
+        let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let tally = Arc::new(Tally { run: 0.into(), all: usize::MAX, done: Notify::new() });
+        let worker = Worker::new(client, (&settings).into()).state(tally).handle(noop);
+        Ok(runtime.block_on(worker.run_until(stop))?)
+    })
+}
+
+/// Waits until these jobs have succeeded, for as long as any of them still does.
+async fn finish(client: &Client, ids: &[JobId]) -> Result<usize, Error> {
+    let (mut before, mut seen) = (0, Instant::now());
+    loop {
+        let jobs = client.get_many(ids).await?;
+        let done = jobs.iter().filter(|job| job.state == windlass::JobState::Succeeded).count();
+        if done == ids.len() {
+            return Ok(done);
+        }
+        if done > before {
+            (before, seen) = (done, Instant::now());
+        } else if seen.elapsed() > Duration::from_secs(60) {
+            return Err(format!("{} of {} accepted jobs do not end", ids.len() - done, ids.len()).into());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// What came of the requests of one measurement.
+struct Answers {
+    accepted: Vec<JobId>,
+    accepting: Histogram<u64>,
+    refusing: Histogram<u64>,
+    failed: usize,
+    took: Duration,
+}
+
+impl Answers {
+    fn new() -> Result<Self, Error> {
+        Ok(Self {
+            accepted: Vec::new(),
+            accepting: Histogram::new(3)?,
+            refusing: Histogram::new(3)?,
+            failed: 0,
+            took: Duration::ZERO,
+        })
+    }
+
+    fn add(&mut self, more: Self) -> Result<(), Error> {
+        self.accepted.extend(more.accepted);
+        self.accepting.add(more.accepting)?;
+        self.refusing.add(more.refusing)?;
+        self.failed += more.failed;
+        Ok(())
+    }
+
+    fn count(&mut self, answer: Result<Answer, Error>, since: Instant) -> Result<(), Error> {
+        let took = u64::try_from(since.elapsed().as_micros())?;
+        match answer {
+            Ok(Answer::Accepted(id)) => {
+                self.accepted.push(id);
+                self.accepting.record(took)?;
+            }
+            Ok(Answer::Refused) => self.refusing.record(took)?,
+            Err(_) => self.failed += 1,
+        }
+        Ok(())
+    }
+
+    fn row(&self) -> Result<LoadRow, Error> {
+        let refused = usize::try_from(self.refusing.len())?;
+        Ok(LoadRow {
+            asked_per_second: rate(self.accepted.len() + refused + self.failed, self.took),
+            accepted_per_second: rate(self.accepted.len(), self.took),
+            accepted_p50_us: self.accepting.value_at_quantile(0.5),
+            accepted_p99_us: self.accepting.value_at_quantile(0.99),
+            refused_per_second: rate(refused, self.took),
+            refused_p50_us: self.refusing.value_at_quantile(0.5),
+            refused_p99_us: self.refusing.value_at_quantile(0.99),
+            failed: self.failed,
+        })
+    }
+}
+
+async fn ask(
+    address: SocketAddr,
+    request: Arc<[u8]>,
+    options: LoadOptions,
+) -> Result<(Answers, Answers, Answers), Error> {
+    let mut alone = Answers::new()?;
+    let mut connection = Connection::new(address, request.clone());
+    // The first ones open connections and fill caches.
+    for sample in 0..2 * ALONE {
+        tokio::time::sleep(REST).await;
+        let since = Instant::now();
+        let answer = connection.ask().await;
+        if sample == ALONE {
+            alone = Answers::new()?;
+        }
+        alone.count(answer, since)?;
+    }
+    alone.took = REST * u32::try_from(ALONE)?;
+
+    let until = Instant::now() + options.sustain;
+    let sustained = by_many(BUSY, options.sustain, |_| {
+        let mut connection = Connection::new(address, request.clone());
+        async move {
+            let mut answers = Answers::new()?;
+            while Instant::now() < until {
+                let since = Instant::now();
+                let answer = connection.ask().await;
+                answers.count(answer, since)?;
+            }
+            Ok(answers)
+        }
+    })
+    .await?;
+
+    let every = options.sustain.div_f64(sustained.accepted.len() as f64 * options.factor);
+    let began = Instant::now();
+    let load = by_many(CROWD, options.time, |at| {
+        let mut connection = Connection::new(address, request.clone());
+        async move {
+            let mut answers = Answers::new()?;
+            // Each has its own times to send, whether the request before has been answered or not.
+            for turn in 0u32.. {
+                let since = every.mul_f64(f64::from(turn) * CROWD as f64 + at as f64);
+                if since > options.time {
+                    break;
+                }
+                let since = began + since;
+                tokio::time::sleep_until(since.into()).await;
+                let answer = connection.ask().await;
+                answers.count(answer, since)?;
+            }
+            Ok(answers)
+        }
+    })
+    .await?;
+    Ok((alone, sustained, load))
+}
+
+async fn by_many<F>(many: usize, time: Duration, one: impl Fn(usize) -> F) -> Result<Answers, Error>
+where
+    F: Future<Output = Result<Answers, Error>> + Send + 'static,
+{
+    let mut tasks = tokio::task::JoinSet::new();
+    for at in 0..many {
+        tasks.spawn(one(at));
+    }
+    let mut all = Answers { took: time, ..Answers::new()? };
+    while let Some(task) = tasks.join_next().await {
+        all.add(task??)?;
+    }
+    Ok(all)
+}
+
+enum Answer {
+    Accepted(JobId),
+    Refused,
+}
+
+/// A client that costs little beside what it measures.
+struct Connection {
+    address: SocketAddr,
+    request: Arc<[u8]>,
+    stream: Option<BufReader<TcpStream>>,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    fn new(address: SocketAddr, request: Arc<[u8]>) -> Self {
+        Self { address, request, stream: None, buffer: Vec::new() }
+    }
+
+    async fn ask(&mut self) -> Result<Answer, Error> {
+        let answer = self.try_ask().await;
+        if answer.is_err() {
+            self.stream = None;
+        }
+        answer
+    }
+
+    async fn try_ask(&mut self) -> Result<Answer, Error> {
+        let stream = match &mut self.stream {
+            Some(stream) => stream,
+            none => {
+                let stream = TcpStream::connect(self.address).await?;
+                stream.set_nodelay(true)?;
+                none.insert(BufReader::with_capacity(2048, stream))
+            }
+        };
+        stream.write_all(&self.request).await?;
+        self.buffer.clear();
+        let head = loop {
+            if let Some(end) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
+                break end + 4;
+            }
+            if stream.read_buf(&mut self.buffer).await? == 0 {
+                return Err("the connection was closed".into());
+            }
+        };
+        let text = std::str::from_utf8(&self.buffer[..head])?;
+        let status = text.get(9..12).ok_or("no status")?.to_owned();
+        let header = |name: &str| {
+            text.lines()
+                .filter_map(|line| line.split_once(':'))
+                .find(|(found, _)| found.eq_ignore_ascii_case(name))
+                .map(|(_, value)| value.trim())
+        };
+        let length: usize = header("content-length").ok_or("no content-length")?.parse()?;
+        let closes = header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+        while self.buffer.len() < head + length {
+            if stream.read_buf(&mut self.buffer).await? == 0 {
+                return Err("the connection was closed".into());
+            }
+        }
+        if closes {
+            self.stream = None;
+        }
+        let body = std::str::from_utf8(&self.buffer[head..])?;
+        match &*status {
+            "202" => {
+                let id = body.split_once("\"id\":\"").and_then(|(_, rest)| rest.split('"').next());
+                Ok(Answer::Accepted(id.ok_or("no id")?.parse()?))
+            }
+            "429" | "503" => Ok(Answer::Refused),
+            _ => Err(format!("{status}: {body}").into()),
+        }
+    }
+}
+
+impl fmt::Display for LoadReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "store {}, broker {}", self.store, self.broker)?;
+        write!(
+            f,
+            "  {:<12}{:>10}{:>12}{:>12}{:>12}{:>12}{:>12}{:>12}{:>8}",
+            "requests", "asked/s", "accepted/s", "p50", "p99", "refused/s", "p50", "p99", "failed"
+        )?;
+        for (name, row) in [("alone", &self.alone), ("sustained", &self.sustained), ("too many", &self.load)]
+        {
+            let milliseconds = |us: u64| us as f64 / 1000.0;
+            write!(
+                f,
+                "\n  {name:<12}{:>10.0}{:>12.0}{:>9.2} ms{:>9.2} ms{:>12.0}{:>9.2} ms{:>9.2} ms{:>8}",
+                row.asked_per_second,
+                row.accepted_per_second,
+                milliseconds(row.accepted_p50_us),
+                milliseconds(row.accepted_p99_us),
+                row.refused_per_second,
+                milliseconds(row.refused_p50_us),
+                milliseconds(row.refused_p99_us),
+                row.failed
+            )?;
+        }
+        write!(f, "\n  of those accepted then, {} have run to their end", self.done)
+    }
+}
