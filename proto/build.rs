@@ -1,4 +1,4 @@
-//! Generates the code from the `.proto` file, without `protoc`.
+//! Generates the code from the `.proto` files, without `protoc`.
 
 use std::{env, error::Error, fs, path::Path};
 
@@ -9,13 +9,16 @@ use prost_types::{
 };
 
 const ROOT: &str = "../api/proto";
-const FILE: &str = "windlass/v1/windlass.proto";
+const FILES: [&str; 2] = ["windlass/v1/windlass.proto", "windlass/v1/dead.proto"];
 const PACKAGE: &str = "windlass.v1";
 /// What is written as the body of a request to the HTTP API.
-const WRITTEN: [&str; 10] = [
+const WRITTEN: [&str; 13] = [
+    "DeadSelection",
     "Debounce",
     "EnqueueStreamRequest",
     "EnqueueWorkflowRequest",
+    "JobFilter",
+    "JobSelection",
     "NewJob",
     "NewSchedule",
     "NewWorkflowJob",
@@ -25,15 +28,21 @@ const WRITTEN: [&str; 10] = [
     "Unique",
 ];
 /// What is read from its answers.
-const READ: [&str; 14] = [
+const READ: [&str; 20] = [
     "AttemptError",
+    "BulkResult",
     "EnqueueOutcome",
     "FieldError",
+    "GetProgressResponse",
     "Job",
+    "JobStanding",
     "Lane",
+    "ListErrorsResponse",
     "ListJobsResponse",
+    "ListLogsResponse",
     "ListQueuesResponse",
     "ListSchedulesResponse",
+    "LogLine",
     "Problem",
     "Progress",
     "Queue",
@@ -44,7 +53,7 @@ const READ: [&str; 14] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={ROOT}");
-    let files = protox::compile([FILE], [ROOT])?;
+    let files = protox::compile(FILES, [ROOT])?;
     let out = env::var("OUT_DIR")?;
     fs::write(Path::new(&out).join("windlass.bin"), files.encode_to_vec())?;
 
@@ -80,7 +89,7 @@ fn attribute(message: &str, field: &FieldDescriptorProto) -> Option<String> {
         ("Workflow", "jobs") => return Some("deserialize_with = \"crate::json::workflow_jobs\"".to_owned()),
         ("Unique", "period") => return Some("rename = \"for\", with = \"crate::json::duration\"".to_owned()),
         // An empty list is a list, too.
-        ("Unique", "fields") | ("NewWorkflowJob", "after") => {
+        ("Unique", "fields") | ("NewWorkflowJob", "after") | ("JobSelection", "ids") => {
             return Some("skip_serializing_if = \"Vec::is_empty\"".to_owned());
         }
         _ => {}
@@ -91,6 +100,15 @@ fn attribute(message: &str, field: &FieldDescriptorProto) -> Option<String> {
         (Type::Message, ".google.protobuf.Timestamp") if repeated => with("times"),
         (Type::Message, ".google.protobuf.Timestamp") => with("time"),
         (Type::Message, ".google.protobuf.Duration") => with("duration"),
+        (Type::Enum, name) if repeated => {
+            let name = name.rsplit('.').next().unwrap_or(name);
+            let rename =
+                if (message, field.name()) == ("JobFilter", "states") { "rename = \"state\", " } else { "" };
+            Some(format!(
+                "{rename}serialize_with = \"crate::json::write_names::<{name}, _>\", \
+                 skip_serializing_if = \"Vec::is_empty\""
+            ))
+        }
         (Type::Enum, name) => {
             let name = name.rsplit('.').next().unwrap_or(name);
             Some(format!(

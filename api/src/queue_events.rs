@@ -47,7 +47,7 @@ enum QueueEventName {
 }
 
 #[derive(Debug, Serialize)]
-struct StandingView {
+pub(crate) struct StandingView {
     id: JobId,
     state: JobState,
     attempt: u32,

@@ -7,7 +7,7 @@ use prost_types::{Duration, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize as _, Serializer, de, ser};
 use serde_json::value::RawValue;
 
-use crate::v1::{Job, JobState, Missed, Needs, OnConflict, OnFailure, WorkflowJob, WorkflowStatus};
+use crate::v1::{Job, JobState, LogLevel, Missed, Needs, OnConflict, OnFailure, WorkflowJob, WorkflowStatus};
 
 /// A duration as ISO 8601 has it, such as `PT1.5S`. The API refuses one below zero.
 #[must_use]
@@ -45,6 +45,7 @@ macro_rules! named {
 
 named!(
     JobState "JOB_STATE_",
+    LogLevel "LOG_LEVEL_",
     Missed "MISSED_",
     Needs "NEEDS_",
     OnConflict "ON_CONFLICT_",
@@ -64,12 +65,17 @@ fn name<T: Named>(value: &T) -> String {
     value.file_name().trim_start_matches(T::PREFIX).to_ascii_lowercase()
 }
 
-/// What is not known here is for the API to refuse, by its number.
 pub(crate) fn write_name<T: Named, S: Serializer>(value: &i32, serializer: S) -> Result<S::Ok, S::Error> {
-    match T::try_from(*value) {
-        Ok(value) => serializer.serialize_str(&name(&value)),
-        Err(_) => serializer.serialize_str(&value.to_string()),
-    }
+    serializer.serialize_str(&written::<T>(*value))
+}
+
+pub(crate) fn write_names<T: Named, S: Serializer>(values: &[i32], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(values.iter().map(|value| written::<T>(*value)))
+}
+
+/// What is not known here is for the API to refuse, by its number.
+fn written<T: Named>(value: i32) -> String {
+    T::try_from(value).map_or_else(|_| value.to_string(), |value| name(&value))
 }
 
 pub(crate) fn read_name<'de, T: Named, D: Deserializer<'de>>(deserializer: D) -> Result<i32, D::Error> {

@@ -204,6 +204,13 @@ impl Gateway {
         Ok(answer(sent.map_err(|refusal| Status::from(*refusal))?.headers(), ()))
     }
 
+    /// Begins an event stream of HTTP, within the caller's time.
+    pub(super) async fn events(&self, caller: &Caller, path: &str) -> Result<(HeaderMap, Body), Status> {
+        let begun = caller.bounded(self.send(caller, Method::GET, path, None)).await?;
+        let (head, body) = begun.map_err(|refusal| Status::from(*refusal))?.into_parts();
+        Ok((head.headers, body))
+    }
+
     /// Whether jobs are accepted.
     pub(super) async fn is_ready(&self) -> bool {
         let mut request = HttpRequest::new(Body::empty());
@@ -286,6 +293,19 @@ impl Query {
         self.0.extend(value);
     }
 
+    /// The same where it may be missing.
+    pub(super) fn add_some(&mut self, name: &str, value: Option<impl AsRef<str>>) {
+        if let Some(value) = value {
+            self.add(name, value);
+        }
+    }
+
+    /// Which page, and how much is on it.
+    pub(super) fn add_page(&mut self, cursor: Option<&str>, limit: Option<u32>) {
+        self.add_some("cursor", cursor);
+        self.add_some("limit", limit.map(|limit| limit.to_string()));
+    }
+
     pub(super) fn path(&self) -> &str {
         &self.0
     }
@@ -350,7 +370,8 @@ mod tests {
         assert_eq!(path_of("/v1/queues/", "", "/pause").unwrap_err().code(), tonic::Code::InvalidArgument);
         let mut query = Query::new("/v1/jobs");
         query.add("label", "a:b&c=é");
-        query.add("limit", "5");
+        query.add_some("queue", None::<&str>);
+        query.add_page(None, Some(5));
         assert_eq!(query.path(), "/v1/jobs?label=a%3Ab%26c%3D%C3%A9&limit=5");
     }
 

@@ -13,14 +13,16 @@ use tonic_health::pb::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus, health_server,
 };
 use windlass_proto::v1::{
-    job_service_server, queue_service_server, schedule_service_server, workflow_service_server,
+    dead_service_server, job_service_server, queue_service_server, schedule_service_server,
+    workflow_service_server,
 };
 
 use super::call::Gateway;
 
 /// The server as a whole, and its services: they are well or ill together.
-const KNOWN: [&str; 5] = [
+const KNOWN: [&str; 6] = [
     "",
+    dead_service_server::SERVICE_NAME,
     job_service_server::SERVICE_NAME,
     queue_service_server::SERVICE_NAME,
     schedule_service_server::SERVICE_NAME,

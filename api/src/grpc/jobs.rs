@@ -1,13 +1,17 @@
 use axum::http::{HeaderMap, Method};
 use futures::{StreamExt as _, stream::BoxStream};
+use serde_json::value::RawValue;
 use tonic::{Request, Response, Status, Streaming};
 use windlass_core::JobId;
 use windlass_proto::{
     iso_8601,
     v1::{
-        CancelJobRequest, DeleteJobRequest, EnqueueRequest, EnqueueResponse, EnqueueStreamRequest,
-        EnqueueStreamResponse, GetJobRequest, Job, JobState, ListJobsRequest, ListJobsResponse,
-        RetryJobRequest, WaitJobRequest, WatchJobRequest, job_service_server::JobService,
+        BulkResult, CancelJobRequest, CancelJobsRequest, DeleteJobRequest, DeleteJobsRequest, EnqueueRequest,
+        EnqueueResponse, EnqueueStreamRequest, EnqueueStreamResponse, GetJobRequest, GetProgressRequest,
+        GetProgressResponse, GetResultRequest, GetResultResponse, Job, JobState, ListErrorsRequest,
+        ListErrorsResponse, ListJobsRequest, ListJobsResponse, ListLogsRequest, ListLogsResponse,
+        RetryJobRequest, RetryJobsRequest, WaitJobRequest, WatchJobRequest, WatchJobsRequest,
+        WatchJobsResponse, job_service_server::JobService,
     },
 };
 
@@ -24,6 +28,7 @@ const LONGEST_WAIT: &str = "PT24H";
 #[tonic::async_trait]
 impl JobService for Gateway {
     type WatchStream = BoxStream<'static, Result<Job, Status>>;
+    type WatchManyStream = BoxStream<'static, Result<WatchJobsResponse, Status>>;
 
     async fn enqueue(&self, request: Request<EnqueueRequest>) -> Result<Response<EnqueueResponse>, Status> {
         let caller = Caller::of(&request);
@@ -78,12 +83,80 @@ impl JobService for Gateway {
         self.order(&caller, Method::DELETE, &path).await
     }
 
+    async fn cancel_many(&self, request: Request<CancelJobsRequest>) -> Result<Response<BulkResult>, Status> {
+        let caller = Caller::of(&request);
+        let body = write(&request.into_inner().jobs.unwrap_or_default())?;
+        self.call(&caller, Method::POST, "/v1/jobs/cancel", Some(body)).await
+    }
+
+    async fn retry_many(&self, request: Request<RetryJobsRequest>) -> Result<Response<BulkResult>, Status> {
+        let caller = Caller::of(&request);
+        let body = write(&request.into_inner().jobs.unwrap_or_default())?;
+        self.call(&caller, Method::POST, "/v1/jobs/retry", Some(body)).await
+    }
+
+    async fn delete_many(&self, request: Request<DeleteJobsRequest>) -> Result<Response<BulkResult>, Status> {
+        let caller = Caller::of(&request);
+        let body = write(&request.into_inner().jobs.unwrap_or_default())?;
+        self.call(&caller, Method::POST, "/v1/jobs/delete", Some(body)).await
+    }
+
+    async fn list_errors(
+        &self,
+        request: Request<ListErrorsRequest>,
+    ) -> Result<Response<ListErrorsResponse>, Status> {
+        let path = path_by_id::<JobId>(JOBS, &request.get_ref().id, "/errors")?;
+        self.call(&Caller::of(&request), Method::GET, &path, None).await
+    }
+
+    async fn list_logs(
+        &self,
+        request: Request<ListLogsRequest>,
+    ) -> Result<Response<ListLogsResponse>, Status> {
+        let caller = Caller::of(&request);
+        let message = request.get_ref();
+        let mut query = Query::new(path_by_id::<JobId>(JOBS, &message.id, "/logs")?);
+        query.add_page(message.cursor.as_deref(), message.limit);
+        self.call(&caller, Method::GET, query.path(), None).await
+    }
+
+    async fn get_progress(
+        &self,
+        request: Request<GetProgressRequest>,
+    ) -> Result<Response<GetProgressResponse>, Status> {
+        let path = path_by_id::<JobId>(JOBS, &request.get_ref().id, "/progress")?;
+        self.call(&Caller::of(&request), Method::GET, &path, None).await
+    }
+
+    async fn get_result(
+        &self,
+        request: Request<GetResultRequest>,
+    ) -> Result<Response<GetResultResponse>, Status> {
+        let path = path_by_id::<JobId>(JOBS, &request.get_ref().id, "/result")?;
+        let (headers, result) =
+            self.ask::<Box<RawValue>>(&Caller::of(&request), Method::GET, &path, None).await?;
+        let result = String::from(Box::<str>::from(result)).into();
+        Ok(answer(&headers, GetResultResponse { result }))
+    }
+
     async fn watch(&self, request: Request<WatchJobRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let caller = Caller::of(&request).without_key()?;
         let path = path_by_id::<JobId>(JOBS, &request.get_ref().id, "/events")?;
-        let begun = caller.bounded(self.send(&caller, Method::GET, &path, None)).await?;
-        let (head, body) = begun.map_err(|refusal| Status::from(*refusal))?.into_parts();
-        Ok(answer(&head.headers, watch::changes(caller, body).boxed()))
+        let (headers, body) = self.events(&caller, &path).await?;
+        Ok(answer(&headers, watch::follow(caller, body, watch::one).boxed()))
+    }
+
+    async fn watch_many(
+        &self,
+        request: Request<WatchJobsRequest>,
+    ) -> Result<Response<Self::WatchManyStream>, Status> {
+        let caller = Caller::of(&request).without_key()?;
+        let mut query = Query::new("/v1/jobs/events");
+        for id in &request.get_ref().ids {
+            query.add("id", id);
+        }
+        let (headers, body) = self.events(&caller, query.path()).await?;
+        Ok(answer(&headers, watch::follow(caller, body, watch::many).boxed()))
     }
 
     async fn wait(&self, request: Request<WaitJobRequest>) -> Result<Response<Job>, Status> {
@@ -110,16 +183,9 @@ fn query(message: &ListJobsRequest) -> Result<Query, Status> {
     for id in &message.ids {
         query.add("id", id);
     }
-    let texts = [
-        ("queue", &message.queue),
-        ("kind", &message.kind),
-        ("tenant", &message.tenant),
-        ("cursor", &message.cursor),
-    ];
+    let texts = [("queue", &message.queue), ("kind", &message.kind), ("tenant", &message.tenant)];
     for (name, value) in texts {
-        if let Some(value) = value {
-            query.add(name, value);
-        }
+        query.add_some(name, value.as_ref());
     }
     for state in &message.states {
         match JobState::try_from(*state) {
@@ -136,13 +202,9 @@ fn query(message: &ListJobsRequest) -> Result<Query, Status> {
     for (name, time) in
         [("created_after", &message.created_after), ("created_before", &message.created_before)]
     {
-        if let Some(time) = time {
-            query.add(name, time.to_string());
-        }
+        query.add_some(name, time.map(|time| time.to_string()));
     }
-    if let Some(limit) = message.limit {
-        query.add("limit", limit.to_string());
-    }
+    query.add_page(message.cursor.as_deref(), message.limit);
     Ok(query)
 }
 

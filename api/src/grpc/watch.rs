@@ -2,38 +2,89 @@
 
 use axum::body::{Body, BodyDataStream};
 use futures::{Stream, StreamExt as _, stream};
+use serde::Deserialize;
 use tonic::Status;
-use windlass_proto::v1::Job;
+use windlass_proto::v1::{
+    Job, WatchJobsResponse, WatchQueueResponse, watch_jobs_response::Change, watch_queue_response::News,
+};
 
 use super::call::{Caller, read};
 
-/// The job as its events tell it, until it is over or the caller's time is up.
-pub(super) fn changes(
+/// What a stream's events tell, by `tell`, until that says `None` or an error, or the caller's time is up. It gets no
+/// event where the stream has ended.
+pub(super) fn follow<T: 'static>(
     caller: Caller,
     body: Body,
-) -> impl Stream<Item = Result<Job, Status>> + Send + 'static {
+    tell: impl Fn(Option<Event>) -> Option<Result<T, Status>> + Send + 'static,
+) -> impl Stream<Item = Result<T, Status>> + Send + 'static {
     let events = Events { body: body.into_data_stream(), came: Vec::new() };
-    stream::unfold(Some((caller, events)), |going| async move {
-        let (caller, mut events) = going?;
-        let next = caller.bounded(events.next()).await;
-        let told = match next {
-            Ok(Some(event)) => match &*event.name {
-                "job" => read(event.data.as_bytes()),
-                "end" => return None,
-                "removed" => Err(Status::not_found("the job has been removed")),
-                _ => Err(Status::unavailable("the job can no longer be followed from here; watch it again")),
-            },
-            Ok(None) => Err(Status::unavailable("the server ends; watch the job again")),
+    stream::unfold(Some((caller, events, tell)), |going| async move {
+        let (caller, mut events, tell) = going?;
+        let told = match caller.bounded(events.next()).await {
+            Ok(event) => tell(event)?,
             Err(late) => Err(late),
         };
-        let going = told.is_ok().then_some((caller, events));
+        let going = told.is_ok().then_some((caller, events, tell));
         Some((told, going))
     })
 }
 
+/// A job, until it is over.
+pub(super) fn one(event: Option<Event>) -> Option<Result<Job, Status>> {
+    Some(match event {
+        Some(event) => match &*event.name {
+            "job" => read(event.data.as_bytes()),
+            "end" => return None,
+            "removed" => Err(Status::not_found("the job has been removed")),
+            _ => Err(Status::unavailable("the job can no longer be followed from here; watch it again")),
+        },
+        None => Err(Status::unavailable("the server ends; watch the job again")),
+    })
+}
+
+/// Jobs, until all are over.
+pub(super) fn many(event: Option<Event>) -> Option<Result<WatchJobsResponse, Status>> {
+    #[derive(Deserialize)]
+    struct Which {
+        id: String,
+    }
+    let Some(event) = event else {
+        return Some(Err(Status::unavailable("the server ends; watch the jobs again")));
+    };
+    let data = event.data.as_bytes();
+    let change = match &*event.name {
+        "job" => read(data).map(Change::Job),
+        "end" => return None,
+        "removed" => read(data).map(|Which { id }| Change::Removed(id)),
+        _ => read(data).map(|Which { id }| Change::Unavailable(id)),
+    };
+    Some(change.map(|change| WatchJobsResponse { change: Some(change) }))
+}
+
+/// A queue, for as long as it was asked for.
+pub(super) fn queue(
+    event: Option<Event>,
+    is_over: impl FnOnce() -> bool,
+) -> Option<Result<WatchQueueResponse, Status>> {
+    #[derive(Deserialize)]
+    struct Lagged {
+        missed: u64,
+    }
+    let Some(event) = event else {
+        let ended = Status::unavailable("the queue can no longer be followed from here; watch it again");
+        return (!is_over()).then_some(Err(ended));
+    };
+    let news = match &*event.name {
+        "ready" => Ok(News::Ready(())),
+        "job" => read(event.data.as_bytes()).map(News::Job),
+        _ => read(event.data.as_bytes()).map(|Lagged { missed }| News::Lagged(missed)),
+    };
+    Some(news.map(|news| WatchQueueResponse { news: Some(news) }))
+}
+
 /// An event of a stream of ours, whose data is one line.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Event {
+pub(super) struct Event {
     name: String,
     data: String,
 }
@@ -77,6 +128,8 @@ fn parse(lines: &[u8]) -> Option<Event> {
 mod tests {
     use std::convert::Infallible;
 
+    use tonic::Code;
+
     use super::*;
 
     fn events(parts: &[&'static str]) -> Events {
@@ -95,5 +148,30 @@ mod tests {
         assert_eq!(events.next().await, event("job", "{\"id\":\"1:2\"}"));
         assert_eq!(events.next().await, event("end", "{}"));
         assert_eq!(events.next().await, None);
+    }
+
+    #[test]
+    fn what_can_no_longer_be_followed_is_told() {
+        let event = |name: &str, data: &str| Some(Event { name: name.into(), data: data.into() });
+        let code = |status: Status| status.code();
+        let of_one = |event| one(event).map(|told| told.map_err(code));
+        assert_eq!(of_one(event("end", "{}")), None);
+        assert_eq!(of_one(event("removed", r#"{"id":"7"}"#)), Some(Err(Code::NotFound)));
+        assert_eq!(of_one(event("unavailable", r#"{"id":"7"}"#)), Some(Err(Code::Unavailable)));
+        assert_eq!(of_one(None), Some(Err(Code::Unavailable)));
+
+        // Of many, the others go on.
+        let of_many = |event| many(event).map(|told| told.map(|told| told.change).map_err(code));
+        assert_eq!(of_many(event("end", "{}")), None);
+        let lost = Change::Unavailable("7".into());
+        assert_eq!(of_many(event("unavailable", r#"{"id":"7"}"#)), Some(Ok(Some(lost))));
+        assert_eq!(of_many(None), Some(Err(Code::Unavailable)));
+
+        let of_queue =
+            |event, over| queue(event, || over).map(|told| told.map(|told| told.news).map_err(code));
+        let missed = of_queue(event("lagged", r#"{"missed":7}"#), false);
+        assert_eq!(missed, Some(Ok(Some(News::Lagged(7)))));
+        assert_eq!(of_queue(None, false), Some(Err(Code::Unavailable)));
+        assert_eq!(of_queue(None, true), None);
     }
 }

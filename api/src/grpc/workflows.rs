@@ -31,12 +31,7 @@ impl WorkflowService for Gateway {
         let caller = Caller::of(&request);
         let message = request.get_ref();
         let mut query = Query::new(path_by_id::<WorkflowId>(WORKFLOWS, &message.id, "")?);
-        if let Some(cursor) = &message.cursor {
-            query.add("cursor", cursor);
-        }
-        if let Some(limit) = message.limit {
-            query.add("limit", limit.to_string());
-        }
+        query.add_page(message.cursor.as_deref(), message.limit);
         self.call(&caller, Method::GET, query.path(), None).await
     }
 
