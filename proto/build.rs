@@ -9,10 +9,16 @@ use prost_types::{
 };
 
 const ROOT: &str = "../api/proto";
-const FILES: [&str; 2] = ["windlass/v1/windlass.proto", "windlass/v1/dead.proto"];
+const FILES: [&str; 4] = [
+    "windlass/v1/windlass.proto",
+    "windlass/v1/dead.proto",
+    "windlass/v1/fleet.proto",
+    "windlass/v1/webhooks.proto",
+];
 const PACKAGE: &str = "windlass.v1";
 /// What is written as the body of a request to the HTTP API.
-const WRITTEN: [&str; 13] = [
+const WRITTEN: [&str; 17] = [
+    "ChangedWebhook",
     "DeadSelection",
     "Debounce",
     "EnqueueStreamRequest",
@@ -20,7 +26,10 @@ const WRITTEN: [&str; 13] = [
     "JobFilter",
     "JobSelection",
     "NewJob",
+    "NewLimit",
+    "NewQuota",
     "NewSchedule",
+    "NewWebhook",
     "NewWorkflowJob",
     "Parent",
     "QueueLimits",
@@ -28,28 +37,45 @@ const WRITTEN: [&str; 13] = [
     "Unique",
 ];
 /// What is read from its answers.
-const READ: [&str; 20] = [
+const READ: [&str; 34] = [
     "AttemptError",
     "BulkResult",
+    "Delivery",
     "EnqueueOutcome",
     "FieldError",
     "GetProgressResponse",
     "Job",
     "JobStanding",
+    "KindInfo",
+    "KindWorker",
     "Lane",
+    "Limit",
+    "ListDeliveriesResponse",
     "ListErrorsResponse",
     "ListJobsResponse",
+    "ListKindsResponse",
+    "ListLimitsResponse",
     "ListLogsResponse",
     "ListQueuesResponse",
     "ListSchedulesResponse",
+    "ListWebhooksResponse",
+    "ListWorkersResponse",
     "LogLine",
     "Problem",
     "Progress",
     "Queue",
+    "Quota",
     "Schedule",
     "ScheduledJob",
+    "TestWebhookResponse",
+    "Webhook",
+    "Worker",
+    "WorkerKind",
     "Workflow",
 ];
+
+/// What is not to be seen in logs: `Debug` is written by hand.
+const SECRET: [&str; 1] = ["WebhookWithSecret"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={ROOT}");
@@ -57,7 +83,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = env::var("OUT_DIR")?;
     fs::write(Path::new(&out).join("windlass.bin"), files.encode_to_vec())?;
 
-    let mut builder = tonic_prost_build::configure().build_transport(false).bytes(".").btree_map(".");
+    let mut builder = tonic_prost_build::configure()
+        .build_transport(false)
+        .bytes(".")
+        .btree_map(".")
+        .skip_debug(SECRET.map(|name| format!(".{PACKAGE}.{name}")));
     let messages =
         files.file.iter().filter(|file| file.package() == PACKAGE).flat_map(|file| &file.message_type);
     for message in messages {
@@ -88,8 +118,15 @@ fn attribute(message: &str, field: &FieldDescriptorProto) -> Option<String> {
         ("EnqueueStreamRequest" | "NewWorkflowJob", "job") => return Some("flatten".to_owned()),
         ("Workflow", "jobs") => return Some("deserialize_with = \"crate::json::workflow_jobs\"".to_owned()),
         ("Unique", "period") => return Some("rename = \"for\", with = \"crate::json::duration\"".to_owned()),
+        ("KindInfo", "schemas") => return Some("deserialize_with = \"crate::json::raws\"".to_owned()),
+        ("Webhook", "kinds" | "queues") => {
+            return Some("deserialize_with = \"crate::json::list\"".to_owned());
+        }
         // An empty list is a list, too.
-        ("Unique", "fields") | ("NewWorkflowJob", "after") | ("JobSelection", "ids") => {
+        ("Unique", "fields")
+        | ("NewWorkflowJob", "after")
+        | ("JobSelection", "ids")
+        | ("NewWebhook" | "ChangedWebhook", "kinds" | "queues") => {
             return Some("skip_serializing_if = \"Vec::is_empty\"".to_owned());
         }
         _ => {}
@@ -106,6 +143,7 @@ fn attribute(message: &str, field: &FieldDescriptorProto) -> Option<String> {
                 if (message, field.name()) == ("JobFilter", "states") { "rename = \"state\", " } else { "" };
             Some(format!(
                 "{rename}serialize_with = \"crate::json::write_names::<{name}, _>\", \
+                 deserialize_with = \"crate::json::read_names::<{name}, _>\", \
                  skip_serializing_if = \"Vec::is_empty\""
             ))
         }

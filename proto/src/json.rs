@@ -1,13 +1,15 @@
 //! How the fields of messages are written in the JSON of the HTTP API.
 
-use std::str::FromStr as _;
+use std::{collections::BTreeMap, str::FromStr as _};
 
 use prost::bytes::Bytes;
 use prost_types::{Duration, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize as _, Serializer, de, ser};
 use serde_json::value::RawValue;
 
-use crate::v1::{Job, JobState, LogLevel, Missed, Needs, OnConflict, OnFailure, WorkflowJob, WorkflowStatus};
+use crate::v1::{
+    Job, JobState, LogLevel, Missed, Needs, OnConflict, OnFailure, WebhookEvent, WorkflowJob, WorkflowStatus,
+};
 
 /// A duration as ISO 8601 has it, such as `PT1.5S`. The API refuses one below zero.
 #[must_use]
@@ -21,6 +23,8 @@ pub fn iso_8601(duration: &Duration) -> String {
 /// letters.
 pub(crate) trait Named: TryFrom<i32> + Into<i32> {
     const PREFIX: &'static str;
+    /// What is between two words of a name.
+    const BETWEEN: &'static str;
 
     fn file_name(&self) -> &'static str;
 
@@ -28,9 +32,10 @@ pub(crate) trait Named: TryFrom<i32> + Into<i32> {
 }
 
 macro_rules! named {
-    ($($name:ident $prefix:literal),*) => {
+    ($($name:ident $prefix:literal $between:literal),*) => {
         $(impl Named for $name {
             const PREFIX: &'static str = $prefix;
+            const BETWEEN: &'static str = $between;
 
             fn file_name(&self) -> &'static str {
                 self.as_str_name()
@@ -44,13 +49,14 @@ macro_rules! named {
 }
 
 named!(
-    JobState "JOB_STATE_",
-    LogLevel "LOG_LEVEL_",
-    Missed "MISSED_",
-    Needs "NEEDS_",
-    OnConflict "ON_CONFLICT_",
-    OnFailure "ON_FAILURE_",
-    WorkflowStatus "WORKFLOW_STATUS_"
+    JobState "JOB_STATE_" "_",
+    LogLevel "LOG_LEVEL_" "_",
+    Missed "MISSED_" "_",
+    Needs "NEEDS_" "_",
+    OnConflict "ON_CONFLICT_" "_",
+    OnFailure "ON_FAILURE_" "_",
+    WebhookEvent "WEBHOOK_EVENT_" ".",
+    WorkflowStatus "WORKFLOW_STATUS_" "_"
 );
 
 impl JobState {
@@ -62,7 +68,7 @@ impl JobState {
 }
 
 fn name<T: Named>(value: &T) -> String {
-    value.file_name().trim_start_matches(T::PREFIX).to_ascii_lowercase()
+    value.file_name().trim_start_matches(T::PREFIX).to_ascii_lowercase().replace('_', T::BETWEEN)
 }
 
 pub(crate) fn write_name<T: Named, S: Serializer>(value: &i32, serializer: S) -> Result<S::Ok, S::Error> {
@@ -78,16 +84,38 @@ fn written<T: Named>(value: i32) -> String {
     T::try_from(value).map_or_else(|_| value.to_string(), |value| name(&value))
 }
 
+/// `null` is what is unspecified here.
 pub(crate) fn read_name<'de, T: Named, D: Deserializer<'de>>(deserializer: D) -> Result<i32, D::Error> {
-    let name = String::deserialize(deserializer)?;
-    let value = T::of_file_name(&format!("{}{}", T::PREFIX, name.to_ascii_uppercase()));
-    value
-        .map(Into::into)
-        .ok_or_else(|| de::Error::custom(format_args!("{name:?} is not one of {}…", T::PREFIX)))
+    Option::<String>::deserialize(deserializer)?.map_or(Ok(0), |name| value_of::<T, _>(&name))
+}
+
+pub(crate) fn read_names<'de, T: Named, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<i32>, D::Error> {
+    Vec::<String>::deserialize(deserializer)?.iter().map(|name| value_of::<T, _>(name)).collect()
+}
+
+fn value_of<T: Named, E: de::Error>(name: &str) -> Result<i32, E> {
+    let value =
+        T::of_file_name(&format!("{}{}", T::PREFIX, name.to_ascii_uppercase().replace(T::BETWEEN, "_")));
+    value.map(Into::into).ok_or_else(|| E::custom(format_args!("{name:?} is not one of {}…", T::PREFIX)))
 }
 
 pub(crate) fn is_unspecified(value: &i32) -> bool {
     *value == 0
+}
+
+/// A list that is `null` where it would be empty.
+pub(crate) fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    Option::<Vec<String>>::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+/// JSON by number.
+pub(crate) fn raws<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<u32, Bytes>, D::Error> {
+    let raws = BTreeMap::<u32, Box<RawValue>>::deserialize(deserializer)?;
+    Ok(raws.into_iter().map(|(number, json)| (number, bytes(json))).collect())
+}
+
+fn bytes(json: Box<RawValue>) -> Bytes {
+    Bytes::from(String::from(Box::<str>::from(json)))
 }
 
 /// The jobs of a workflow: each is a job with one field more.
@@ -126,8 +154,7 @@ pub(crate) mod raw {
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
-        let json = Box::<RawValue>::deserialize(deserializer)?;
-        Ok(Bytes::from(String::from(Box::<str>::from(json))))
+        Box::<RawValue>::deserialize(deserializer).map(bytes)
     }
 }
 
@@ -136,8 +163,7 @@ pub(crate) mod optional_raw {
     use super::*;
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Bytes>, D::Error> {
-        let json = Option::<Box<RawValue>>::deserialize(deserializer)?;
-        Ok(json.map(|json| Bytes::from(String::from(Box::<str>::from(json)))))
+        Ok(Option::<Box<RawValue>>::deserialize(deserializer)?.map(bytes))
     }
 }
 
@@ -207,7 +233,10 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::v1::{Debounce, NewJob, NewWorkflowJob, Parent, Queue, Schedule, Unique, Workflow};
+    use crate::v1::{
+        Debounce, Delivery, KindInfo, NewJob, NewWebhook, NewWorkflowJob, Parent, Queue, Schedule, Unique,
+        Webhook, Workflow,
+    };
 
     fn job() -> NewJob {
         NewJob {
@@ -326,6 +355,36 @@ mod tests {
         let read: Schedule = serde_json::from_str(schedule).unwrap();
         assert_eq!((read.missed(), read.next_runs.len()), (Missed::Once, 1));
         assert_eq!(read.job.unwrap().payload, &b"null"[..]);
+    }
+
+    #[test]
+    fn what_is_about_the_fleet_is_read() {
+        let kind = r#"{"kind": "mail", "schemas": {"1": {"type":  "object"}, "12": true}, "workers": []}"#;
+        let read: KindInfo = serde_json::from_str(kind).unwrap();
+        let schemas = [(1, &br#"{"type":  "object"}"#[..]), (12, b"true")];
+        assert_eq!(read.schemas.iter().map(|(at, json)| (*at, &json[..])).collect::<Vec<_>>(), schemas);
+
+        let webhook =
+            r#"{"id": "1", "events": ["job.dead", "webhook.test"], "kinds": null, "queues": ["q"]}"#;
+        let read: Webhook = serde_json::from_str(webhook).unwrap();
+        let events = read.events().collect::<Vec<_>>();
+        assert_eq!(events, [WebhookEvent::JobDead, WebhookEvent::WebhookTest]);
+        assert_eq!((read.kinds.len(), read.queues), (0, vec!["q".to_owned()]));
+        let delivery: Delivery = serde_json::from_str(r#"{"event": "job.dead", "state": null}"#).unwrap();
+        assert_eq!((delivery.event(), delivery.state()), (WebhookEvent::JobDead, JobState::Unspecified));
+    }
+
+    #[test]
+    fn a_webhook_is_written_as_the_api_reads_it() {
+        let webhook = NewWebhook {
+            url: "https://example.com".into(),
+            events: vec![WebhookEvent::JobSucceeded.into()],
+            ..NewWebhook::default()
+        };
+        let mut value = serde_json::to_value(&webhook).unwrap();
+        // No list is not an empty one.
+        assert_eq!((value.get("kinds"), value.get("queues")), (None, None));
+        assert_eq!(value["events"].take(), json!(["job.succeeded"]));
     }
 
     #[test]

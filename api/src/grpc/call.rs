@@ -263,7 +263,12 @@ pub(super) fn refused(problem: &Problem) -> Status {
 
 /// The path of something that has a name: `before`, the name, `after`.
 pub(super) fn path_of(before: &str, name: &str, after: &str) -> Result<String, Status> {
-    required(Some(name).filter(|name| !name.is_empty()), "name")?;
+    path_by(before, "name", name, after)
+}
+
+/// The same where the name is in another field.
+pub(super) fn path_by(before: &str, field: &str, name: &str, after: &str) -> Result<String, Status> {
+    required(Some(name).filter(|name| !name.is_empty()), field)?;
     Ok(format!("{before}{}{after}", utf8_percent_encode(name, NON_ALPHANUMERIC)))
 }
 

@@ -13,19 +13,25 @@ use tonic_health::pb::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus, health_server,
 };
 use windlass_proto::v1::{
-    dead_service_server, job_service_server, queue_service_server, schedule_service_server,
+    dead_service_server, job_service_server, kind_service_server, limit_service_server, queue_service_server,
+    quota_service_server, schedule_service_server, webhook_service_server, worker_service_server,
     workflow_service_server,
 };
 
 use super::call::Gateway;
 
 /// The server as a whole, and its services: they are well or ill together.
-const KNOWN: [&str; 6] = [
+pub(super) const KNOWN: [&str; 11] = [
     "",
     dead_service_server::SERVICE_NAME,
     job_service_server::SERVICE_NAME,
+    kind_service_server::SERVICE_NAME,
+    limit_service_server::SERVICE_NAME,
     queue_service_server::SERVICE_NAME,
+    quota_service_server::SERVICE_NAME,
     schedule_service_server::SERVICE_NAME,
+    webhook_service_server::SERVICE_NAME,
+    worker_service_server::SERVICE_NAME,
     workflow_service_server::SERVICE_NAME,
 ];
 /// How often it is looked at for those who watch.

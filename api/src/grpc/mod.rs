@@ -5,14 +5,19 @@ mod call;
 mod dead;
 mod health;
 mod jobs;
+mod kinds;
+mod limits;
 mod memory;
 #[cfg(test)]
 mod parity;
 mod queues;
+mod quotas;
 mod refusal;
 mod schedules;
 mod stream;
 mod watch;
+mod webhooks;
+mod workers;
 mod workflows;
 
 use std::sync::Arc;
@@ -24,8 +29,10 @@ use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 use windlass_proto::v1::{
     FILE_DESCRIPTOR_SET, dead_service_server::DeadServiceServer, job_service_server::JobServiceServer,
-    queue_service_server::QueueServiceServer, schedule_service_server::ScheduleServiceServer,
-    workflow_service_server::WorkflowServiceServer,
+    kind_service_server::KindServiceServer, limit_service_server::LimitServiceServer,
+    queue_service_server::QueueServiceServer, quota_service_server::QuotaServiceServer,
+    schedule_service_server::ScheduleServiceServer, webhook_service_server::WebhookServiceServer,
+    worker_service_server::WorkerServiceServer, workflow_service_server::WorkflowServiceServer,
 };
 
 use self::{call::Gateway, health::Health};
@@ -48,6 +55,11 @@ pub(crate) fn router(
         .add_service(QueueServiceServer::new(gateway.clone()).max_decoding_message_size(most))
         .add_service(ScheduleServiceServer::new(gateway.clone()).max_decoding_message_size(most))
         .add_service(DeadServiceServer::new(gateway.clone()).max_decoding_message_size(most))
+        .add_service(KindServiceServer::new(gateway.clone()).max_decoding_message_size(most))
+        .add_service(WorkerServiceServer::new(gateway.clone()).max_decoding_message_size(most))
+        .add_service(LimitServiceServer::new(gateway.clone()).max_decoding_message_size(most))
+        .add_service(QuotaServiceServer::new(gateway.clone()).max_decoding_message_size(most))
+        .add_service(WebhookServiceServer::new(gateway.clone()).max_decoding_message_size(most))
         .add_service(HealthServer::new(Health::new(gateway, ending)));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)

@@ -22,7 +22,7 @@ use super::*;
 use crate::queue_events::StandingView;
 
 /// Each call, and the operation of HTTP that it becomes.
-const CALLS: [(&str, &str); 37] = [
+const CALLS: [(&str, &str); 58] = [
     ("DeadService/DeleteMany", "POST /v1/dead/delete"),
     ("DeadService/List", "GET /v1/dead"),
     ("DeadService/RetryMany", "POST /v1/dead/retry"),
@@ -43,6 +43,12 @@ const CALLS: [(&str, &str); 37] = [
     ("JobService/Wait", "GET /v1/jobs/{id}"),
     ("JobService/Watch", "GET /v1/jobs/{id}/events"),
     ("JobService/WatchMany", "GET /v1/jobs/events"),
+    ("KindService/Get", "GET /v1/kinds/{kind}"),
+    ("KindService/List", "GET /v1/kinds"),
+    ("LimitService/Delete", "DELETE /v1/limits/{name}"),
+    ("LimitService/Get", "GET /v1/limits/{name}"),
+    ("LimitService/List", "GET /v1/limits"),
+    ("LimitService/Put", "PUT /v1/limits/{name}"),
     ("QueueService/Drain", "POST /v1/queues/{name}/drain"),
     ("QueueService/Get", "GET /v1/queues/{name}"),
     ("QueueService/Limit", "PUT /v1/queues/{name}/limit"),
@@ -50,19 +56,32 @@ const CALLS: [(&str, &str); 37] = [
     ("QueueService/Pause", "POST /v1/queues/{name}/pause"),
     ("QueueService/Resume", "POST /v1/queues/{name}/resume"),
     ("QueueService/Watch", "GET /v1/queues/{name}/events"),
+    ("QuotaService/Delete", "DELETE /v1/tenants/{tenant}/quota"),
+    ("QuotaService/Get", "GET /v1/tenants/{tenant}/quota"),
+    ("QuotaService/Put", "PUT /v1/tenants/{tenant}/quota"),
     ("ScheduleService/Delete", "DELETE /v1/schedules/{name}"),
     ("ScheduleService/Disable", "POST /v1/schedules/{name}/disable"),
     ("ScheduleService/Enable", "POST /v1/schedules/{name}/enable"),
     ("ScheduleService/Get", "GET /v1/schedules/{name}"),
     ("ScheduleService/List", "GET /v1/schedules"),
     ("ScheduleService/Put", "PUT /v1/schedules/{name}"),
+    ("WebhookService/Create", "POST /v1/webhooks"),
+    ("WebhookService/Delete", "DELETE /v1/webhooks/{id}"),
+    ("WebhookService/Disable", "POST /v1/webhooks/{id}/disable"),
+    ("WebhookService/Enable", "POST /v1/webhooks/{id}/enable"),
+    ("WebhookService/Get", "GET /v1/webhooks/{id}"),
+    ("WebhookService/List", "GET /v1/webhooks"),
+    ("WebhookService/ListDeliveries", "GET /v1/webhooks/{id}/deliveries"),
+    ("WebhookService/Put", "PUT /v1/webhooks/{id}"),
+    ("WebhookService/Rotate", "POST /v1/webhooks/{id}/rotate"),
+    ("WebhookService/Test", "POST /v1/webhooks/{id}/test"),
+    ("WorkerService/Get", "GET /v1/workers/{id}"),
+    ("WorkerService/List", "GET /v1/workers"),
     ("WorkflowService/Cancel", "POST /v1/workflows/{id}/cancel"),
     ("WorkflowService/Enqueue", "POST /v1/workflows"),
     ("WorkflowService/Get", "GET /v1/workflows/{id}"),
     ("WorkflowService/Retry", "POST /v1/workflows/{id}/retry"),
 ];
-/// Operations that gRPC does not have yet, by what their path begins with.
-const LACKING: [&str; 5] = ["/v1/kinds", "/v1/limits", "/v1/tenants/", "/v1/webhooks", "/v1/workers"];
 /// What fields have whose name is that of an id, and all other texts.
 const ID: &str = "0199d5a2-7c1e-7cc3-98c4-dc0c0c07398f";
 const TEXT: &str = "sample";
@@ -115,9 +134,17 @@ fn every_operation_has_a_call_and_every_call_an_operation() {
     let calls = calls();
     assert_eq!(CALLS.map(|(call, _)| call).as_slice(), calls.keys().collect::<Vec<_>>());
     let reached = CALLS.into_iter().map(|(_, operation)| operation.to_owned()).collect::<BTreeSet<_>>();
-    let operations = operations().into_keys();
-    let lacks = |operation: &String| LACKING.iter().any(|path| operation.contains(&format!(" {path}")));
-    assert_eq!(reached, operations.filter(|operation| !lacks(operation)).collect());
+    assert_eq!(reached, operations().into_keys().collect());
+}
+
+#[test]
+fn every_service_has_its_health() {
+    let services = files().into_iter().flat_map(|file| file.service);
+    let mut names =
+        services.map(|service| format!("windlass.v1.{}", service.name())).collect::<BTreeSet<_>>();
+    // The server as a whole.
+    names.insert(String::new());
+    assert_eq!(names, health::KNOWN.map(ToOwned::to_owned).into());
 }
 
 /// A message in which every field has something.
@@ -205,31 +232,49 @@ fn messages_have_the_fields_that_bodies_have() {
     for (message, schema) in [
         ("AttemptError", "AttemptError"),
         ("BulkResult", "BulkResult"),
+        ("ChangedWebhook", "ChangedWebhook"),
         ("DeadSelection", "DeadSelection"),
         ("Debounce", "Debounce"),
+        ("Delivery", "Delivery"),
         ("FieldError", "FieldError"),
         ("GetProgressResponse", "JobProgress"),
         ("Job", "Job"),
         ("JobFilter", "JobFilter"),
         ("JobSelection", "BulkSelection"),
+        ("KindInfo", "KindInfo"),
+        ("KindWorker", "KindWorker"),
         ("Lane", "Lane"),
+        ("Limit", "Limit"),
+        ("ListDeliveriesResponse", "DeliveryList"),
         ("ListErrorsResponse", "AttemptErrors"),
         ("ListJobsResponse", "JobList"),
+        ("ListKindsResponse", "KindList"),
+        ("ListLimitsResponse", "LimitList"),
         ("ListLogsResponse", "LogLines"),
         ("ListQueuesResponse", "QueueList"),
         ("ListSchedulesResponse", "ScheduleList"),
+        ("ListWebhooksResponse", "WebhookList"),
+        ("ListWorkersResponse", "WorkerList"),
         ("LogLine", "LogLine"),
         ("NewJob", "NewJob"),
+        ("NewLimit", "NewLimit"),
+        ("NewQuota", "NewQuota"),
         ("NewSchedule", "NewSchedule"),
+        ("NewWebhook", "NewWebhook"),
         ("EnqueueWorkflowRequest", "NewWorkflow"),
         ("Problem", "Problem"),
         ("Progress", "Progress"),
         ("Queue", "Queue"),
         ("QueueLimits", "NewQueueLimit"),
+        ("Quota", "Quota"),
         ("Schedule", "Schedule"),
         ("ScheduledJob", "ScheduledJob"),
+        ("TestWebhookResponse", "WebhookTest"),
         ("Throttle", "Throttle"),
         ("Unique", "Unique"),
+        ("Webhook", "Webhook"),
+        ("Worker", "Worker"),
+        ("WorkerKind", "WorkerKind"),
         ("Workflow", "Workflow"),
     ] {
         let properties = schemas[schema]["properties"].as_object().unwrap();
@@ -246,11 +291,16 @@ fn messages_have_the_fields_that_bodies_have() {
     };
     let told = serde_json::to_value(StandingView::from(standing)).unwrap();
     assert_eq!(fields(named("JobStanding")), told.as_object().unwrap().keys().cloned().collect());
-    // These hold a job where HTTP has its fields beside theirs.
-    for (message, schema) in [("EnqueueStreamRequest", "NewBatchJob"), ("NewWorkflowJob", "NewWorkflowJob")] {
+    // These hold a message where HTTP has its fields beside theirs.
+    for (message, field, held, schema) in [
+        ("EnqueueStreamRequest", "job", "NewJob", "NewBatchJob"),
+        ("NewWorkflowJob", "job", "NewJob", "NewWorkflowJob"),
+        ("WebhookWithSecret", "webhook", "Webhook", "WebhookWithSecret"),
+        ("WorkflowJob", "job", "Job", "WorkflowJob"),
+    ] {
         let mut all = fields(named(message));
-        assert!(all.remove("job"), "{message}");
-        all.extend(fields(named("NewJob")));
+        assert!(all.remove(field), "{message}");
+        all.extend(fields(named(held)));
         let properties = schemas[schema]["properties"].as_object().unwrap();
         assert_eq!(all, properties.keys().cloned().collect(), "{message}");
     }
@@ -267,6 +317,7 @@ fn enumerations_have_the_values_that_texts_have() {
         ("Needs", "NEEDS_", &schemas["Needs"]["enum"]),
         ("OnConflict", "ON_CONFLICT_", &schemas["Unique"]["properties"]["on_conflict"]["enum"]),
         ("OnFailure", "ON_FAILURE_", &schemas["OnFailure"]["enum"]),
+        ("WebhookEvent", "WEBHOOK_EVENT_", &schemas["WebhookEvent"]["enum"]),
         ("WorkflowStatus", "WORKFLOW_STATUS_", &schemas["WorkflowStatus"]["enum"]),
     ] {
         let values = &enums.iter().find(|found| found.name() == name).unwrap().value;
@@ -274,7 +325,11 @@ fn enumerations_have_the_values_that_texts_have() {
         let values =
             values[1..].iter().map(|value| value.name().strip_prefix(prefix).unwrap().to_lowercase());
         // null is what is unspecified here.
-        let texts = texts.as_array().unwrap().iter().filter_map(|text| text.as_str().map(ToOwned::to_owned));
+        let texts = texts
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|text| text.as_str().map(|text| text.replace('.', "_")));
         assert_eq!(values.collect::<BTreeSet<_>>(), texts.collect(), "{name}");
     }
 }

@@ -17,7 +17,7 @@ const MAIL: &str = r#"{
 }"#;
 
 impl Api {
-    async fn publish(&self, kind: &str, version: u16, schema: Option<&str>) {
+    pub(crate) async fn publish(&self, kind: &str, version: u16, schema: Option<&str>) {
         let info = KindInfo {
             version,
             schemas: schema.map(|schema| (version, schema.to_owned())).into_iter().collect(),

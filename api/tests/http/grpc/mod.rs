@@ -1,9 +1,11 @@
 //! The API over gRPC, by a client on a real socket.
 
+mod fleet;
 mod jobs;
 mod operations;
 mod serving;
 mod watching;
+mod webhooks;
 
 use std::{io, net::SocketAddr, time::Duration};
 

@@ -120,8 +120,13 @@ async fn reflection_tells_of_the_services() {
         "grpc.reflection.v1.ServerReflection",
         "windlass.v1.DeadService",
         "windlass.v1.JobService",
+        "windlass.v1.KindService",
+        "windlass.v1.LimitService",
         "windlass.v1.QueueService",
+        "windlass.v1.QuotaService",
         "windlass.v1.ScheduleService",
+        "windlass.v1.WebhookService",
+        "windlass.v1.WorkerService",
         "windlass.v1.WorkflowService",
     ];
     assert_eq!(names, expected);
