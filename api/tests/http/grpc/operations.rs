@@ -2,12 +2,13 @@
 
 use windlass_proto::v1::{
     CancelJobsRequest, CancelWorkflowRequest, DeadSelection, DeleteDeadRequest, DeleteJobsRequest,
-    DeleteScheduleRequest, EnqueueWorkflowRequest, GetQueueRequest, GetScheduleRequest, JobFilter,
-    JobSelection, JobState, LimitQueueRequest, ListDeadRequest, ListErrorsRequest, ListJobsResponse, Missed,
-    NewSchedule, NewWorkflowJob, Parent, PauseQueueRequest, PutScheduleRequest, QueueLimits,
-    RetryDeadRequest, RetryJobsRequest, WorkflowStatus, dead_service_client::DeadServiceClient,
-    queue_service_client::QueueServiceClient, schedule_service_client::ScheduleServiceClient,
-    workflow_service_client::WorkflowServiceClient,
+    DeleteScheduleRequest, DisableScheduleRequest, DrainQueueRequest, EnableScheduleRequest,
+    EnqueueWorkflowRequest, GetQueueRequest, GetScheduleRequest, GetWorkflowRequest, JobFilter, JobSelection,
+    JobState, LimitQueueRequest, ListDeadRequest, ListErrorsRequest, ListJobsResponse, ListQueuesRequest,
+    ListSchedulesRequest, Missed, NewSchedule, NewWorkflowJob, Parent, PauseQueueRequest, PutScheduleRequest,
+    QueueLimits, ResumeQueueRequest, RetryDeadRequest, RetryJobsRequest, RetryWorkflowRequest,
+    WorkflowStatus, dead_service_client::DeadServiceClient, queue_service_client::QueueServiceClient,
+    schedule_service_client::ScheduleServiceClient, workflow_service_client::WorkflowServiceClient,
 };
 
 use super::*;
@@ -29,8 +30,14 @@ async fn workflows_queues_and_schedules_are_at_hand() {
     assert_eq!(workflow.status(), WorkflowStatus::Running);
     let states = workflow.jobs.iter().map(|step| (&*step.name, step.job.as_ref().unwrap().state()));
     assert_eq!(states.collect::<Vec<_>>(), [("a", JobState::Queued), ("b", JobState::Waiting)]);
-    let cancelled = workflows.cancel(CancelWorkflowRequest { id: workflow.id }).await.unwrap().into_inner();
+    let id = || workflow.id.clone();
+    let page = GetWorkflowRequest { id: id(), cursor: None, limit: Some(1) };
+    let page = workflows.get(page).await.unwrap().into_inner();
+    assert_eq!((page.jobs.len(), page.next_cursor.is_some(), page.counts["waiting"]), (1, true, 1));
+    let cancelled = workflows.cancel(CancelWorkflowRequest { id: id() }).await.unwrap().into_inner();
     assert_eq!(cancelled.status(), WorkflowStatus::Cancelled);
+    let again = workflows.retry(RetryWorkflowRequest { id: id() }).await.unwrap().into_inner();
+    assert_eq!(again.status(), WorkflowStatus::Running);
 
     let mut queues = QueueServiceClient::new(grpc.channel.clone());
     let per = Some(ProtoDuration { seconds: 90, nanos: 0 });
@@ -40,6 +47,11 @@ async fn workflows_queues_and_schedules_are_at_hand() {
     queues.pause(PauseQueueRequest { name: name() }).await.unwrap();
     let queue = queues.get(GetQueueRequest { name: name() }).await.unwrap().into_inner();
     assert_eq!((queue.rate, queue.per, queue.fair, queue.paused), (Some(5), per, true, true));
+    assert!(queues.drain(DrainQueueRequest { name: name() }).await.unwrap().into_inner().draining);
+    let queue = queues.resume(ResumeQueueRequest { name: name() }).await.unwrap().into_inner();
+    assert_eq!((queue.paused, queue.draining), (false, false));
+    let list = queues.list(ListQueuesRequest {}).await.unwrap().into_inner().queues;
+    assert_eq!(list.iter().map(|queue| &*queue.name).collect::<Vec<_>>(), ["letters"]);
     let nameless = queues.get(GetQueueRequest::default()).await.unwrap_err();
     assert_eq!((nameless.code(), reason(&nameless).1), (Code::InvalidArgument, vec!["/name".to_owned()]));
 
@@ -55,6 +67,10 @@ async fn workflows_queues_and_schedules_are_at_hand() {
     let put = schedules.put(put).await.unwrap().into_inner();
     assert_eq!((put.missed(), put.enabled, put.next_runs.len()), (Missed::Once, true, 5));
     assert_eq!(put.job.unwrap().payload, &b"{}"[..]);
+    assert!(!schedules.disable(DisableScheduleRequest { name: name() }).await.unwrap().into_inner().enabled);
+    assert!(schedules.enable(EnableScheduleRequest { name: name() }).await.unwrap().into_inner().enabled);
+    let list = schedules.list(ListSchedulesRequest {}).await.unwrap().into_inner().schedules;
+    assert_eq!(list.iter().map(|schedule| &*schedule.name).collect::<Vec<_>>(), ["hourly"]);
     schedules.delete(DeleteScheduleRequest { name: name() }).await.unwrap();
     let gone = schedules.get(GetScheduleRequest { name: name() }).await.unwrap_err();
     assert_eq!(gone.code(), Code::NotFound);
