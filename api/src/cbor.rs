@@ -200,7 +200,7 @@ pub(crate) async fn answer(request: Request, next: Next) -> Response {
 }
 
 /// Whether CBOR is named, and JSON is not liked better.
-fn is_wanted(headers: &HeaderMap) -> bool {
+pub(crate) fn is_wanted(headers: &HeaderMap) -> bool {
     let (mut cbor, mut json) = (0.0, 0.0);
     let lists = headers.get_all(header::ACCEPT).iter().filter_map(|list| list.to_str().ok());
     for range in lists.flat_map(|list| list.split(',')) {

@@ -2,7 +2,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderName, HeaderValue},
+    http::{HeaderMap, HeaderName, HeaderValue},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -18,7 +18,7 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 
 /// Around every request: an id, a span, a time limit, and no panic that a client would see as a cut connection.
 pub(crate) async fn guard(State(service): State<Arc<Service>>, request: Request, next: Next) -> Response {
-    let id = request_id(&request);
+    let id = request_id(request.headers());
     let began = Instant::now();
     let meter = service.meters.of(request.method(), request.extensions().get::<MatchedPath>());
     let span = tracing::info_span!(
@@ -53,8 +53,8 @@ pub(crate) async fn guard(State(service): State<Arc<Service>>, request: Request,
 }
 
 /// The client's own id if it is short and plain, else a new one.
-fn request_id(request: &Request) -> HeaderValue {
-    let given = request.headers().get(REQUEST_ID).filter(|id| {
+pub(crate) fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let given = headers.get(REQUEST_ID).filter(|id| {
         let plain = |b: &u8| b.is_ascii_alphanumeric() || b"._-".contains(b);
         (1..=128).contains(&id.len()) && id.as_bytes().iter().all(plain)
     });

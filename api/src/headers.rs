@@ -2,7 +2,7 @@
 
 use axum::{
     extract::Request,
-    http::{HeaderName, HeaderValue, header},
+    http::{HeaderMap, HeaderName, HeaderValue, header},
     middleware::Next,
     response::Response,
 };
@@ -26,12 +26,15 @@ const STRICT: HeaderValue = HeaderValue::from_static("max-age=31536000");
 pub(crate) async fn add(request: Request, next: Next) -> Response {
     let secure = request.extensions().get::<Secure>().is_some();
     let mut response = next.run(request).await;
-    let headers = response.headers_mut();
+    add_to(response.headers_mut(), secure);
+    response
+}
+
+pub(crate) fn add_to(headers: &mut HeaderMap, secure: bool) {
     for (name, value) in UNLESS_SAID {
         headers.entry(name).or_insert(value);
     }
     if secure {
         headers.insert(header::STRICT_TRANSPORT_SECURITY, STRICT);
     }
-    response
 }

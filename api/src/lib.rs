@@ -54,6 +54,7 @@ mod bulk;
 mod cbor;
 mod compress;
 mod cors;
+mod crowd;
 mod cursor;
 mod dead;
 mod duration;
@@ -151,6 +152,9 @@ pub struct ApiOptions {
     pub max_waiting: usize,
     /// How many other requests may be in flight at a time. Those beyond are answered 503 at once, but for probes.
     pub max_in_flight: usize,
+    /// How much longer than on a quiet server it may take to accept a job: when even the quickest take longer, further
+    /// requests to enqueue are answered 503 until they do not.
+    pub max_delay: Duration,
     /// How many connections [`serve`] keeps. On those beyond, every request but a probe is answered 503.
     pub max_connections: usize,
     /// The largest head of a request (its line and its headers), in bytes; at least 8192. [`serve`] answers 431 to much
@@ -189,6 +193,7 @@ impl Default for ApiOptions {
             max_wait: Duration::from_secs(60),
             max_waiting: 10_000,
             max_in_flight: 2_000,
+            max_delay: Duration::from_millis(10),
             max_connections: 20_000,
             max_head: 32 * 1024,
             body_memory: 256 * 1024 * 1024,
@@ -211,6 +216,8 @@ struct Service {
     waiting: Arc<Semaphore>,
     /// Places for all others.
     in_flight: Arc<Semaphore>,
+    /// Places for those of them that enqueue.
+    crowd: crowd::Crowd,
     /// Bytes for their bodies.
     bodies: Arc<Semaphore>,
     /// Cancelled when the server is to end, and nobody to be kept waiting.
@@ -221,6 +228,41 @@ struct Service {
 }
 
 impl Service {
+    /// That of a server which ends when it is told to.
+    fn new(client: Client, options: ApiOptions, ending: CancellationToken) -> Arc<Self> {
+        Arc::new(Self {
+            waiting: shed::places(options.max_waiting),
+            in_flight: shed::places(options.max_in_flight),
+            crowd: crowd::Crowd::new(options.max_in_flight, options.max_delay),
+            bodies: shed::places(options.body_memory),
+            schemas: schemas::Schemas::default(),
+            rates: rates::Rates::new(options.rates.clone()),
+            keys_in_flight: idempotency::InFlight::default(),
+            meters: metrics::Meters::new(),
+            gatekeeper: Gatekeeper::new(options.authentication.clone(), options.keys_fresh),
+            client,
+            options,
+            ending,
+        })
+    }
+
+    fn router(self: &Arc<Self>) -> Router {
+        let router = routes::add_to(Router::new(), self)
+            .fallback(|| async { Problem::not_found("there is no such route") })
+            .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+            .layer(middleware::from_fn_with_state(self.clone(), rates::by_address))
+            .layer(middleware::from_fn_with_state(self.clone(), shed::shed))
+            .layer(middleware::from_fn_with_state(self.clone(), guard::guard))
+            .with_state(self.clone());
+        let router = compress::add_to(router.layer(middleware::from_fn(cbor::answer)));
+        // Outside of all that may refuse a request, so that pages get to see why.
+        match cors::layer(&self.options.cors_origins) {
+            Some(cors) => router.layer(cors),
+            None => router,
+        }
+        .layer(middleware::from_fn(headers::add))
+    }
+
     fn timetable(&self) -> &dyn Timetable {
         self.client.store().timetable()
     }
@@ -228,43 +270,5 @@ impl Service {
 
 /// The routes, for a server of your own; [`serve`] has one. `Location` headers take them to be at the root.
 pub fn router(client: Client, options: ApiOptions) -> Router {
-    let bodies = shed::places(options.body_memory);
-    router_until(client, options, bodies, CancellationToken::new())
-}
-
-/// The routes of a server that ends when it is told to.
-fn router_until(
-    client: Client,
-    options: ApiOptions,
-    bodies: Arc<Semaphore>,
-    ending: CancellationToken,
-) -> Router {
-    let cors = cors::layer(&options.cors_origins);
-    let service = Arc::new(Service {
-        waiting: shed::places(options.max_waiting),
-        in_flight: shed::places(options.max_in_flight),
-        bodies,
-        schemas: schemas::Schemas::default(),
-        rates: rates::Rates::new(options.rates.clone()),
-        keys_in_flight: idempotency::InFlight::default(),
-        meters: metrics::Meters::new(),
-        gatekeeper: Gatekeeper::new(options.authentication.clone(), options.keys_fresh),
-        client,
-        options,
-        ending,
-    });
-    let router = routes::add_to(Router::new(), &service)
-        .fallback(|| async { Problem::not_found("there is no such route") })
-        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
-        .layer(middleware::from_fn_with_state(service.clone(), rates::by_address))
-        .layer(middleware::from_fn_with_state(service.clone(), shed::shed))
-        .layer(middleware::from_fn_with_state(service.clone(), guard::guard))
-        .with_state(service);
-    let router = compress::add_to(router.layer(middleware::from_fn(cbor::answer)));
-    // Outside of all that may refuse a request, so that pages get to see why.
-    match cors {
-        Some(cors) => router.layer(cors),
-        None => router,
-    }
-    .layer(middleware::from_fn(headers::add))
+    Service::new(client, options, CancellationToken::new()).router()
 }

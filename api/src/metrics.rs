@@ -24,6 +24,7 @@ use crate::{Service, problem::Problem, queues, routes};
 const REQUESTS: &str = "windlass_http_requests_total";
 const DURATION: &str = "windlass_http_request_duration_seconds";
 const IN_FLIGHT: &str = "windlass_http_requests_in_flight";
+const ENQUEUES: &str = "windlass_http_enqueues_bound";
 const WAITING: &str = "windlass_http_requests_waiting";
 const BODIES: &str = "windlass_http_body_bytes";
 const SHED: &str = "windlass_http_shed_total";
@@ -106,6 +107,11 @@ impl Meters {
         );
         metrics::describe_gauge!(IN_FLIGHT, Unit::Count, "Requests being worked on, of api_max_in_flight");
         metrics::describe_gauge!(
+            ENQUEUES,
+            Unit::Count,
+            "How many requests to enqueue may be worked on now, by what api_max_delay allows"
+        );
+        metrics::describe_gauge!(
             WAITING,
             Unit::Count,
             "Requests and streams waiting for jobs, of api_max_waiting"
@@ -133,9 +139,14 @@ impl Meters {
 
     /// That of the route which a request has been found to be for.
     pub(crate) fn of(&self, method: &Method, path: Option<&MatchedPath>) -> &Meter {
+        self.at(method, path.map(MatchedPath::as_str))
+    }
+
+    /// That of the route with this path.
+    pub(crate) fn at(&self, method: &Method, path: Option<&str>) -> &Meter {
         // Its answer is the same, without the body.
         let method = if method == Method::HEAD { &Method::GET } else { method };
-        let methods = path.and_then(|path| self.routes.get(path.as_str()));
+        let methods = path.and_then(|path| self.routes.get(path));
         let meter = methods.and_then(|methods| methods.iter().find(|(known, _)| known == method));
         meter.map_or(&self.elsewhere, |(_, meter)| meter)
     }
@@ -147,6 +158,7 @@ impl Meters {
         };
         let options = &service.options;
         metrics::gauge!(IN_FLIGHT).set(taken(&service.in_flight, options.max_in_flight));
+        metrics::gauge!(ENQUEUES).set(service.crowd.bound() as f64);
         metrics::gauge!(WAITING).set(taken(&service.waiting, options.max_waiting));
         metrics::gauge!(BODIES).set(taken(&service.bodies, options.body_memory));
         // One asks, the others wait for that.

@@ -1,15 +1,26 @@
 //! Load shedding: what is too much is refused at once, so that the rest is served in time.
 
-use std::{cell::Cell, sync::Arc};
+use std::{
+    cell::Cell,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     extract::{Request, State},
+    http::{self, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::{Service, metrics, problem::Problem};
+use crate::{
+    Service, cbor,
+    guard::{self, REQUEST_ID},
+    headers::{self, Secure},
+    metrics,
+    problem::Problem,
+};
 
 tokio::task_local! {
     /// The request's place among those in flight, until it gives it up.
@@ -20,6 +31,9 @@ tokio::task_local! {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Crowded;
 
+/// Where jobs are enqueued; the first, one at a time.
+const ENQUEUE: [&str; 3] = ["/v1/jobs", "/v1/jobs/batch", "/v1/workflows"];
+
 /// Lets a request in if there is a place for it. Probes always are let in: who does not answer them is restarted, which
 /// helps nobody when there is too much to do.
 pub(crate) async fn shed(State(service): State<Arc<Service>>, request: Request, next: Next) -> Response {
@@ -29,10 +43,47 @@ pub(crate) async fn shed(State(service): State<Arc<Service>>, request: Request, 
     if request.extensions().get::<Crowded>().is_some() {
         return refuse("connections");
     }
-    match service.in_flight.clone().try_acquire_owned() {
-        Ok(place) => PLACE.scope(Cell::new(Some(place)), next.run(request)).await,
-        Err(_) => refuse("requests"),
+    let Ok(place) = service.in_flight.clone().try_acquire_owned() else {
+        return refuse("requests");
+    };
+    let path = request.uri().path();
+    if request.method() != Method::POST || !ENQUEUE.contains(&path) {
+        return PLACE.scope(Cell::new(Some(place)), next.run(request)).await;
     }
+    let is_one = path == ENQUEUE[0];
+    let Some(_entered) = service.crowd.enter() else {
+        return refuse("jobs");
+    };
+    let began = Instant::now();
+    let response = next.run(request).await;
+    // Others may have more to do, and those that are refused less.
+    if is_one && response.status() == StatusCode::ACCEPTED {
+        let now = Instant::now();
+        service.crowd.accepted(now - began, now);
+    }
+    response
+}
+
+/// Refuses a request to enqueue where it comes in, as long as there are too many: this has to cost little, so that there is
+/// time for the others. Those that want more than the plain answer go the whole way to theirs.
+pub(crate) fn refuse_early<B>(service: &Service, request: &http::Request<B>) -> Option<Response> {
+    let path = request.uri().path();
+    let asked = request.headers();
+    if request.method() != Method::POST
+        || !ENQUEUE.contains(&path)
+        || !service.crowd.is_full()
+        || asked.contains_key(header::ORIGIN)
+        || cbor::is_wanted(asked)
+        || request.extensions().get::<Crowded>().is_some()
+    {
+        return None;
+    }
+    let mut response = refuse("jobs");
+    service.meters.at(request.method(), Some(path)).answered(response.status(), Duration::ZERO);
+    let answered = response.headers_mut();
+    answered.insert(REQUEST_ID, guard::request_id(asked));
+    headers::add_to(answered, request.extensions().get::<Secure>().is_some());
+    Some(response)
 }
 
 /// Gives up the request's place: from here on it only waits, which is bounded by other means.

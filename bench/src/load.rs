@@ -105,7 +105,7 @@ pub async fn run_load(
     let serving = tokio::spawn(windlass_api::serve(listener, client.clone(), api, stop.clone()));
     let working = work(client.clone(), settings.clone(), stop.clone());
 
-    let request = format!(r#"{{"kind":"{}","queue":"{name}","payload":null}}"#, Noop::KIND);
+    let request = format!(r#"{{"kind":"{}","queue":"{name}","payload":{{}}}}"#, Noop::KIND);
     let request = format!(
         "POST /v1/jobs HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{request}",
         request.len()
@@ -263,10 +263,18 @@ async fn ask(
     .await?;
 
     let every = options.sustain.div_f64(sustained.accepted.len() as f64 * options.factor);
+    // Connecting is a cost of its own.
+    let mut crowd = Vec::with_capacity(CROWD);
+    for _ in 0..CROWD {
+        let mut connection = Connection::new(address, request.clone());
+        connection.stream().await?;
+        crowd.push(Some(connection));
+    }
     let began = Instant::now();
     let load = by_many(CROWD, options.time, |at| {
-        let mut connection = Connection::new(address, request.clone());
+        let connection = crowd[at].take();
         async move {
+            let mut connection = connection.ok_or("each has one connection")?;
             let mut answers = Answers::new()?;
             // Each has its own times to send, whether the request before has been answered or not.
             for turn in 0u32.. {
@@ -286,7 +294,7 @@ async fn ask(
     Ok((alone, sustained, load))
 }
 
-async fn by_many<F>(many: usize, time: Duration, one: impl Fn(usize) -> F) -> Result<Answers, Error>
+async fn by_many<F>(many: usize, time: Duration, mut one: impl FnMut(usize) -> F) -> Result<Answers, Error>
 where
     F: Future<Output = Result<Answers, Error>> + Send + 'static,
 {
@@ -328,25 +336,19 @@ impl Connection {
     }
 
     async fn try_ask(&mut self) -> Result<Answer, Error> {
-        let stream = match &mut self.stream {
-            Some(stream) => stream,
-            none => {
-                let stream = TcpStream::connect(self.address).await?;
-                stream.set_nodelay(true)?;
-                none.insert(BufReader::with_capacity(2048, stream))
-            }
-        };
-        stream.write_all(&self.request).await?;
-        self.buffer.clear();
+        let (request, mut buffer) = (self.request.clone(), std::mem::take(&mut self.buffer));
+        buffer.clear();
+        let stream = self.stream().await?;
+        stream.write_all(&request).await?;
         let head = loop {
-            if let Some(end) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
+            if let Some(end) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {
                 break end + 4;
             }
-            if stream.read_buf(&mut self.buffer).await? == 0 {
+            if stream.read_buf(&mut buffer).await? == 0 {
                 return Err("the connection was closed".into());
             }
         };
-        let text = std::str::from_utf8(&self.buffer[..head])?;
+        let text = std::str::from_utf8(&buffer[..head])?;
         let status = text.get(9..12).ok_or("no status")?.to_owned();
         let header = |name: &str| {
             text.lines()
@@ -356,23 +358,36 @@ impl Connection {
         };
         let length: usize = header("content-length").ok_or("no content-length")?.parse()?;
         let closes = header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
-        while self.buffer.len() < head + length {
-            if stream.read_buf(&mut self.buffer).await? == 0 {
+        while buffer.len() < head + length {
+            if stream.read_buf(&mut buffer).await? == 0 {
                 return Err("the connection was closed".into());
             }
         }
         if closes {
             self.stream = None;
         }
-        let body = std::str::from_utf8(&self.buffer[head..])?;
-        match &*status {
+        let body = std::str::from_utf8(&buffer[head..])?;
+        let answer = match &*status {
             "202" => {
                 let id = body.split_once("\"id\":\"").and_then(|(_, rest)| rest.split('"').next());
                 Ok(Answer::Accepted(id.ok_or("no id")?.parse()?))
             }
             "429" | "503" => Ok(Answer::Refused),
             _ => Err(format!("{status}: {body}").into()),
-        }
+        };
+        self.buffer = buffer;
+        answer
+    }
+
+    async fn stream(&mut self) -> Result<&mut BufReader<TcpStream>, Error> {
+        Ok(match &mut self.stream {
+            Some(stream) => stream,
+            none => {
+                let stream = TcpStream::connect(self.address).await?;
+                stream.set_nodelay(true)?;
+                none.insert(BufReader::with_capacity(2048, stream))
+            }
+        })
     }
 }
 

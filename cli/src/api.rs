@@ -177,6 +177,7 @@ pub(crate) fn open_options(settings: &Settings) -> ApiOptions {
         max_wait: settings.api_max_wait,
         max_waiting: settings.api_max_waiting,
         max_in_flight: settings.api_max_in_flight,
+        max_delay: settings.api_max_delay,
         max_connections: settings.api_max_connections,
         max_head: settings.api_max_head,
         body_memory: settings.api_body_memory,

@@ -118,6 +118,9 @@ pub struct Settings {
     pub api_max_waiting: usize,
     /// How many other requests may be in flight at a time.
     pub api_max_in_flight: usize,
+    /// How much longer than on a quiet server it may take to accept a job, before further requests to enqueue are refused.
+    #[serde(with = "duration")]
+    pub api_max_delay: Duration,
     /// How many connections are kept at a time.
     pub api_max_connections: usize,
     /// The largest head of a request, in bytes.
@@ -348,6 +351,7 @@ impl Default for Settings {
             api_max_wait: Duration::from_secs(60),
             api_max_waiting: 10_000,
             api_max_in_flight: 2_000,
+            api_max_delay: Duration::from_millis(10),
             api_max_connections: 20_000,
             api_max_head: 32 * 1024,
             api_body_memory: 256 * 1024 * 1024,
@@ -499,6 +503,7 @@ impl Settings {
             ("store_timeout", self.store_timeout),
             ("store_replica_max_lag", self.store_replica_max_lag),
             ("api_timeout", self.api_timeout),
+            ("api_max_delay", self.api_max_delay),
         ];
         for (setting, duration) in positive {
             if duration.is_zero() {
@@ -511,6 +516,7 @@ impl Settings {
             ("republish_after", self.republish_after),
             ("republish_bound", self.republish_bound),
             ("api_timeout", self.api_timeout),
+            ("api_max_delay", self.api_max_delay),
             ("api_max_wait", self.api_max_wait),
             ("api_idempotency_ttl", self.api_idempotency_ttl),
             ("api_jwt_leeway", self.api_jwt_leeway),

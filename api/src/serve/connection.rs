@@ -1,6 +1,7 @@
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, extract::ConnectInfo, response::Response};
+use futures::future::{Either, ready};
 use hyper::{
     Request,
     body::Incoming,
@@ -20,7 +21,11 @@ use tokio_util::sync::CancellationToken;
 use tower::{Service as _, service_fn};
 
 use super::{activity::Activity, preface::Begun};
-use crate::{ApiOptions, headers::Secure, shed::Crowded};
+use crate::{
+    Service,
+    headers::Secure,
+    shed::{self, Crowded},
+};
 
 /// How long one of the connections that are too many may take to ask.
 const SPARE_IDLE: Duration = Duration::from_secs(2);
@@ -39,7 +44,7 @@ pub(super) struct Connection {
     pub(super) peer: SocketAddr,
     /// One too many.
     pub(super) crowded: bool,
-    pub(super) options: Arc<ApiOptions>,
+    pub(super) service: Arc<Service>,
 }
 
 impl Connection {
@@ -48,9 +53,9 @@ impl Connection {
         let _ = stream.set_nodelay(true);
         let mut stream = TimeoutStream::new(stream);
         // A client that does not read its answers holds them in memory.
-        stream.set_write_timeout(Some(self.options.idle_timeout));
+        stream.set_write_timeout(Some(self.service.options.idle_timeout));
         let stream = Box::pin(stream);
-        match &self.options.tls {
+        match &self.service.options.tls {
             None => self.begin(stream, router, shutdown).await,
             Some(tls) => {
                 let handshake = timeout(HANDSHAKE.min(self.idle()), tls.acceptor().accept(stream));
@@ -70,7 +75,7 @@ impl Connection {
 
     /// How long nothing may come.
     fn idle(&self) -> Duration {
-        let idle = self.options.idle_timeout;
+        let idle = self.service.options.idle_timeout;
         if self.crowded { SPARE_IDLE.min(idle) } else { idle }
     }
 
@@ -101,7 +106,7 @@ impl Connection {
             .header_read_timeout(self.idle())
             .keep_alive(!self.crowded)
             // What is read at a time, as well. Less than 8 KiB is what hyper cannot do.
-            .max_buf_size(self.options.max_head.max(8192));
+            .max_buf_size(self.service.options.max_head.max(8192));
         let service = service_fn(move |request| self.answer(&router, request));
         let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
         let mut serving = std::pin::pin!(serving);
@@ -125,7 +130,7 @@ impl Connection {
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS)
-            .max_header_list_size(u32::try_from(self.options.max_head).unwrap_or(u32::MAX))
+            .max_header_list_size(u32::try_from(self.service.options.max_head).unwrap_or(u32::MAX))
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
             .max_send_buf_size(WINDOW as usize)
@@ -168,10 +173,13 @@ impl Connection {
         if self.crowded {
             extensions.insert(Crowded);
         }
-        if self.options.tls.is_some() {
+        if self.service.options.tls.is_some() {
             extensions.insert(Secure);
         }
-        router.clone().call(request)
+        match shed::refuse_early(&self.service, &request) {
+            Some(refused) => Either::Left(ready(Ok(refused))),
+            None => Either::Right(router.clone().call(request)),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use windlass_client::Client;
 
 use self::connection::Connection;
 pub use self::tls::{Tls, TlsError};
-use crate::{ApiOptions, router_until, shed::places};
+use crate::{ApiOptions, Service};
 
 /// How long to wait when the system has no more connections to give.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -32,10 +32,8 @@ pub async fn serve(
     options: ApiOptions,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let options = Arc::new(options);
-    let bodies = places(options.body_memory);
-    let router = router_until(client, ApiOptions::clone(&options), bodies, shutdown.clone());
-    accept(listener, router, options, shutdown).await
+    let service = Service::new(client, options, shutdown.clone());
+    accept(listener, service.router(), service, shutdown).await
 }
 
 /// The same over gRPC as well, at another listener: with the same TLS, and the same bounds for its own connections.
@@ -50,14 +48,13 @@ pub async fn serve_with_grpc(
     options: ApiOptions,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let options = Arc::new(options);
-    let bodies = places(options.body_memory);
-    let router = router_until(client, ApiOptions::clone(&options), bodies.clone(), shutdown.clone());
-    let services = crate::grpc::router(router.clone(), bodies, &options, shutdown.clone());
+    let service = Service::new(client, options, shutdown.clone());
+    let (bodies, options) = (service.bodies.clone(), &service.options);
+    let calls = crate::grpc::router(service.router(), bodies, options, shutdown.clone());
     // An error comes before anything has been accepted.
     tokio::try_join!(
-        accept(listener, router, options.clone(), shutdown.clone()),
-        accept(grpc_listener, services, options, shutdown),
+        accept(listener, service.router(), service.clone(), shutdown.clone()),
+        accept(grpc_listener, calls, service.clone(), shutdown),
     )?;
     Ok(())
 }
@@ -66,10 +63,11 @@ pub async fn serve_with_grpc(
 async fn accept(
     listener: TcpListener,
     router: Router,
-    options: Arc<ApiOptions>,
+    service: Arc<Service>,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let address = listener.local_addr()?;
+    let options = &service.options;
     let mut connections = JoinSet::new();
     let mut failing = false;
     // Accepting and joining lose nothing when another branch is taken.
@@ -81,7 +79,7 @@ async fn accept(
                     failing = false;
                     let crowded = connections.len() >= options.max_connections;
                     if connections.len() < options.max_connections.saturating_add(SPARE) {
-                        let connection = Connection { peer, crowded, options: options.clone() };
+                        let connection = Connection { peer, crowded, service: service.clone() };
                         connections.spawn(connection.serve(stream, router.clone(), shutdown.clone()));
                     }
                 }

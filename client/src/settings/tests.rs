@@ -53,6 +53,7 @@ fn what_cannot_be_used_is_named() {
         ("worker_queues = [\"a b\"]", "worker_queues"),
         ("api_unknown_kinds = \"maybe\"", "api_unknown_kinds"),
         ("api_max_in_flight = 0", "api_max_in_flight"),
+        ("api_max_delay = \"0s\"", "api_max_delay"),
         ("api_max_connections = 0", "api_max_connections"),
         ("api_max_head = 100", "api_max_head"),
         ("api_max_batch_body = 200000000", "api_body_memory"),
