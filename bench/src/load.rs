@@ -22,9 +22,7 @@ use windlass_api::ApiOptions;
 
 use crate::{Counters, Error, Noop, Tally, noop, report::rate};
 
-/// Requests that are alone, one after the other.
-const ALONE: usize = 1000;
-/// And the rest between two of them.
+/// The rest between two requests that are alone.
 const REST: Duration = Duration::from_millis(5);
 /// Connections that ask as fast as they are answered, to find out how much the API can carry.
 const BUSY: usize = 64;
@@ -34,6 +32,8 @@ const CROWD: usize = 2000;
 /// What to measure.
 #[derive(Debug, Clone, Copy)]
 pub struct LoadOptions {
+    /// How many requests are alone, one after the other, after as many to warm up.
+    pub alone: u32,
     /// How long it takes to find out how much the API can carry.
     pub sustain: Duration,
     /// How long the load lasts then.
@@ -235,17 +235,16 @@ async fn ask(
 ) -> Result<(Answers, Answers, Answers), Error> {
     let mut alone = Answers::new()?;
     let mut connection = Connection::new(address, request.clone());
-    // The first ones open connections and fill caches.
-    for sample in 0..2 * ALONE {
+    for sample in 0..2 * options.alone {
         tokio::time::sleep(REST).await;
         let since = Instant::now();
         let answer = connection.ask().await;
-        if sample == ALONE {
+        if sample == options.alone {
             alone = Answers::new()?;
         }
         alone.count(answer, since)?;
     }
-    alone.took = REST * u32::try_from(ALONE)?;
+    alone.took = REST * options.alone;
 
     let until = Instant::now() + options.sustain;
     let sustained = by_many(BUSY, options.sustain, |_| {

@@ -1,6 +1,7 @@
 //! The benchmark itself works, on each pair of store and broker. What it measures decides no test.
 
 use windlass::Settings;
+use windlass_api::ApiOptions;
 use windlass_bench::{Options, run};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -13,6 +14,20 @@ async fn embedded() {
         run(&settings, Options { jobs: 500, concurrency: 50, running: 100, bound: true }).await.unwrap();
     assert_eq!(report.jobs, 500);
     assert!(report.whole_path_per_second > 0.0 && report.bound.is_none());
+    println!("{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_much_load_is_answered_and_what_is_accepted_is_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("bench.db").display());
+    let settings =
+        Settings { store_url: url.into(), broker_url: "memory:".to_owned().into(), ..Settings::default() };
+    let time = std::time::Duration::from_millis(500);
+    let options = windlass_bench::LoadOptions { alone: 20, sustain: time, time, factor: 2.0 };
+    let report = windlass_bench::run_load(&settings, ApiOptions::default(), options).await.unwrap();
+    assert_eq!((report.alone.failed, report.sustained.failed, report.load.failed), (0, 0, 0));
+    assert!(report.done > 0 && report.load.accepted_per_second > 0.0);
     println!("{report}");
 }
 

@@ -59,6 +59,7 @@ impl Bench {
         }
         if let Some(seconds) = self.load {
             let options = windlass_bench::LoadOptions {
+                alone: 1000,
                 sustain: Duration::from_secs(10),
                 time: Duration::from_secs(seconds.into()),
                 factor: 2.0,
