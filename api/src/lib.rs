@@ -113,7 +113,7 @@ use windlass_core::WorkflowLimits;
 
 pub use crate::auth::{Authentication, Identity, Jwt, JwtError, JwtOptions, Reach};
 pub use crate::metrics::MetricsPage;
-pub use crate::rates::{Proxies, RateLimits, SharedRates, SharedRatesError};
+pub use crate::rates::{Proxies, RateLimits, SharedRates};
 pub use crate::routes::{RouteInfo, routes};
 #[cfg(feature = "grpc")]
 pub use crate::serve::serve_with_grpc;

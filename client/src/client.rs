@@ -21,6 +21,7 @@ use crate::{
     queue_feed::QueueFeeds,
     reads::{Age, Read, Reads},
     relay::Relay,
+    shared::SharedReads,
 };
 
 const ACCEPT: Limits = Limits { waiting: 10_000, group: 500, in_flight: 2, gap: Duration::ZERO };
@@ -85,6 +86,8 @@ pub struct ClientOptions {
     /// How much memory, in bytes, may keep jobs that are over, so that reading them again asks the store for no more
     /// than whether an operator has changed any. 0 keeps none.
     pub read_cache: u64,
+    /// Where else jobs that are over are kept, for all instances together. By default nowhere.
+    pub shared_reads: Option<SharedReads>,
     /// A clock to count delays from instead of this machine's, as in [`StoreOptions`](windlass_store::StoreOptions): for
     /// tests.
     pub clock: Option<VirtualClock>,
@@ -98,6 +101,7 @@ impl Default for ClientOptions {
             republish_bound: Duration::from_secs(3600),
             relays: true,
             read_cache: 16 * 1024 * 1024,
+            shared_reads: None,
             clock: None,
         }
     }
@@ -133,7 +137,8 @@ impl Client {
             let from = windlass_brokers::open(from.expose()).await?;
             broker = Arc::new(windlass_brokers::Moving::new(broker, from));
         }
-        Ok(Self::with_envelope(store, broker, settings.client_options(), settings.envelope()?))
+        let options = ClientOptions { shared_reads: settings.shared_reads()?, ..settings.client_options() };
+        Ok(Self::with_envelope(store, broker, options, settings.envelope()?))
     }
 
     /// A client over an open store and broker. Must be called within a Tokio runtime, where it starts the tasks that
@@ -223,7 +228,8 @@ impl Client {
             let (observe, arrived) = (observe.clone(), arrived.clone());
             async move { accept_group(&*store, &publish, &arrived, observe.as_deref(), group).await }
         });
-        let reads = Reads::start(store.clone(), options.read_cache, &tasks, stop.clone());
+        let shared = options.shared_reads.as_ref();
+        let reads = Reads::start(store.clone(), options.read_cache, shared, &tasks, stop.clone());
         let feed = Arc::new(Feed::default());
         tasks.spawn(feed::run(feed.clone(), store.clone(), stop.clone()));
         let queue_feeds = Arc::new(QueueFeeds::new(store.clone(), tasks.clone(), stop.clone()));
@@ -377,7 +383,14 @@ impl Client {
             Read::Nothing => Ok(None),
             Read::Kept(job) => Ok(Some(Arc::unwrap_or_clone(job))),
             Read::Stored(job, place) => {
-                let job = Arc::new(self.open_record(*job).await?);
+                let opened = match self.open_record(*job).await {
+                    Err(_) if place.is_shared() => match self.inner.store.get(&[id]).await?.pop() {
+                        Some(job) => self.open_record(job).await?,
+                        None => return Ok(None),
+                    },
+                    opened => opened?,
+                };
+                let job = Arc::new(opened);
                 self.inner.reads.keep(place, &job);
                 Ok(Some(Arc::unwrap_or_clone(job)))
             }

@@ -5,7 +5,7 @@ use windlass_core::{
     Tenant,
 };
 
-use crate::{EnvelopeError, NoRandomness, ObjectsError};
+use crate::{EnvelopeError, NoRandomness, ObjectsError, SharedUrlError};
 
 /// Why an operation of the client failed.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +61,9 @@ pub enum ClientError {
     /// The system has no random numbers, of which secrets are made.
     #[error(transparent)]
     Randomness(#[from] NoRandomness),
+    /// What is to be shared in a Redis cannot be.
+    #[error(transparent)]
+    Shared(#[from] SharedUrlError),
     /// The operation needs another store.
     #[error("{what} needs the Postgres store; set store_url to a postgres:// URL")]
     NeedsPostgres {
@@ -90,6 +93,7 @@ impl ClientError {
             | Self::TooManyLimits
             | Self::QueueDraining(_)
             | Self::Randomness(_)
+            | Self::Shared(_)
             | Self::NeedsPostgres { .. } => false,
         }
     }

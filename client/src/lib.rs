@@ -23,6 +23,7 @@ mod relay;
 mod request_rate;
 mod schedule;
 mod settings;
+mod shared;
 mod webhooks;
 mod workflow;
 
@@ -41,5 +42,8 @@ pub use request_rate::{Excess, InvalidRate, Network, ProxyHeader, RequestRate};
 pub use settings::{
     ApiAuth, JwtAlgorithm, LogFormat, QueueRetention, SecretUrl, Settings, SettingsError, UnknownKinds,
 };
+#[cfg(feature = "redis")]
+pub use shared::SharedRedis;
+pub use shared::{SharedReads, SharedUrlError, namespace};
 pub use webhooks::{InvalidWebhookSecret, WebhookSecret};
 pub use workflow::Workflow;

@@ -12,11 +12,12 @@ use std::{
 use moka::{Expiry, sync::Cache};
 use tokio::sync::{mpsc::error::TrySendError, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use windlass_core::{JobId, JobRecord, Store, StoreError, Timestamp};
+use windlass_core::{Edition, JobId, JobRecord, Store, StoreError, Timestamp};
 
 use crate::{
     ClientError,
     group::{Grouper, Limits},
+    shared::{SharedReads, Sharing},
 };
 
 /// The gap bounds what polls cost the store, however many there are: some hundreds of queries a second. One that comes alone
@@ -63,17 +64,29 @@ pub(crate) enum Read {
 
 /// Where a job may be kept: under a revision that was known before it was read.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Place(u64);
+pub(crate) struct Place {
+    revision: u64,
+    shared: bool,
+}
+
+impl Place {
+    /// Whether another instance has read it from the store. What it refers to there may be gone by now.
+    pub(crate) fn is_shared(self) -> bool {
+        self.shared
+    }
+}
 
 impl Reads {
-    /// Keeps up to `room` bytes of jobs that are over.
+    /// Keeps up to `room` bytes of jobs that are over, and others where all instances have them.
     pub(crate) fn start(
         store: Arc<dyn Store>,
         room: u64,
+        shared: Option<&SharedReads>,
         tracker: &TaskTracker,
         stop: CancellationToken,
     ) -> Self {
-        let shelf = Arc::new(Shelf::new(room));
+        let sharing = shared.map(|shared| Sharing::start(shared, tracker, stop.clone()));
+        let shelf = Arc::new(Shelf::new(room, sharing));
         let reading = shelf.clone();
         let ask = Grouper::start(READ, tracker, stop, move |group| {
             let (store, shelf) = (store.clone(), reading.clone());
@@ -110,7 +123,7 @@ impl Reads {
     /// Keeps a job that is over for those who read it next.
     pub(crate) fn keep(&self, place: Place, job: &Arc<JobRecord>) {
         if job.state.is_terminal() {
-            self.shelf.jobs.insert(job.id, Kept { revision: place.0, job: job.clone() });
+            self.shelf.jobs.insert(job.id, Kept { revision: place.revision, job: job.clone() });
         }
     }
 }
@@ -121,6 +134,7 @@ struct Shelf {
     jobs: Cache<JobId, Kept>,
     /// The newest revision this process has seen; [`UNKNOWN`] before the first.
     revision: AtomicU64,
+    sharing: Option<Sharing>,
 }
 
 const UNKNOWN: u64 = u64::MAX;
@@ -132,13 +146,13 @@ struct Kept {
 }
 
 impl Shelf {
-    fn new(room: u64) -> Self {
+    fn new(room: u64, sharing: Option<Sharing>) -> Self {
         let jobs = Cache::builder()
             .max_capacity(room)
             .weigher(|_, kept: &Kept| weight(&kept.job))
             .expire_after(Fading)
             .build();
-        Self { jobs, revision: AtomicU64::new(UNKNOWN) }
+        Self { jobs, revision: AtomicU64::new(UNKNOWN), sharing }
     }
 
     async fn newest_revision(&self, store: &dyn Store) -> Result<u64, StoreError> {
@@ -146,6 +160,14 @@ impl Shelf {
         metrics::counter!("windlass_read_queries_total").increment(1);
         self.revision.store(revision, Ordering::Relaxed);
         Ok(revision)
+    }
+
+    /// What all instances have of these jobs, with the store's edition; nothing where nothing is shared just now.
+    async fn shared(&self, store: &dyn Store, ids: &[JobId]) -> Result<Option<Shared<'_>>, StoreError> {
+        let (Some(sharing), false) = (&self.sharing, ids.is_empty()) else { return Ok(None) };
+        let Some((edition, jobs)) = sharing.look(store, ids).await? else { return Ok(None) };
+        self.revision.store(edition.revision, Ordering::Relaxed);
+        Ok(Some(Shared { sharing, edition, jobs }))
     }
 
     /// What a replica has of these jobs. One that is over stays so unless an operator says otherwise, which the replica may
@@ -172,6 +194,13 @@ impl Shelf {
     }
 }
 
+/// What all instances have of some jobs.
+struct Shared<'a> {
+    sharing: &'a Sharing,
+    edition: Edition,
+    jobs: HashMap<JobId, JobRecord>,
+}
+
 /// The memory that a job takes, more or less, in bytes.
 fn weight(job: &JobRecord) -> u32 {
     let result = job.result.as_ref().map_or(0, |result| result.get().len());
@@ -184,7 +213,9 @@ struct Fading;
 
 impl Expiry<JobId, Kept> for Fading {
     fn expire_after_create(&self, _: &JobId, kept: &Kept, _: Instant) -> Option<Duration> {
-        Some(over_for(&kept.job).clamp(KEPT.0, KEPT.1))
+        let left = kept.job.result_until.map(|until| until - Timestamp::from(std::time::SystemTime::now()));
+        let left = left.map_or(Duration::MAX, |left| left.to_std().unwrap_or_default());
+        Some(over_for(&kept.job).clamp(KEPT.0, KEPT.1).min(left))
     }
 
     fn expire_after_update(
@@ -213,7 +244,8 @@ async fn read_group(store: &dyn Store, shelf: &Shelf, group: Vec<Asked>) {
                 let (read, source) = match (kept.get(&id), stored.get(&id)) {
                     (Some(job), _) => (Read::Kept(job.clone()), "memory"),
                     (None, Some(found)) => {
-                        (Read::Stored(Box::new(found.job.clone()), Place(found.revision)), found.source)
+                        let place = Place { revision: found.revision, shared: found.source == SHARED };
+                        (Read::Stored(Box::new(found.job.clone()), place), found.source)
                     }
                     (None, None) => (Read::Nothing, STORE),
                 };
@@ -231,6 +263,7 @@ async fn read_group(store: &dyn Store, shelf: &Shelf, group: Vec<Asked>) {
 }
 
 const STORE: &str = "store";
+const SHARED: &str = "shared";
 
 /// A job as it was read.
 struct Found {
@@ -242,24 +275,35 @@ struct Found {
 
 type Looked = (HashMap<JobId, Arc<JobRecord>>, HashMap<JobId, Found>);
 
-/// What is kept and still true, and from a replica or the store what is not.
+/// What is kept and still true, and what is not from where all instances have it, from a replica or the store.
 async fn look(store: &dyn Store, shelf: &Shelf, group: &[Asked]) -> Result<Looked, StoreError> {
     let mut kept: HashMap<JobId, Kept> =
         group.iter().filter_map(|asked| Some((asked.id, shelf.jobs.get(&asked.id)?))).collect();
     let known = shelf.revision.load(Ordering::Relaxed);
+    let mut shared =
+        shelf.shared(store, &ids(group.iter().filter(|asked| !kept.contains_key(&asked.id)))).await?;
     // Asked after the callers have, so that whatever they know to have happened is in it. To file what is read now, an
     // older one does as well.
-    let now = match kept.is_empty() && known != UNKNOWN {
-        true => None,
-        false => Some(shelf.newest_revision(store).await?),
+    let now = match &shared {
+        Some(shared) => Some(shared.edition.revision),
+        None if kept.is_empty() && known != UNKNOWN => None,
+        None => Some(shelf.newest_revision(store).await?),
     };
     kept.retain(|_, kept| Some(kept.revision) == now);
 
-    let recent = ids(group.iter().filter(|asked| asked.age == Age::Recent && !kept.contains_key(&asked.id)));
-    let mut stored = shelf.replicated(store, &recent, now).await?;
+    let mut stored = HashMap::new();
+    if let Some(Shared { edition, jobs, .. }) = &mut shared {
+        let found = |job: JobRecord| (job.id, Found { job, revision: edition.revision, source: SHARED });
+        stored.extend(std::mem::take(jobs).into_values().map(found));
+    }
+    let lacking = |asked: &&Asked| !kept.contains_key(&asked.id) && !stored.contains_key(&asked.id);
+    let recent = ids(group.iter().filter(|asked| asked.age == Age::Recent).filter(lacking));
+    stored.extend(shelf.replicated(store, &recent, now).await?);
     // Where one id is asked for both ways, those who want the newest get it.
     let wanted = |asked: &&Asked| {
-        !kept.contains_key(&asked.id) && (asked.age == Age::Now || !stored.contains_key(&asked.id))
+        let found = stored.get(&asked.id);
+        let suits = |found: &Found| asked.age == Age::Recent || found.source == SHARED;
+        !kept.contains_key(&asked.id) && !found.is_some_and(suits)
     };
     let rest = ids(group.iter().filter(wanted));
     if !rest.is_empty() {
@@ -267,6 +311,10 @@ async fn look(store: &dyn Store, shelf: &Shelf, group: &[Asked]) -> Result<Looke
         let revision = now.unwrap_or(known);
         let found = store.get(&rest).await?.into_iter();
         stored.extend(found.map(|job| (job.id, Found { job, revision, source: STORE })));
+    }
+    if let Some(Shared { sharing, edition, .. }) = &shared {
+        let fresh = |found: &&Found| found.source != SHARED && found.revision == edition.revision;
+        stored.values().filter(fresh).for_each(|found| sharing.keep(edition, &found.job));
     }
     let kept = kept.into_iter().map(|(id, kept)| (id, kept.job)).collect();
     Ok((kept, stored))

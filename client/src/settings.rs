@@ -23,7 +23,7 @@ pub use self::url::SecretUrl;
 use self::written::{duration, list, optional_duration};
 use crate::{
     Allowed, ClientOptions, EncryptionKey, Envelope, EnvelopeError, Network, Objects, Origin, Outside,
-    ProxyHeader, RequestRate,
+    ProxyHeader, RequestRate, SharedReads, SharedUrlError,
 };
 
 /// Every setting of Windlass, read by the `windlass` command and by worker binaries alike.
@@ -63,6 +63,10 @@ pub struct Settings {
     pub republish_bound: Duration,
     /// How much memory may keep jobs that are over, for reads, in bytes. 0 keeps none.
     pub read_cache: u64,
+    /// How long such jobs are kept, at most, for reads by all instances in the Redis of `shared_url`; by default they are not
+    /// there.
+    #[serde(with = "optional_duration")]
+    pub shared_read_cache: Option<Duration>,
 
     /// The largest result of a job, in bytes of JSON. With a larger one the job is `dead`.
     pub result_max: usize,
@@ -144,8 +148,8 @@ pub struct Settings {
     pub api_rate_key: Option<RequestRate>,
     /// How often those who act for one tenant may ask, all together.
     pub api_rate_tenant: Option<RequestRate>,
-    /// Where all instances of the API count those requests together: `redis://…` or `rediss://…`; by default each counts by
-    /// itself.
+    /// Where all instances of the API count those requests together, and share reads: `redis://…` or `rediss://…`; by default
+    /// each does so by itself.
     pub shared_url: Option<SecretUrl>,
     /// Proxies whose word is taken on whom a request is from: networks or addresses (a comma-separated list).
     #[serde(deserialize_with = "list")]
@@ -330,6 +334,7 @@ impl Default for Settings {
             republish_after: client.republish_after,
             republish_bound: client.republish_bound,
             read_cache: client.read_cache,
+            shared_read_cache: None,
             result_max: 1024 * 1024,
             result_ttl: None,
             retention_succeeded: None,
@@ -459,6 +464,20 @@ impl Settings {
             }
             _ => {}
         }
+        if let Some(keep) = self.shared_read_cache {
+            if self.shared_url.is_none() {
+                return invalid("shared_read_cache", "needs a Redis to keep jobs in: set shared_url as well");
+            }
+            if self.store_url.expose().starts_with("sqlite:") {
+                return invalid(
+                    "shared_read_cache",
+                    "needs jobs to be kept in Postgres; those of an SQLite file are read as fast from there",
+                );
+            }
+            if !(Duration::from_secs(1)..=LONGEST).contains(&keep) {
+                return invalid("shared_read_cache", "must be 1s to 365d");
+            }
+        }
         let rates = [
             ("api_rate_ip", self.api_rate_ip),
             ("api_rate_key", self.api_rate_key),
@@ -574,6 +593,15 @@ impl Settings {
             read_cache: self.read_cache,
             ..ClientOptions::default()
         }
+    }
+
+    /// Where jobs that are over are kept for all instances, if they are.
+    ///
+    /// # Errors
+    /// A `shared_url` that can never work, or a build that cannot speak with Redis.
+    pub fn shared_reads(&self) -> Result<Option<SharedReads>, SharedUrlError> {
+        let open = |(keep, url): (Duration, &SecretUrl)| SharedReads::open(url.expose(), keep);
+        self.shared_read_cache.zip(self.shared_url.as_ref()).map(open).transpose()
     }
 
     /// How the store is opened.

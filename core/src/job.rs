@@ -147,7 +147,9 @@ impl Idempotency {
 }
 
 /// A job as the store knows it: the answer to a poll.
-#[derive(Debug, Clone)]
+///
+/// It can be written down for others of the same release; what users see is up to the API.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct JobRecord {
     /// The job's id.
     pub id: JobId,
@@ -179,6 +181,8 @@ pub struct JobRecord {
     pub version: u16,
     /// What the handler returned.
     pub result: Option<Box<RawValue>>,
+    /// Until when the result is shown, if it is not kept as long as the job.
+    pub result_until: Option<Timestamp>,
     /// What went wrong, oldest first.
     pub errors: Vec<ErrorRecord>,
     /// How far its newest attempt that has said so is, or was.

@@ -4,6 +4,7 @@
 //! This crate does no I/O. Stores live in `windlass-store`, brokers in `windlass-brokers`; users depend on `windlass`.
 
 mod broker;
+mod edition;
 mod filter;
 mod graph;
 mod id;
@@ -30,6 +31,7 @@ mod webhook;
 mod workflow;
 
 pub use broker::{Broker, BrokerError, Capabilities, Delivery, DeliveryTag, Subscription};
+pub use edition::{Edition, SystemId};
 pub use filter::JobFilter;
 pub use graph::{After, GraphError, Needs, NewWorkflow, Step, WorkflowLimits};
 pub use id::{ClaimId, InvalidId, JobId, WebhookId, WorkerId, WorkflowId};

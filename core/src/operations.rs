@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use serde_json::value::RawValue;
 
 use crate::{
-    JobFilter, JobId, JobRecord, Kind, Limit, LimitName, QueueName, Standing, State, StoreError, Tenant,
-    Timestamp, WorkerId,
+    Edition, JobFilter, JobId, JobRecord, Kind, Limit, LimitName, QueueName, Standing, State, StoreError,
+    SystemId, Tenant, Timestamp, WorkerId,
 };
 
 /// What operators see and do in a store, away from the hot paths. Every method is one transaction and may be repeated
@@ -42,9 +42,17 @@ pub trait Operations: Send + Sync {
     /// Where these jobs stand, in any order, without those that do not exist: for many jobs, often.
     async fn standing(&self, ids: &[JobId]) -> Result<Vec<Standing>, StoreError>;
 
-    /// How often jobs that were over have been retried or removed by operators. What is known of a job that is over goes
-    /// on being true while this number stays, but for a result or a last word that comes to its end or arrives by itself.
+    /// How often jobs that were over have been retried or removed, by operators or as their time was over. What is known of
+    /// a job that is over goes on being true while this number stays, but for a result or a last word that comes to its end
+    /// or arrives by itself.
     async fn revision(&self) -> Result<u64, StoreError>;
+
+    /// The revision, for what is known outside of this process and may outlive what the store knows. `None`: this kind of
+    /// store cannot tell whether it has been put back to an earlier state.
+    async fn edition(&self) -> Result<Option<Edition>, StoreError>;
+
+    /// Which system this is.
+    async fn system(&self) -> Result<SystemId, StoreError>;
 
     /// Those of `ids` that fit the filter.
     async fn among(&self, filter: &JobFilter, ids: &[JobId]) -> Result<Vec<JobId>, StoreError>;

@@ -54,6 +54,30 @@ where
     sqlx::query(query).fetch_one(connection).await.unwrap().get(0)
 }
 
+// ---- editions ----
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_is_another_system_and_what_is_put_back_another_edition() {
+    let (scratch, copied) = (Scratch::new(), Scratch::new());
+    let (store, copy) = (migrated(&scratch).await, migrated(&copied).await);
+    let mut connection = scratch.connect().await;
+    let was = store.operations().edition().await.unwrap().unwrap();
+    let all = format!(
+        "TRUNCATE {{schema}}.revision; INSERT INTO {{schema}}.revision SELECT * FROM {}.revision",
+        scratch.schema
+    );
+    copied.run(&mut connection, &all).await;
+    assert_eq!(copy.operations().revision().await.unwrap(), was.revision);
+    assert_ne!(copy.operations().system().await.unwrap(), was.system);
+    // The same tables with the same rows, written once more.
+    let again = "CREATE TEMP TABLE kept AS TABLE {schema}.revision; DELETE FROM {schema}.revision; \
+                 INSERT INTO {schema}.revision SELECT * FROM kept";
+    scratch.run(&mut connection, again).await;
+    let is = store.operations().edition().await.unwrap().unwrap();
+    assert_eq!((is.revision, &is.system), (was.revision, &was.system));
+    assert_ne!(is.history, was.history);
+}
+
 // ---- schema ----
 
 #[tokio::test(flavor = "multi_thread")]

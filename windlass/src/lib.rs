@@ -49,7 +49,7 @@ pub use windlass_client::{
     Accepted, Allowed, ApiAuth, ApiKey, Client, ClientError, ClientOptions, EncryptionKey, Enqueue, Envelope,
     Excess, InvalidRate, JobPage, JobWatch, JwtAlgorithm, LogFormat, Network, Objects, ObjectsError, Origin,
     Outside, ProxyHeader, QueueNews, QueueRetention, QueueWatch, RequestRate, SecretUrl, Settings,
-    SettingsError, UnknownKinds, WebhookSecret, Workflow,
+    SettingsError, SharedReads, SharedUrlError, UnknownKinds, WebhookSecret, Workflow,
 };
 pub use windlass_core::{
     CancelOutcome, DeadCursor, DeadFilter, DeadPage, ErrorRecord, Found, Gating, GraphError, InsertOutcome,

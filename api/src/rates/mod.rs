@@ -20,12 +20,13 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use sha2::{Digest as _, Sha256};
-use windlass_client::RequestRate;
+use windlass_client::{RequestRate, SharedUrlError};
+use windlass_core::Store;
 
 pub use self::address::Proxies;
 use self::{
     gcra::{Gcra, Verdict},
-    shared::Shared,
+    shared::{Names, Shared},
     table::{Key, Table},
 };
 use crate::{Service, auth::Identity, problem::Problem, shed::is_probe};
@@ -63,7 +64,7 @@ impl SharedRates {
     ///
     /// # Errors
     /// A URL that can never work.
-    pub fn open(url: &str, patience: Duration) -> Result<Self, SharedRatesError> {
+    pub fn open(url: &str, patience: Duration) -> Result<Self, SharedUrlError> {
         Shared::open(url, patience).map(|shared| Self(Arc::new(shared)))
     }
 }
@@ -74,32 +75,14 @@ impl fmt::Debug for SharedRates {
     }
 }
 
-/// A `shared_url` that cannot be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SharedRatesError {
-    /// It is no URL of a Redis server.
-    #[error(
-        "shared_url is not a valid Redis URL; write it as redis://user:password@host:6379/0 (rediss:// for TLS), with \
-         special characters in user and password percent-encoded"
-    )]
-    Url,
-    /// It asks for TLS without a check of the certificate.
-    #[error(
-        "shared_url asks for TLS without a check of the certificate; remove `#insecure`, and name a file with the \
-         server's authority in the environment variable SSL_CERT_FILE"
-    )]
-    Insecure,
-    /// This build cannot speak with Redis.
-    #[error("shared_url needs the cargo feature `redis`, which this build does not have; build with it")]
-    NotBuilt,
-}
-
 /// What the API counts.
 pub(crate) struct Rates {
     ip: Option<Limiter>,
     key: Option<Limiter>,
     tenant: Option<Limiter>,
     shared: Option<SharedRates>,
+    /// Under which those counts are.
+    names: Names,
     proxies: Proxies,
 }
 
@@ -133,6 +116,7 @@ impl Rates {
             key: limiter("key", limits.key),
             tenant: limiter("tenant", limits.tenant),
             shared: limits.shared,
+            names: Names::default(),
             proxies: limits.proxies,
         }
     }
@@ -155,9 +139,9 @@ impl Rates {
 }
 
 impl Limiter {
-    async fn take(&self, key: Key, rates: &Rates) -> Verdict {
+    async fn take(&self, key: Key, rates: &Rates, store: &dyn Store) -> Verdict {
         if let Some(SharedRates(shared)) = &rates.shared
-            && let Some(verdict) = shared.take(self.name, key, &self.table.gcra).await
+            && let Some(verdict) = shared.take(&rates.names, store, self.name, key, &self.table.gcra).await
         {
             return verdict;
         }
@@ -175,7 +159,7 @@ pub(crate) struct Words {
 
 impl Words {
     async fn ask(&mut self, limiter: &Limiter, key: Key, service: &Service) {
-        let verdict = limiter.take(key, &service.rates).await;
+        let verdict = limiter.take(key, &service.rates, &**service.client.store()).await;
         let word = Word { name: limiter.name, rate: limiter.rate, verdict };
         self.refusal = match verdict.goes {
             Ok(0) => None,

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use windlass_client::SharedUrlError;
+use windlass_core::Store;
+
 use super::{
-    SharedRatesError,
     gcra::{Gcra, Verdict},
     table::Key,
 };
@@ -11,12 +13,16 @@ use super::{
 /// There is none.
 pub(super) enum Shared {}
 
+/// Of nothing.
+#[derive(Default)]
+pub(super) struct Names;
+
 impl Shared {
-    pub(super) fn open(_: &str, _: Duration) -> Result<Self, SharedRatesError> {
-        Err(SharedRatesError::NotBuilt)
+    pub(super) fn open(_: &str, _: Duration) -> Result<Self, SharedUrlError> {
+        Err(SharedUrlError::NotBuilt)
     }
 
-    pub(super) async fn take(&self, _: &str, _: Key, _: &Gcra) -> Option<Verdict> {
+    pub(super) async fn take(&self, _: &Names, _: &dyn Store, _: &str, _: Key, _: &Gcra) -> Option<Verdict> {
         match *self {}
     }
 }

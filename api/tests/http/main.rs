@@ -33,6 +33,8 @@ mod quotas;
 mod rates;
 #[cfg(feature = "redis")]
 mod rates_shared;
+#[cfg(feature = "redis")]
+mod reads_shared;
 mod schedules;
 mod schemas;
 mod sight;

@@ -22,18 +22,25 @@ use crate::support::{Api, PATIENCE, soon};
 /// For a server that does not answer.
 const SHORT: Duration = Duration::from_millis(100);
 
-fn redis() -> String {
+pub(crate) fn redis() -> String {
     std::env::var("WINDLASS_TEST_REDIS_URL")
         .expect("WINDLASS_TEST_REDIS_URL is not set: run scripts/test, which starts the servers")
 }
 
-async fn api(url: &str, rate: &str, patience: Duration) -> Api {
+fn options(url: &str, rate: &str, patience: Duration) -> ApiOptions {
     let rates = RateLimits {
         ip: Some(rate.parse().unwrap()),
         shared: Some(SharedRates::open(url, patience).unwrap()),
         ..RateLimits::default()
     };
-    Api::with(ApiOptions { rates, ..ApiOptions::default() }).await
+    ApiOptions { rates, ..ApiOptions::default() }
+}
+
+/// Two instances of one system.
+async fn two(url: &str, rate: &str) -> (Api, Api) {
+    let one = Api::with(options(url, rate, PATIENCE)).await;
+    let other = one.beside(options(url, rate, PATIENCE));
+    (one, other)
 }
 
 /// A client that no other test is, nor was.
@@ -60,7 +67,7 @@ async fn counts_with(far: &Api, near: &Api) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn instances_share_a_limit_exactly() {
-    let (one, other) = (api(&redis(), "7/h", PATIENCE).await, api(&redis(), "7/h", PATIENCE).await);
+    let (one, other) = two(&redis(), "7/h").await;
     let client = somebody();
     let mut asked = JoinSet::new();
     for number in 0..40 {
@@ -74,8 +81,18 @@ async fn instances_share_a_limit_exactly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn systems_that_share_a_redis_count_apart() {
+    let (one, other) = (two(&redis(), "2/h").await, two(&redis(), "2/h").await);
+    let client = use_up(&one.0).await;
+    assert_eq!(ask(&one.1.router, client).await, 429);
+    assert_eq!(ask(&other.0.router, client).await, 200);
+    assert_eq!(ask(&other.1.router, client).await, 200);
+    assert_eq!(ask(&other.0.router, client).await, 429);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn answers_are_as_without_redis() {
-    let (one, other) = (api(&redis(), "2/h", PATIENCE).await, api(&redis(), "2/h", PATIENCE).await);
+    let (one, other) = two(&redis(), "2/h").await;
     let client = somebody();
     let ask = async |api: &Api| {
         let request = Request::get("/v1/kinds").extension(ConnectInfo(client)).body(Body::empty());
@@ -94,7 +111,7 @@ async fn without_redis_each_instance_counts_by_itself() {
     // Nobody listens there.
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let url = format!("redis://{closed}");
-    let (one, other) = (api(&url, "2/h", PATIENCE).await, api(&url, "2/h", PATIENCE).await);
+    let (one, other) = two(&url, "2/h").await;
     let client = somebody();
     for api in [&one, &other] {
         let statuses =
@@ -106,7 +123,8 @@ async fn without_redis_each_instance_counts_by_itself() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_falls_silent_is_done_without_until_it_is_back() {
     let way = Way::to_redis().await;
-    let (near, far) = (api(&redis(), "3/h", PATIENCE).await, api(&way.url, "3/h", SHORT).await);
+    let near = Api::with(options(&redis(), "3/h", PATIENCE)).await;
+    let far = near.beside(options(&way.url, "3/h", SHORT));
     counts_with(&far, &near).await;
     // Connections stand, and nothing comes through.
     way.held.send_replace(true);
@@ -137,14 +155,14 @@ fn what_is_no_redis_is_refused_and_no_password_shown() {
 }
 
 /// A way to Redis on which nothing moves while it is held.
-struct Way {
-    url: String,
-    held: Arc<watch::Sender<bool>>,
+pub(crate) struct Way {
+    pub(crate) url: String,
+    pub(crate) held: Arc<watch::Sender<bool>>,
     _carrying: JoinSet<()>,
 }
 
 impl Way {
-    async fn to_redis() -> Self {
+    pub(crate) async fn to_redis() -> Self {
         let url = redis();
         let (login, rest) = url.strip_prefix("redis://").unwrap().rsplit_once('@').unwrap();
         let (server, database) = rest.split_once('/').unwrap();

@@ -31,7 +31,7 @@ pub(crate) struct Api {
     pub(crate) client: Client,
     worker: WorkerId,
     rows: SqlitePool,
-    _folder: TempDir,
+    _folder: Arc<TempDir>,
 }
 
 impl Api {
@@ -67,7 +67,17 @@ impl Api {
         let client = Client::new(wrap(store.clone()), broker, ClientOptions::default());
         let router = windlass_api::router(client.clone(), options);
         let rows = SqlitePool::connect(&url).await.unwrap();
-        Self { router, store, client, worker, rows, _folder: folder }
+        Self { router, store, client, worker, rows, _folder: Arc::new(folder) }
+    }
+
+    /// Another instance of the same system.
+    #[cfg(feature = "redis")]
+    pub(crate) fn beside(&self, options: ApiOptions) -> Self {
+        let store = Arc::new(self.store.clone());
+        let client = Client::new(store, Arc::new(Memory::new()), ClientOptions::default());
+        let router = windlass_api::router(client.clone(), options);
+        let (store, rows, folder) = (self.store.clone(), self.rows.clone(), self._folder.clone());
+        Self { router, store, client, worker: self.worker, rows, _folder: folder }
     }
 
     /// The answer, which must be one of those that the OpenAPI document has.

@@ -47,6 +47,12 @@ fn what_cannot_be_used_is_named() {
         ("worker_lease = 30", "a duration has a unit"),
         ("republish_after = \"2years\"", "republish_after"),
         ("store_timeout = \"0s\"", "store_timeout"),
+        ("shared_read_cache = \"10m\"", "shared_url"),
+        ("shared_read_cache = \"10m\"\nshared_url = \"redis://h\"", "Postgres"),
+        (
+            "shared_read_cache = \"0s\"\nshared_url = \"redis://h\"\nstore_url = \"postgres://h/d\"",
+            "shared_read_cache must be 1s",
+        ),
         ("worker_concurrency = 0", "worker_concurrency"),
         ("worker_concurrency = 9223372036854775807", "worker_concurrency"),
         ("worker_buffer = 9223372036854775807", "worker_buffer"),

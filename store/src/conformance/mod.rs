@@ -164,6 +164,7 @@ macro_rules! store_conformance {
             deliveries_count_for_no_quota
             due_decides_between_queued_and_scheduled
             each_job_is_claimed_once
+            editions_are_of_a_system_and_its_revision
             elections_have_one_winner
             errors_are_kept_in_order
             every_outcome

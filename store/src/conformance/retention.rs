@@ -34,6 +34,8 @@ pub async fn results_are_forgotten_in_time(timed: Timed) {
     assert!(case.finish(jobs[0], with_result()).await);
     assert!(case.finish(jobs[1], succeeded()).await);
     let shown = async || case.get(jobs[0].id).await.result.is_some();
+    assert_eq!(case.get(jobs[0].id).await.result_until, Some(clock.now() + HOUR));
+    assert_eq!(case.get(jobs[1].id).await.result_until, None);
     clock.advance(HOUR - Duration::from_micros(1));
     case.store.maintain().await.unwrap();
     assert!(shown().await);
@@ -41,6 +43,7 @@ pub async fn results_are_forgotten_in_time(timed: Timed) {
     assert!(!shown().await, "also before the housekeeping");
     case.store.maintain().await.unwrap();
     assert!(!shown().await);
+    assert_eq!(case.get(jobs[0].id).await.result_until, None);
     assert_eq!(case.state(jobs[0].id).await, State::Succeeded);
     // Run again, it has a result of its own, for as long.
     case.store.operations().retry(&[jobs[0].id], &State::TERMINAL).await.unwrap();
@@ -113,10 +116,16 @@ pub async fn what_has_been_kept_for_long_enough_goes(timed: Timed) {
     clock.advance(5 * DAY - Duration::from_micros(1));
     assert_eq!(left().await.len(), all.len());
     let before = case.picture(&[waits, queued, runs, far]).await;
+    let revision = async || case.other.operations().revision().await.unwrap();
+    let at_first = revision().await;
     // A day's jobs may go together, once the day is over.
     clock.advance(DAY + Duration::from_micros(1));
     let stay = [died, waits, queued, runs, retried, archived, far];
     assert_eq!(left().await, set(stay), "six days on");
+    let six_days_on = revision().await;
+    assert!(six_days_on > at_first, "what was known of them is no longer so");
+    assert_eq!(left().await, set(stay));
+    assert_eq!(revision().await, six_days_on);
     assert_eq!(case.store.operations().retry(&[retried], &[State::Dead]).await.unwrap(), [retried]);
     clock.advance(5 * DAY);
     assert_eq!(left().await, set([waits, queued, runs, retried, archived, far]), "eleven days on");

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use windlass_core::{CancelOutcome, JobId, NewProgress, Note, Outcome, Standing, State};
+use windlass_core::{CancelOutcome, Edition, JobId, NewProgress, Note, Outcome, Standing, State};
 
 use super::support::{Case, HOUR, dead, retry, succeeded};
 
@@ -54,4 +54,24 @@ pub async fn operators_move_the_revision(case: Case) {
     assert!(retried > before);
     assert_eq!(operations.delete(&[second], &[State::Dead]).await.unwrap(), [second]);
     assert!(revision().await > retried);
+}
+
+/// All who use the store know it by one name. An edition is the same as long as the revision is.
+pub async fn editions_are_of_a_system_and_its_revision(case: Case) {
+    let (near, far) = (case.store.operations(), case.other.operations());
+    let system = near.system().await.unwrap();
+    assert_eq!(far.system().await.unwrap(), system);
+    assert!(system.expose().len() >= 32, "it can be guessed");
+    let Some(first) = near.edition().await.unwrap() else { return };
+    assert_eq!(first.system, system);
+    assert_eq!(first.revision, near.revision().await.unwrap());
+    let job = case.running(1).await[0];
+    assert!(case.finish(job, dead()).await);
+    let ended = far.edition().await.unwrap().unwrap();
+    assert!(ended.at >= case.get(job.id).await.finished_at.unwrap(), "it goes by another clock");
+    assert_eq!(Edition { at: first.at, ..ended }, first);
+    assert_eq!(near.retry(&[job.id], &[State::Dead]).await.unwrap(), [job.id]);
+    let retried = far.edition().await.unwrap().unwrap();
+    assert!(retried.revision > first.revision && retried.history != first.history);
+    assert_eq!(retried.system, system);
 }

@@ -16,6 +16,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/postgres/0009_keys.sql"),
     include_str!("../../../migrations/postgres/0010_webhooks.sql"),
     include_str!("../../../migrations/postgres/0011_quotas.sql"),
+    include_str!("../../../migrations/postgres/0012_system.sql"),
 ];
 
 const VERSIONS: &str = "

@@ -47,11 +47,11 @@ use sqlx::{
 };
 use uuid::Uuid;
 use windlass_core::{
-    CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Finish, Found, HeartbeatReply,
-    Inserted, JobFilter, JobId, JobNotes, JobRecord, Keys, KindInfo, Limit, LimitName, LimitRecord,
-    LogCursor, LogRecord, NewJob, NewWorker, Note, Operations, OutboxGroup, OutboxId, Priority, QueueName,
-    QueueRecord, Quotas, Rescued, Standing, State, Store, StoreError, Tally, Timetable, Webhooks, WorkerId,
-    WorkerRecord, Workflows,
+    CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Edition, Finish, Found,
+    HeartbeatReply, Inserted, JobFilter, JobId, JobNotes, JobRecord, Keys, KindInfo, Limit, LimitName,
+    LimitRecord, LogCursor, LogRecord, NewJob, NewWorker, Note, Operations, OutboxGroup, OutboxId, Priority,
+    QueueName, QueueRecord, Quotas, Rescued, Standing, State, Store, StoreError, SystemId, Tally, Timetable,
+    Webhooks, WorkerId, WorkerRecord, Workflows,
 };
 
 use self::{
@@ -489,6 +489,14 @@ impl Operations for PostgresStore {
 
     async fn revision(&self) -> Result<u64, StoreError> {
         self.within(self.select_revision()).await
+    }
+
+    async fn edition(&self) -> Result<Option<Edition>, StoreError> {
+        self.within(self.select_edition()).await.map(Some)
+    }
+
+    async fn system(&self) -> Result<SystemId, StoreError> {
+        self.within(self.select_system()).await
     }
 
     async fn among(&self, filter: &JobFilter, ids: &[JobId]) -> Result<Vec<JobId>, StoreError> {

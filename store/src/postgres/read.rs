@@ -9,17 +9,18 @@ use super::{PostgresStore, claim::number, gates::gating, priority, range, unexpe
 pub(super) const GET: &str = "
 SELECT j.id, j.kind, j.queue, j.priority, j.state, j.attempt, j.uncounted, j.max_attempts, j.created_at, j.run_at,
        j.started_at, j.finished_at,
-       CASE WHEN j.result IS NOT NULL AND NOT EXISTS (
-           SELECT FROM {schema}.expiring_results r WHERE r.job_id = j.id AND r.expires_at <= {now}
-       ) THEN j.result END,
+       CASE WHEN r.until <= {now} THEN NULL ELSE j.result END,
        j.labels::text, j.cancel_requested,
        (SELECT json_agg(json_build_object('attempt', e.attempt, 'at', e.at, 'worker', e.worker, 'message', e.message)
                         ORDER BY e.fence)::text
         FROM {schema}.job_errors e WHERE e.job_id = j.id),
        (SELECT json_build_object('value', p.value, 'message', p.message, 'at', p.at)::text
         FROM {schema}.job_progress p WHERE p.job_id = j.id),
-       j.gating, j.expires_at, j.deadline, j.version
+       j.gating, j.expires_at, j.deadline, j.version, r.until
 FROM {schema}.jobs j
+LEFT JOIN LATERAL (
+    SELECT e.expires_at FROM {schema}.expiring_results e WHERE e.job_id = j.id AND j.result IS NOT NULL LIMIT 1
+) AS r (until) ON true
 WHERE j.id = ANY($1) AND j.id >= $2 AND j.id <= $3";
 
 /// Plan: as for [`GET`].
@@ -113,6 +114,7 @@ fn record(row: &PgRow) -> Result<JobRecord, Error> {
         expires_at: row.try_get(18)?,
         deadline: row.try_get(19)?,
         version: row.try_get::<i16, _>(20)?.unsigned_abs(),
+        result_until: result.as_ref().and(row.try_get(21)?),
         result: result.map(RawValue::from_string).transpose().map_err(unexpected)?,
         progress: progress.map(serde_json::from_str).transpose().map_err(unexpected)?,
         labels: serde_json::from_str(row.try_get(13)?).map_err(unexpected)?,

@@ -155,6 +155,7 @@ impl PostgresStore {
                 raw_sql(self.fill(&drop)).execute(&mut *session).await?;
             }
         }
+        self.note_revision(&mut session, 1).await?;
         session.commit().await?;
         tracing::info!(day, moved = staying.len(), "dropped the jobs of a day");
         Ok(())

@@ -1,6 +1,6 @@
 use sqlx::{Error, PgConnection, Row};
 use uuid::Uuid;
-use windlass_core::{JobId, Standing, UnknownState};
+use windlass_core::{Edition, JobId, Standing, SystemId, UnknownState};
 
 use super::{PostgresStore, claim::number, range, unexpected};
 
@@ -12,6 +12,25 @@ LEFT JOIN {schema}.job_progress p ON p.job_id = j.id AND p.job_id >= $2 AND p.jo
 WHERE j.id = ANY($1) AND j.id >= $2 AND j.id <= $3";
 
 const REVISION: &str = "SELECT number FROM {schema}.revision";
+
+/// The row's random number, together with where it lies, since a copy of the tables has the same number.
+macro_rules! system {
+    () => {
+        "concat_ws('/', r.system, c.system_identifier,
+                   (SELECT oid FROM pg_database WHERE datname = current_database()), r.tableoid)"
+    };
+}
+
+const SYSTEM: &str = concat!("SELECT ", system!(), " FROM {schema}.revision r, pg_control_system() c");
+
+/// A server that is promoted, as one is after a failover or once a backup has been replayed, begins another timeline of its
+/// log. What has been put back otherwise shows in the transaction that wrote the row.
+const EDITION: &str = concat!(
+    "SELECT r.number, ",
+    system!(),
+    ", concat_ws('/', left(pg_walfile_name(pg_current_wal_lsn()), 8), r.xmin), {now}
+     FROM {schema}.revision r, pg_control_system() c"
+);
 
 const REVISED: &str = "UPDATE {schema}.revision SET number = number + 1";
 
@@ -42,6 +61,25 @@ impl PostgresStore {
         let row = self.rare(REVISION).fetch_one(&mut *session).await?;
         session.commit().await?;
         Ok(row.try_get::<i64, _>(0)?.unsigned_abs())
+    }
+
+    pub(super) async fn select_system(&self) -> Result<SystemId, Error> {
+        let mut session = self.statement().await?;
+        let row = self.rare(SYSTEM).fetch_one(&mut *session).await?;
+        session.commit().await?;
+        Ok(SystemId::new(row.try_get(0)?))
+    }
+
+    pub(super) async fn select_edition(&self) -> Result<Edition, Error> {
+        let mut session = self.statement().await?;
+        let row = self.rare(EDITION).fetch_one(&mut *session).await?;
+        session.commit().await?;
+        Ok(Edition {
+            system: SystemId::new(row.try_get(1)?),
+            history: row.try_get(2)?,
+            revision: row.try_get::<i64, _>(0)?.unsigned_abs(),
+            at: row.try_get(3)?,
+        })
     }
 
     /// Notes that so many jobs which were over have been changed. The last statement before the commit, since everyone

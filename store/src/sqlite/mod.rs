@@ -39,11 +39,11 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use windlass_core::{
-    CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Finish, Found, HeartbeatReply,
-    Inserted, JobFilter, JobId, JobNotes, JobRecord, Keys, KindInfo, Limit, LimitName, LimitRecord,
-    LogCursor, LogRecord, NewJob, NewWorker, Note, Operations, OutboxGroup, OutboxId, QueueName, QueueRecord,
-    Quotas, Rescued, Source, Standing, State, Store, StoreError, Tally, Timestamp, Timetable, Webhooks,
-    WorkerId, WorkerRecord, Workflows,
+    CancelOutcome, ClaimId, ClaimedJob, DeadCursor, DeadFilter, DeadPage, Edition, Finish, Found,
+    HeartbeatReply, Inserted, JobFilter, JobId, JobNotes, JobRecord, Keys, KindInfo, Limit, LimitName,
+    LimitRecord, LogCursor, LogRecord, NewJob, NewWorker, Note, Operations, OutboxGroup, OutboxId, QueueName,
+    QueueRecord, Quotas, Rescued, Source, Standing, State, Store, StoreError, SystemId, Tally, Timestamp,
+    Timetable, Webhooks, WorkerId, WorkerRecord, Workflows,
 };
 
 use self::error::{classify, is_locked};
@@ -381,6 +381,15 @@ impl Operations for SqliteStore {
 
     async fn revision(&self) -> Result<u64, StoreError> {
         self.within(self.select_revision()).await
+    }
+
+    /// A file that has been put back from a copy looks like one that never was.
+    async fn edition(&self) -> Result<Option<Edition>, StoreError> {
+        Ok(None)
+    }
+
+    async fn system(&self) -> Result<SystemId, StoreError> {
+        self.within(self.select_system()).await
     }
 
     async fn among(&self, filter: &JobFilter, ids: &[JobId]) -> Result<Vec<JobId>, StoreError> {

@@ -12,10 +12,11 @@ statement!(
     GET,
     "SELECT id, kind, queue, priority, state, attempt, uncounted, max_attempts, created_at, run_at, started_at,
             finished_at,
-            iif(EXISTS (SELECT 1 FROM expiring_results r WHERE r.job_id = jobs.id AND r.expires_at <= ?2), NULL, result),
+            iif(r.expires_at <= ?2, NULL, result),
             labels, cancel_requested, p.value, p.message, p.at, gating,
-            expires_at, deadline, version
-     FROM jobs LEFT JOIN job_progress p ON p.job_id = jobs.id WHERE id IN (SELECT value FROM json_each(?1))"
+            jobs.expires_at, deadline, version, r.expires_at
+     FROM jobs LEFT JOIN job_progress p ON p.job_id = jobs.id
+     LEFT JOIN expiring_results r ON r.job_id = jobs.id WHERE id IN (SELECT value FROM json_each(?1))"
 );
 statement!(
     GET_ERRORS,
@@ -120,6 +121,7 @@ fn record(row: &SqliteRow, errors: &mut HashMap<String, Vec<ErrorRecord>>) -> Re
         expires_at: time(row.try_get(19)?)?,
         deadline: time(row.try_get(20)?)?,
         version: row.try_get(21)?,
+        result_until: result.as_ref().and(time(row.try_get(22)?)?),
         result: result.map(RawValue::from_string).transpose().map_err(unexpected)?,
         progress,
         labels: serde_json::from_str(row.try_get(13)?).map_err(unexpected)?,

@@ -1,5 +1,5 @@
 use sqlx::{Error, Row, SqliteConnection};
-use windlass_core::{JobId, Standing};
+use windlass_core::{JobId, Standing, SystemId};
 
 use super::{SqliteStore, ids, read, statement, timestamp};
 
@@ -30,6 +30,11 @@ impl SqliteStore {
     pub(super) async fn select_revision(&self) -> Result<u64, Error> {
         let row = sqlx::query("SELECT number FROM revision").fetch_one(&self.readers).await?;
         Ok(row.try_get::<i64, _>(0)?.unsigned_abs())
+    }
+
+    pub(super) async fn select_system(&self) -> Result<SystemId, Error> {
+        let row = sqlx::query("SELECT system FROM revision").fetch_one(&self.readers).await?;
+        Ok(SystemId::new(row.try_get(0)?))
     }
 }
 
