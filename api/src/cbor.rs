@@ -3,9 +3,7 @@
 
 use axum::{
     body::{Body, HttpBody as _, to_bytes},
-    extract::Request,
     http::{HeaderMap, HeaderValue, header},
-    middleware::Next,
     response::{IntoResponse as _, Response},
 };
 use ciborium_ll::{Decoder, Header};
@@ -166,9 +164,8 @@ fn refused(why: &str) -> Problem {
     Problem::malformed(format!("the body is not CBOR that stands for JSON: {why}"))
 }
 
-pub(crate) async fn answer(request: Request, next: Next) -> Response {
-    let wanted = is_wanted(request.headers());
-    let mut response = next.run(request).await;
+/// The answer, in CBOR if that is wanted.
+pub(crate) async fn answer(mut response: Response, wanted: bool) -> Response {
     let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let is_json = kind.is_some_and(|kind| matches!(kind, "application/json" | "application/problem+json"));
     // A stream has none, and is not JSON.

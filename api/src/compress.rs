@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use axum::{
-    Router,
     body::HttpBody as _,
-    extract::{Request, State},
     http::{Extensions, HeaderMap, HeaderValue, StatusCode, Version, header},
-    middleware::{self, Next},
     response::Response,
 };
 use tokio::sync::Semaphore;
-use tower_http::{CompressionLevel, compression::CompressionLayer};
+use tower_http::{
+    CompressionLevel,
+    compression::{CompressionLayer, Predicate},
+};
 
 use crate::{cbor, held::hold};
 
@@ -19,7 +19,7 @@ use crate::{cbor, held::hold};
 const SMALLEST: u64 = 1024;
 /// How many answers are being compressed at a time. Each has some MiB of tables until its client has read it; those beyond
 /// are sent as they are.
-const PLACES: usize = 32;
+pub(crate) const PLACES: usize = 32;
 /// Quick rather than small, for all of them.
 const LEVEL: CompressionLevel = CompressionLevel::Precise(3);
 
@@ -27,26 +27,26 @@ const LEVEL: CompressionLevel = CompressionLevel::Precise(3);
 #[derive(Debug, Clone, Copy)]
 struct Worth;
 
-pub(crate) fn add_to(router: Router) -> Router {
+/// Compresses what is [chosen](choose).
+pub(crate) fn layer() -> CompressionLayer<impl Predicate> {
     let worth = |_: StatusCode, _: Version, _: &HeaderMap, extensions: &Extensions| {
         extensions.get::<Worth>().is_some()
     };
-    router
-        .layer(middleware::from_fn_with_state(Arc::new(Semaphore::new(PLACES)), choose))
-        .layer(CompressionLayer::new().quality(LEVEL).compress_when(worth))
-        .layer(middleware::map_response(weaken))
+    CompressionLayer::new().quality(LEVEL).compress_when(worth)
 }
 
-/// Streams are not chosen, since their events are not to wait for others.
-async fn choose(State(places): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
-    let understands = request.headers().contains_key(header::ACCEPT_ENCODING);
-    let mut response = next.run(request).await;
+pub(crate) fn is_understood(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::ACCEPT_ENCODING)
+}
+
+/// Marks the answer if it is to be compressed. Streams are not chosen, since their events are not to wait for others.
+pub(crate) fn choose(mut response: Response, understands: bool, places: &Arc<Semaphore>) -> Response {
     if response.body().size_hint().exact().is_none_or(|size| size < SMALLEST) {
         return response;
     }
     // Caches are to know, even if it is not compressed this time.
     response.headers_mut().append(header::VARY, HeaderValue::from_static("accept-encoding"));
-    match places.try_acquire_owned() {
+    match places.clone().try_acquire_owned() {
         Ok(place) if understands => {
             response.extensions_mut().insert(Worth);
             response.map(|body| hold(body, place))
@@ -56,8 +56,7 @@ async fn choose(State(places): State<Arc<Semaphore>>, request: Request, next: Ne
 }
 
 /// Compressed or in CBOR, an answer is no longer the same byte for byte, which is what a strong tag says.
-async fn weaken(mut response: Response) -> Response {
-    let headers = response.headers_mut();
+pub(crate) fn weaken(headers: &mut HeaderMap) {
     let is_cbor = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == cbor::MEDIA_TYPE);
     if (is_cbor || headers.contains_key(header::CONTENT_ENCODING))
         && let Some(tag) = headers.get(header::ETAG).and_then(|tag| tag.to_str().ok())
@@ -66,5 +65,4 @@ async fn weaken(mut response: Response) -> Response {
     {
         headers.insert(header::ETAG, weak);
     }
-    response
 }

@@ -17,8 +17,8 @@ const MOMENT: Duration = Duration::from_millis(50);
 const FEW: u32 = 8;
 /// A moment that lasts longer than this was a quiet one.
 const QUIET: Duration = Duration::from_secs(1);
-/// As many as make a good group are always let in.
-const LEAST: usize = 32;
+/// As many are always let in: a slow machine is no reason to send away a few dozen callers that wait for their answers.
+const LEAST: usize = 128;
 /// How much of the bound is left after a moment of the longest queue.
 const LEAST_SHARE: f64 = 0.25;
 /// For how long it is remembered how quick a request can be: for this and the same again.

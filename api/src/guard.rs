@@ -1,7 +1,7 @@
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, time::Duration};
 
 use axum::{
-    extract::{MatchedPath, Request, State},
+    extract::{MatchedPath, Request},
     http::{HeaderMap, HeaderName, HeaderValue},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -10,14 +10,14 @@ use futures::FutureExt as _;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use crate::{Service, problem::Problem, waiting::may_wait};
+use crate::{Service, problem::Problem, shed, waiting::may_wait};
 
 /// A body has the whole time, too; this much later it is not the body that is late.
 const SLACK: Duration = Duration::from_millis(100);
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Around every request: an id, a span, a time limit, and no panic that a client would see as a cut connection.
-pub(crate) async fn guard(State(service): State<Arc<Service>>, request: Request, next: Next) -> Response {
+pub(crate) async fn guard(service: &Service, request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     let began = Instant::now();
     let meter = service.meters.of(request.method(), request.extensions().get::<MatchedPath>());
@@ -28,7 +28,7 @@ pub(crate) async fn guard(State(service): State<Arc<Service>>, request: Request,
     );
     let mut response = async {
         let waits = if may_wait(&request) { service.options.max_wait } else { Duration::ZERO };
-        let running = AssertUnwindSafe(next.run(request)).catch_unwind();
+        let running = AssertUnwindSafe(shed::shed(service, request, next)).catch_unwind();
         let limit = service.options.request_timeout + waits + SLACK;
         let response = match tokio::time::timeout(limit, running).await {
             Ok(Ok(response)) => response,

@@ -1,11 +1,6 @@
 //! Headers of every answer, which tell browsers and caches to make nothing of it but what it is.
 
-use axum::{
-    extract::Request,
-    http::{HeaderMap, HeaderName, HeaderValue, header},
-    middleware::Next,
-    response::Response,
-};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
 /// Those that an answer has unless it says otherwise: the page has a policy of its own, and jobs that are over may be kept.
 const UNLESS_SAID: [(HeaderName, HeaderValue); 5] = [
@@ -22,13 +17,6 @@ pub(crate) struct Secure;
 
 /// Over TLS only: browsers are to come by nothing else from then on, for a year.
 const STRICT: HeaderValue = HeaderValue::from_static("max-age=31536000");
-
-pub(crate) async fn add(request: Request, next: Next) -> Response {
-    let secure = request.extensions().get::<Secure>().is_some();
-    let mut response = next.run(request).await;
-    add_to(response.headers_mut(), secure);
-    response
-}
 
 pub(crate) fn add_to(headers: &mut HeaderMap, secure: bool) {
     for (name, value) in UNLESS_SAID {

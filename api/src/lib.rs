@@ -47,6 +47,7 @@
 //!
 //! Every error is a problem document (RFC 9457); 4xx means that nothing was stored.
 
+mod around;
 mod auth;
 mod batch;
 mod body;
@@ -104,7 +105,7 @@ mod workflows;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, middleware};
+use axum::Router;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use windlass_client::{Client, Origin, Outside, UnknownKinds};
@@ -220,6 +221,8 @@ struct Service {
     crowd: crowd::Crowd,
     /// Bytes for their bodies.
     bodies: Arc<Semaphore>,
+    /// Places for answers that are compressed.
+    encoders: Arc<Semaphore>,
     /// Cancelled when the server is to end, and nobody to be kept waiting.
     ending: CancellationToken,
     gatekeeper: Gatekeeper,
@@ -235,6 +238,7 @@ impl Service {
             in_flight: shed::places(options.max_in_flight),
             crowd: crowd::Crowd::new(options.max_in_flight, options.max_delay),
             bodies: shed::places(options.body_memory),
+            encoders: shed::places(compress::PLACES),
             schemas: schemas::Schemas::default(),
             rates: rates::Rates::new(options.rates.clone()),
             keys_in_flight: idempotency::InFlight::default(),
@@ -249,18 +253,8 @@ impl Service {
     fn router(self: &Arc<Self>) -> Router {
         let router = routes::add_to(Router::new(), self)
             .fallback(|| async { Problem::not_found("there is no such route") })
-            .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
-            .layer(middleware::from_fn_with_state(self.clone(), rates::by_address))
-            .layer(middleware::from_fn_with_state(self.clone(), shed::shed))
-            .layer(middleware::from_fn_with_state(self.clone(), guard::guard))
-            .with_state(self.clone());
-        let router = compress::add_to(router.layer(middleware::from_fn(cbor::answer)));
-        // Outside of all that may refuse a request, so that pages get to see why.
-        match cors::layer(&self.options.cors_origins) {
-            Some(cors) => router.layer(cors),
-            None => router,
-        }
-        .layer(middleware::from_fn(headers::add))
+            .method_not_allowed_fallback(|| async { Problem::method_not_allowed() });
+        around::add_to(router, self)
     }
 
     fn timetable(&self) -> &dyn Timetable {

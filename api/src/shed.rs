@@ -7,7 +7,7 @@ use std::{
 };
 
 use axum::{
-    extract::{Request, State},
+    extract::Request,
     http::{self, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -20,6 +20,7 @@ use crate::{
     headers::{self, Secure},
     metrics,
     problem::Problem,
+    rates::by_address,
 };
 
 tokio::task_local! {
@@ -36,7 +37,7 @@ const ENQUEUE: [&str; 3] = ["/v1/jobs", "/v1/jobs/batch", "/v1/workflows"];
 
 /// Lets a request in if there is a place for it. Probes always are let in: who does not answer them is restarted, which
 /// helps nobody when there is too much to do.
-pub(crate) async fn shed(State(service): State<Arc<Service>>, request: Request, next: Next) -> Response {
+pub(crate) async fn shed(service: &Service, request: Request, next: Next) -> Response {
     if is_probe(request.uri().path()) {
         return next.run(request).await;
     }
@@ -48,14 +49,14 @@ pub(crate) async fn shed(State(service): State<Arc<Service>>, request: Request, 
     };
     let path = request.uri().path();
     if request.method() != Method::POST || !ENQUEUE.contains(&path) {
-        return PLACE.scope(Cell::new(Some(place)), next.run(request)).await;
+        return PLACE.scope(Cell::new(Some(place)), by_address(service, request, next)).await;
     }
     let is_one = path == ENQUEUE[0];
     let Some(_entered) = service.crowd.enter() else {
         return refuse("jobs");
     };
     let began = Instant::now();
-    let response = next.run(request).await;
+    let response = by_address(service, request, next).await;
     // Others may have more to do, and those that are refused less.
     if is_one && response.status() == StatusCode::ACCEPTED {
         let now = Instant::now();

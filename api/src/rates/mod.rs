@@ -14,7 +14,7 @@ use std::{
 };
 
 use axum::{
-    extract::{ConnectInfo, Request, State},
+    extract::{ConnectInfo, Request},
     http::{HeaderMap, HeaderName, HeaderValue},
     middleware::Next,
     response::{IntoResponse as _, Response},
@@ -29,7 +29,7 @@ use self::{
     shared::{Names, Shared},
     table::{Key, Table},
 };
-use crate::{Service, auth::Identity, problem::Problem, shed::is_probe};
+use crate::{Service, auth::Identity, problem::Problem};
 
 /// How many keys are remembered at least, of each limit: some 6 MiB when there are so many.
 const KEYS: usize = 50_000;
@@ -219,20 +219,13 @@ impl Word {
 }
 
 /// Counts requests per address.
-pub(crate) async fn by_address(
-    State(service): State<Arc<Service>>,
-    request: Request,
-    next: Next,
-) -> Response {
+pub(crate) async fn by_address(service: &Service, request: Request, next: Next) -> Response {
     let rates = &service.rates;
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
     let (Some(limiter), Some(peer)) = (&rates.ip, peer) else { return next.run(request).await };
-    if is_probe(request.uri().path()) {
-        return next.run(request).await;
-    }
     let client = rates.proxies.client(peer, request.headers());
     let mut words = Words::default();
-    words.ask(limiter, address::key(client), &service).await;
+    words.ask(limiter, address::key(client), service).await;
     if let Some(refused) = words.refused() {
         return refused;
     }
