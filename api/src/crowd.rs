@@ -99,7 +99,7 @@ impl Crowd {
         self.bound.load(Ordering::Relaxed)
     }
 
-    /// Takes note that a request was accepted, and how long that took.
+    /// Takes note that a job was accepted, and how long that took.
     pub(crate) fn accepted(&self, took: Duration, now: Instant) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.count += 1;

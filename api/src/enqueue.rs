@@ -1,4 +1,8 @@
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     extract::{Request, State},
@@ -53,7 +57,11 @@ pub(crate) async fn enqueue(
     let mut job = draft.into_job(&info);
     job.trace = trace.and_then(|trace| trace.parse().ok());
 
+    let began = Instant::now();
     let accepted = service.client.accept(job.clone()).await?;
+    // Of one job, and without the body, which may be slow, and without the wait for a rate.
+    let now = Instant::now();
+    service.crowd.accepted(now - began, now);
     let (id, instead) = made(&job, accepted.outcome)?;
     match accepted.outcome {
         // When a debounced one starts is the store's to say.

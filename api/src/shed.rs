@@ -1,14 +1,10 @@
 //! Load shedding: what is too much is refused at once, so that the rest is served in time.
 
-use std::{
-    cell::Cell,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{cell::Cell, sync::Arc, time::Duration};
 
 use axum::{
     extract::Request,
-    http::{self, Method, StatusCode, header},
+    http::{self, Method, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -32,7 +28,7 @@ tokio::task_local! {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Crowded;
 
-/// Where jobs are enqueued; the first, one at a time.
+/// Where jobs are enqueued.
 const ENQUEUE: [&str; 3] = ["/v1/jobs", "/v1/jobs/batch", "/v1/workflows"];
 
 /// Lets a request in if there is a place for it. Probes always are let in: who does not answer them is restarted, which
@@ -47,31 +43,22 @@ pub(crate) async fn shed(service: &Service, request: Request, next: Next) -> Res
     let Ok(place) = service.in_flight.clone().try_acquire_owned() else {
         return refuse("requests");
     };
-    let path = request.uri().path();
-    if request.method() != Method::POST || !ENQUEUE.contains(&path) {
-        return PLACE.scope(Cell::new(Some(place)), by_address(service, request, next)).await;
-    }
-    let is_one = path == ENQUEUE[0];
-    let Some(_entered) = service.crowd.enter() else {
-        return refuse("jobs");
+    let _entered = match enqueues(&request).then(|| service.crowd.enter()) {
+        Some(None) => return refuse("jobs"),
+        entered => entered,
     };
-    let began = Instant::now();
-    let response = by_address(service, request, next).await;
-    // Others may have more to do, and those that are refused less.
-    if is_one && response.status() == StatusCode::ACCEPTED {
-        let now = Instant::now();
-        service.crowd.accepted(now - began, now);
-    }
-    response
+    PLACE.scope(Cell::new(Some(place)), by_address(service, request, next)).await
+}
+
+fn enqueues<B>(request: &http::Request<B>) -> bool {
+    request.method() == Method::POST && ENQUEUE.contains(&request.uri().path())
 }
 
 /// Refuses a request to enqueue where it comes in, as long as there are too many: this has to cost little, so that there is
 /// time for the others. Those that want more than the plain answer go the whole way to theirs.
 pub(crate) fn refuse_early<B>(service: &Service, request: &http::Request<B>) -> Option<Response> {
-    let path = request.uri().path();
     let asked = request.headers();
-    if request.method() != Method::POST
-        || !ENQUEUE.contains(&path)
+    if !enqueues(request)
         || !service.crowd.is_full()
         || asked.contains_key(header::ORIGIN)
         || cbor::is_wanted(asked)
@@ -80,7 +67,10 @@ pub(crate) fn refuse_early<B>(service: &Service, request: &http::Request<B>) -> 
         return None;
     }
     let mut response = refuse("jobs");
-    service.meters.at(request.method(), Some(path)).answered(response.status(), Duration::ZERO);
+    service
+        .meters
+        .at(request.method(), Some(request.uri().path()))
+        .answered(response.status(), Duration::ZERO);
     let answered = response.headers_mut();
     answered.insert(REQUEST_ID, guard::request_id(asked));
     headers::add_to(answered, request.extensions().get::<Secure>().is_some());

@@ -85,11 +85,8 @@ async fn lone(_: Lone, started: State<mpsc::UnboundedSender<Instant>>) -> Result
 /// # Errors
 /// Whatever a server or the worker says.
 pub async fn run(settings: &Settings, options: Options) -> Result<Report, Error> {
-    let name = format!("windlass_bench_{}", uuid::Uuid::new_v4().simple());
-    let mut settings = settings.clone();
-    settings.store_schema.clone_from(&name);
-    let queue: QueueName = name.parse()?;
-    settings.worker_queues = vec![queue.clone()];
+    let (mut settings, queue) = apart(settings)?;
+    let name = settings.store_schema.clone();
     settings.worker_concurrency = options.concurrency;
     // Nothing is lost here, and a backlog is no loss.
     settings.republish_after = Duration::from_secs(600);
@@ -136,6 +133,13 @@ pub async fn run(settings: &Settings, options: Options) -> Result<Report, Error>
             None
         },
     })
+}
+
+/// The settings with a schema and a queue of the run's own, both of one name.
+fn apart(settings: &Settings) -> Result<(Settings, QueueName), Error> {
+    let name = format!("windlass_bench_{}", uuid::Uuid::new_v4().simple());
+    let queue: QueueName = name.parse()?;
+    Ok((Settings { store_schema: name, worker_queues: vec![queue.clone()], ..settings.clone() }, queue))
 }
 
 /// Enqueues by many concurrent callers; answers the time it took.

@@ -17,10 +17,10 @@ use tokio::{
     sync::Notify,
 };
 use tokio_util::sync::CancellationToken;
-use windlass::{Client, JobId, QueueName, Settings, driver::Lane, prelude::*};
+use windlass::{Client, JobId, Settings, driver::Lane, prelude::*};
 use windlass_api::ApiOptions;
 
-use crate::{Counters, Error, Noop, Tally, noop, report::rate};
+use crate::{Counters, Error, Noop, Tally, apart, noop, report::rate};
 
 /// The rest between two requests that are alone.
 const REST: Duration = Duration::from_millis(5);
@@ -90,11 +90,7 @@ pub async fn run_load(
     api: ApiOptions,
     options: LoadOptions,
 ) -> Result<LoadReport, Error> {
-    let name = format!("windlass_bench_{}", uuid::Uuid::new_v4().simple());
-    let mut settings = settings.clone();
-    settings.store_schema.clone_from(&name);
-    let queue: QueueName = name.parse()?;
-    settings.worker_queues = vec![queue.clone()];
+    let (settings, queue) = apart(settings)?;
     let counters = Counters::connect(&settings).await?;
     let client = Client::connect(&settings).await?;
     client.store().migrate().await?;
@@ -105,7 +101,7 @@ pub async fn run_load(
     let serving = tokio::spawn(windlass_api::serve(listener, client.clone(), api, stop.clone()));
     let working = work(client.clone(), settings.clone(), stop.clone());
 
-    let request = format!(r#"{{"kind":"{}","queue":"{name}","payload":{{}}}}"#, Noop::KIND);
+    let request = format!(r#"{{"kind":"{}","queue":"{queue}","payload":{{}}}}"#, Noop::KIND);
     let request = format!(
         "POST /v1/jobs HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{request}",
         request.len()
@@ -129,7 +125,7 @@ pub async fn run_load(
     tokio::task::spawn_blocking(move || joined(working)).await??;
     client.broker().delete(&Lane::of(&queue).collect::<Vec<_>>()).await?;
     client.close().await;
-    counters.drop_schema(&name).await?;
+    counters.drop_schema(&settings.store_schema).await?;
     Ok(LoadReport {
         store: settings.store_url.to_string(),
         broker: settings.broker_url.to_string(),

@@ -11,11 +11,11 @@ use std::{
 
 use serde::Serialize;
 use windlass::{
-    Client, ClientOptions, JobId, QueueName, Settings,
+    Client, ClientOptions, JobId, Settings,
     driver::{Lane, Store, open_broker},
 };
 
-use crate::{Counters, Error, Noop, counters, drain, report::rate};
+use crate::{Counters, Error, Noop, apart, counters, drain, report::rate};
 
 /// How long a client waits for a job in one request.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -75,11 +75,7 @@ enum Way {
 /// # Errors
 /// Whatever the store says; also when it is not Postgres, which counts its transactions.
 pub async fn run_polls(settings: &Settings, options: PollOptions) -> Result<PollReport, Error> {
-    let name = format!("windlass_bench_{}", uuid::Uuid::new_v4().simple());
-    let mut settings = settings.clone();
-    settings.store_schema.clone_from(&name);
-    let queue: QueueName = name.parse()?;
-    settings.worker_queues = vec![queue.clone()];
+    let (settings, queue) = apart(settings)?;
     let counters = Counters::connect(&settings).await?;
 
     let client = Client::connect(&settings).await?;
@@ -117,7 +113,7 @@ pub async fn run_polls(settings: &Settings, options: PollOptions) -> Result<Poll
     client.broker().delete(&Lane::of(&queue).collect::<Vec<_>>()).await?;
     let store = settings.store_url.to_string();
     client.close().await;
-    counters.drop_schema(&name).await?;
+    counters.drop_schema(&settings.store_schema).await?;
     Ok(PollReport { store, jobs: options.jobs, clients: options.clients, rows })
 }
 
