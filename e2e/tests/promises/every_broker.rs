@@ -5,7 +5,7 @@ use serde_json::json;
 use uuid::Uuid;
 use windlass::driver;
 
-use crate::support::{Cluster, Server, until};
+use crate::support::{Cluster, Server, ends_well, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rabbitmq() {
@@ -125,9 +125,9 @@ async fn a_running_system_moves_to_another_broker() {
     cluster.set("BROKER_FROM_URL", &old_url);
     let _after = cluster.worker().await;
     ids.extend(cluster.enqueue_many(&api, &body, 300).await);
-    before.signal("TERM");
+    before.signal("TERM").unwrap();
     ids.extend(cluster.enqueue_many(&api, &body, 300).await);
-    assert!(before.ended().await, "{}", cluster.logs("worker"));
+    assert!(ends_well(&mut before).await, "{}", cluster.logs("worker"));
     cluster.restart_api(&mut api).await;
     ids.extend(cluster.enqueue_many(&api, &body, 300).await);
     assert_eq!(ids.len(), 1200);

@@ -71,7 +71,7 @@ async fn never_more_than_the_limit_at_once_under_four_workers_that_are_killed() 
         .await;
         let mut victim = workers.remove(0);
         victim.kill();
-        killed.insert(victim.pid(), now(&cluster).await);
+        killed.insert(i64::from(victim.pid()), now(&cluster).await);
         workers.push(cluster.worker().await);
     }
     for ids in ids.values() {

@@ -12,7 +12,9 @@ use futures::StreamExt as _;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Api, Cluster, PATIENCE, free_port, until};
+use windlass_e2e::free_port;
+
+use crate::support::{Api, Cluster, PATIENCE, ends_well, until};
 
 const JOBS: usize = 600;
 
@@ -57,8 +59,8 @@ async fn no_enqueue_fails(method: &str) {
         until("a third is accepted", || async { accepted.load(Ordering::Relaxed) >= JOBS / 3 }).await;
         first.process.kill();
         until("two thirds are accepted", || async { accepted.load(Ordering::Relaxed) >= JOBS * 2 / 3 }).await;
-        second.process.signal("TERM");
-        assert!(second.process.ended().await, "what is drained ends well");
+        second.process.signal("TERM").unwrap();
+        assert!(ends_well(&mut second.process).await, "what is drained ends well");
     };
     let (ids, ()) = futures::join!(clients, operator);
 
@@ -101,7 +103,7 @@ impl Nginx {
         let folder = tempfile::tempdir().unwrap();
         let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/nginx");
         let read = |name: &str| std::fs::read_to_string(deploy.join(name)).unwrap();
-        let port = free_port();
+        let port = free_port().unwrap();
         let mut upstream = read(&format!("upstream-{method}.conf"));
         for (number, api) in (1..).zip(apis) {
             let (of_the_file, ours) = (format!("api-{number}:8080"), api.url.replace("http://", ""));

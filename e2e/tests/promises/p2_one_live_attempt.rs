@@ -7,7 +7,7 @@ use windlass::{
     driver::{self, StoreOptions},
 };
 
-use crate::support::{Cluster, until};
+use crate::support::{Cluster, ends_well, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_published_three_times_and_out_of_order_run_once() {
@@ -53,11 +53,11 @@ async fn a_worker_frozen_past_its_lease_cannot_overwrite_the_outcome_of_the_next
     let id = cluster.enqueue(&api, &body).await.unwrap();
     until("the job has started", || async { cluster.count("SELECT count(*) FROM {schema}.trail").await > 0 })
         .await;
-    frozen.signal("STOP");
+    frozen.signal("STOP").unwrap();
     let _other = cluster.worker().await;
     cluster.all_succeed(&[id]).await;
     let before = cluster.get(&api, id).await;
-    frozen.signal("CONT");
+    frozen.signal("CONT").unwrap();
     until("the frozen worker has noticed", || async {
         cluster.logs("worker").lines().any(|line| line.contains("lease"))
             && cluster.count("SELECT count(*) FROM {schema}.workers").await == 2
@@ -102,8 +102,8 @@ async fn sigterm_lets_handlers_finish_and_gives_the_rest_back() {
         cluster.count("SELECT count(*) FROM {schema}.trail").await == 2
     })
     .await;
-    worker.signal("TERM");
-    assert!(worker.ended().await, "{}", cluster.logs("worker"));
+    worker.signal("TERM").unwrap();
+    assert!(ends_well(&mut worker).await, "{}", cluster.logs("worker"));
     assert_eq!(cluster.count("SELECT count(*) FROM {schema}.jobs WHERE state = 4").await, 2);
     assert_eq!(cluster.count("SELECT count(*) FROM {schema}.workers").await, 0);
     // Nobody waits for a lease: the others were given back.

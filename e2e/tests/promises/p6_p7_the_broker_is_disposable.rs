@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Cluster, Server, until};
+use crate::support::{Cluster, Server, ends_well, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_and_wiped_broker_loses_nothing() {
@@ -12,8 +12,8 @@ async fn a_stopped_and_wiped_broker_loses_nothing() {
     let body = cluster.job("e2e.work", json!({}));
     // Known kinds come with the first worker.
     let mut worker = cluster.worker().await;
-    worker.signal("TERM");
-    assert!(worker.ended().await);
+    worker.signal("TERM").unwrap();
+    assert!(ends_well(&mut worker).await);
 
     let mut ids = cluster.enqueue_many(&api, &body, 200).await;
     until("the broker has confirmed", || async {

@@ -1,16 +1,16 @@
 //! A cluster of real processes over real servers, under a schema and a queue of its own.
 
 use std::{
-    fs::File,
     future::Future,
-    path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool, Row};
 use uuid::Uuid;
+pub(crate) use windlass_e2e::Process;
+use windlass_e2e::{Services, free_port};
 
 /// How long anything that must come may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
@@ -67,7 +67,7 @@ impl Cluster {
 
     /// Starts an API process and waits until it answers.
     pub(crate) async fn api(&self) -> Api {
-        let port = free_port();
+        let port = free_port().unwrap();
         let api = Api { url: format!("http://127.0.0.1:{port}"), port, process: self.start_api(port) };
         self.api_ready(&api).await;
         api
@@ -252,10 +252,7 @@ impl Cluster {
 
     fn spawn(&self, name: &str, arguments: &[&str]) -> Process {
         let log = self.folder.path().join(format!("{name}-{}.log", Uuid::new_v4().simple()));
-        let file = File::create(&log).unwrap();
-        let mut command = self.command(arguments);
-        command.stdout(file.try_clone().unwrap()).stderr(file);
-        Process { child: command.spawn().unwrap(), log }
+        Process::spawn(self.command(arguments), &log).unwrap()
     }
 }
 
@@ -265,59 +262,24 @@ pub(crate) struct Api {
     pub(crate) process: Process,
 }
 
-/// A process that is killed when dropped, and whose log is shown when its test fails.
-pub(crate) struct Process {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Process {
-    /// `kill -9`, at once.
-    pub(crate) fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-
-    /// Sends a signal by its name, such as `STOP`.
-    pub(crate) fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-s", signal, &pid]).status().unwrap();
-        assert!(sent.success());
-    }
-
-    pub(crate) fn pid(&self) -> i64 {
-        self.child.id().into()
-    }
-
-    /// Waits for the process to end by itself, and answers whether it ended well.
-    pub(crate) async fn ended(&mut self) -> bool {
-        let started = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.success();
-            }
-            assert!(started.elapsed() < PATIENCE, "the process does not end");
-            tokio::time::sleep(Duration::from_millis(20)).await;
+/// Waits for a process to end by itself, and answers whether it ended well.
+pub(crate) async fn ends_well(process: &mut Process) -> bool {
+    let started = Instant::now();
+    loop {
+        if let Some(status) = process.ended().unwrap() {
+            return status.success();
         }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.kill();
-        if std::thread::panicking() {
-            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-            let tail: Vec<_> = log.lines().rev().take(40).collect();
-            eprintln!("---- {}", self.log.display());
-            tail.iter().rev().for_each(|line| eprintln!("{line}"));
-        }
+        assert!(started.elapsed() < PATIENCE, "the process does not end");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 /// A server of the test's own, to be stopped, killed and wiped.
 pub(crate) struct Server {
     name: &'static str,
-    folder: tempfile::TempDir,
+    // Taken down before the folder goes.
+    services: Services,
+    _folder: tempfile::TempDir,
     pub(crate) url: String,
 }
 
@@ -335,46 +297,19 @@ impl Server {
     /// Starts what `scripts/services` knows as `name`.
     pub(crate) async fn start(name: &'static str, environment: &[(&'static str, &'static str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut server = Self { name, folder, url: String::new() };
-        server.url = server.up(name, environment).await;
-        server
+        let services = Services::in_folder(&folder.path().join("servers"));
+        let url = services.up(name, environment).await.unwrap();
+        Self { name, services, _folder: folder, url }
     }
 
     /// The URL of another server in the same folder, which is started unless it runs.
     pub(crate) async fn beside(&self, name: &str) -> String {
-        self.up(name, &[]).await
-    }
-
-    async fn up(&self, name: &str, environment: &[(&'static str, &'static str)]) -> String {
-        let lines = self.tell("up", name, environment).await;
-        let variable = format!("WINDLASS_TEST_{}_URL='", name.to_uppercase());
-        let url = lines.split_once(&variable).and_then(|(_, rest)| rest.split_once('\''));
-        url.unwrap_or_else(|| panic!("no URL in {lines:?}")).0.to_owned()
+        self.services.up(name, &[]).await.unwrap()
     }
 
     /// Does `action` (`start`, `stop`, `kill`, `wipe`, `settle`) to the server.
     pub(crate) async fn order(&self, action: &str) {
-        self.tell(action, self.name, &[]).await;
-    }
-
-    async fn tell(&self, action: &str, name: &str, environment: &[(&'static str, &'static str)]) -> String {
-        let mut command = self.command(action);
-        command.arg(name).envs(environment.iter().copied()).stdin(Stdio::null());
-        let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn command(&self, action: &str) -> Command {
-        let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/services"));
-        command.arg(action).arg("--dir").arg(self.folder.path().join("servers"));
-        command
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.command("down").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        self.services.order(action, self.name).await.unwrap();
     }
 }
 
@@ -389,8 +324,4 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, condition: impl 
 
 pub(crate) fn server(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run the tests by scripts/test"))
-}
-
-pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
