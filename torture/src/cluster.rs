@@ -21,9 +21,9 @@ use windlass_e2e::{Process, Services, free_port};
 use crate::{
     Failure,
     disk::Disk,
-    jobs::LOG_VARIABLE,
+    jobs::{LOG_VARIABLE, VERSION_VARIABLE},
     journal::{Event, Journal},
-    plan::Target,
+    plan::Process as Place,
     proxy::Proxy,
 };
 
@@ -33,6 +33,8 @@ pub(crate) const SCHEMA: &str = "torture";
 const WATCH: Duration = Duration::from_millis(20);
 /// After how long one that ended by itself is started again, as what runs them in production would.
 const RESTART: Duration = Duration::from_millis(500);
+/// How long a process may take to end in good order.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a cluster is made of.
 #[derive(Debug, Clone)]
@@ -42,43 +44,64 @@ pub(crate) struct Shape {
     pub(crate) apis: usize,
     pub(crate) workers: usize,
     pub(crate) lease: Duration,
+    /// Whether Postgres has a replica that each commit waits for.
+    pub(crate) replica: bool,
+    /// The library by which the processes' wall clocks can be set.
+    pub(crate) faketime: Option<PathBuf>,
+}
+
+impl Shape {
+    /// Kafka tells its clients where to come, so all of them come by the same proxy.
+    pub(crate) fn one_link(&self) -> bool {
+        self.broker == "kafka"
+    }
 }
 
 pub(crate) struct Cluster {
     folder: PathBuf,
     shape: Shape,
     pub(crate) journal: Journal,
-    /// The torture's own connections, to Postgres itself.
+    /// The torture's own connections to Postgres, by a proxy to which nothing is done.
     pub(crate) pool: PgPool,
+    own: Proxy,
+    replica_url: Option<String>,
     slots: Vec<Slot>,
     lives: AtomicU32,
+    /// Of the processes that are started from now on.
+    version: AtomicU32,
     ending: AtomicBool,
     store_url: String,
     broker_url: Option<String>,
     pub(crate) database: Server,
     pub(crate) broker: Option<Server>,
-    /// Of the database; unmounted after that has ended.
-    pub(crate) disk: Option<Disk>,
+    /// Of the database and its replica; unmounted after those have ended.
+    pub(crate) disks: Vec<Disk>,
 }
 
 /// A server of `scripts/services`.
 pub(crate) struct Server {
     pub(crate) services: Services,
+    /// Whoever holds this does something to it.
+    pub(crate) standing: Mutex<Standing>,
+}
+
+/// How things stand with a server.
+pub(crate) struct Standing {
     pub(crate) name: String,
-    /// When it was last ready. Whoever holds this does something to it.
-    pub(crate) ready: Mutex<Instant>,
+    /// When it was last ready.
+    pub(crate) ready: Instant,
 }
 
 impl Server {
     fn new(services: Services, name: &str) -> Self {
-        Self { services, name: name.to_owned(), ready: Mutex::new(Instant::now()) }
+        Self { services, standing: Mutex::new(Standing { name: name.to_owned(), ready: Instant::now() }) }
     }
 }
 
 /// The place of one process, which may live many times.
 pub(crate) struct Slot {
     pub(crate) name: String,
-    pub(crate) target: Target,
+    place: Place,
     /// Where an API listens.
     port: Option<u16>,
     /// Between it and its clients.
@@ -103,32 +126,54 @@ impl Cluster {
     /// Starts the servers, makes the tables, and starts the processes.
     pub(crate) async fn start(folder: &Path, shape: Shape) -> Result<Arc<Self>, Failure> {
         let journal = Journal::open(folder)?;
-        let disk = Disk::under(&folder.join("database"))?;
+        let servers: &[&str] = if shape.replica { &["postgres", "replica"] } else { &["postgres"] };
+        let disks = Disk::under(&folder.join("database"), servers)?;
         let database = Services::in_folder(&folder.join("database"));
         let store_url = database.up("postgres", &[]).await?;
         let database = Server::new(database, "postgres");
         let (mut broker, mut broker_url) = (None, None);
+        let mut one_link = None;
         if shape.broker != "postgres" {
             let services = Services::in_folder(&folder.join("broker"));
-            broker_url = Some(services.up(&shape.broker, &[]).await?);
+            let mut environment = Vec::new();
+            let advertised;
+            if shape.one_link() {
+                let proxy = Proxy::before(([127, 0, 0, 1], 1).into()).await?;
+                advertised = proxy.address().port().to_string();
+                environment.push(("WINDLASS_KAFKA_ADVERTISED_PORT", &*advertised));
+                one_link = Some(Arc::new(proxy));
+            }
+            let url = services.up(&shape.broker, &environment).await?;
+            if let Some(proxy) = &one_link {
+                proxy.retarget(address(&url)?);
+            }
+            broker_url = Some(url);
             broker = Some(Server::new(services, &shape.broker));
         }
-        let pool = PgPoolOptions::new().max_connections(4).connect_lazy(&store_url)?;
+        let own = Proxy::before(address(&store_url)?).await?;
+        let patience = Duration::from_secs(60);
+        let pool = PgPoolOptions::new().max_connections(4).acquire_timeout(patience);
+        let pool = pool.connect_lazy(&through(&store_url, own.address())?)?;
+        let mut replica_url = None;
+        if shape.replica {
+            replica_url = Some(add_replica(&pool, &database.services).await?);
+        }
         let mut slots = Vec::new();
-        let targets = (0..shape.apis).map(Target::Api).chain((0..shape.workers).map(Target::Worker));
-        for target in targets {
+        let places = (0..shape.apis).map(Place::Api).chain((0..shape.workers).map(Place::Worker));
+        for place in places {
             let (mut port, mut front) = (None, None);
-            if let Target::Api(_) = target {
+            if let Place::Api(_) = place {
                 let chosen = free_port()?;
                 (port, front) = (Some(chosen), Some(Proxy::before(([127, 0, 0, 1], chosen).into()).await?));
             }
             let to_broker = match &broker_url {
+                Some(_) if one_link.is_some() => one_link.clone(),
                 Some(url) => Some(Arc::new(Proxy::before(address(url)?).await?)),
                 None => None,
             };
             slots.push(Slot {
-                name: target.to_string(),
-                target,
+                name: place.to_string(),
+                place,
                 port,
                 front,
                 to_database: Arc::new(Proxy::before(address(&store_url)?).await?),
@@ -141,14 +186,17 @@ impl Cluster {
             shape,
             journal,
             pool,
+            own,
+            replica_url,
             slots,
             lives: AtomicU32::new(0),
+            version: AtomicU32::new(1),
             ending: AtomicBool::new(false),
             store_url,
             broker_url,
             database,
             broker,
-            disk,
+            disks,
         });
         cluster.make_tables().await?;
         for slot in &cluster.slots {
@@ -203,6 +251,7 @@ impl Cluster {
                 let mut command = self.command("worker");
                 command.env(LOG_VARIABLE, self.folder.join(effects_file(number)));
                 command.env("WINDLASS_WORKER_LABEL", name);
+                command.env(VERSION_VARIABLE, self.version.load(Ordering::Relaxed).to_string());
                 command
             }
         };
@@ -211,6 +260,11 @@ impl Cluster {
         command.env("WINDLASS_STORE_URL", format!("{store}{cut}application_name={name}"));
         if let (Some(url), Some(proxy)) = (&self.broker_url, &slot.to_broker) {
             command.env("WINDLASS_BROKER_URL", through(url, proxy.address())?);
+        }
+        if let Some(library) = &self.shape.faketime {
+            std::fs::write(self.clock_file(slot), "+0")?;
+            command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", self.clock_file(slot));
+            command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("FAKETIME_CACHE_DURATION", "1");
         }
         let process = Process::spawn(command, &self.folder.join(format!("{name}.log")))?;
         let event = Event::Spawned { process: name.clone(), life: number, pid: process.pid() };
@@ -231,19 +285,20 @@ impl Cluster {
                         life.process = None;
                         life.restart = Some(Instant::now() + RESTART);
                     }
-                } else if !life.down && life.restart.is_none_or(|at| Instant::now() >= at) {
-                    if let Err(error) = self.spawn(slot, &mut life) {
-                        self.journal.say(format!("{} cannot be started: {error}", slot.name));
-                        life.restart = Some(Instant::now() + RESTART);
-                    }
+                } else if !life.down
+                    && life.restart.is_none_or(|at| Instant::now() >= at)
+                    && let Err(error) = self.spawn(slot, &mut life)
+                {
+                    self.journal.say(format!("{} cannot be started: {error}", slot.name));
+                    life.restart = Some(Instant::now() + RESTART);
                 }
             }
             tokio::time::sleep(WATCH).await;
         }
     }
 
-    pub(crate) fn slot(&self, target: Target) -> Option<&Slot> {
-        self.slots.iter().find(|slot| slot.target == target)
+    pub(crate) fn slot(&self, place: Place) -> Option<&Slot> {
+        self.slots.iter().find(|slot| slot.place == place)
     }
 
     /// Where the clients find each API.
@@ -288,6 +343,91 @@ impl Cluster {
         Ok(())
     }
 
+    fn clock_file(&self, slot: &Slot) -> PathBuf {
+        self.folder.join(format!("{}.clock", slot.name))
+    }
+
+    /// Sets the wall clock of a slot's process apart from the machine's; it is noticed within a second.
+    pub(crate) fn set_clock(&self, slot: &Slot, apart_seconds: i64) -> Result<(), Failure> {
+        if self.shape.faketime.is_none() {
+            return Err("libfaketime is not here: scripts/services install faketime".into());
+        }
+        Ok(std::fs::write(self.clock_file(slot), format!("{apart_seconds:+}"))?)
+    }
+
+    /// The id of a slot's process, while it lives.
+    pub(crate) async fn pid(&self, slot: &Slot) -> Option<u32> {
+        slot.life.lock().await.process.as_ref().map(Process::pid)
+    }
+
+    /// Whether processes of a new version may be there.
+    pub(crate) fn is_new(&self) -> bool {
+        self.version.load(Ordering::Relaxed) > 1
+    }
+
+    /// Replaces all processes by those of a new version, one after the other, as a deployment does.
+    pub(crate) async fn roll(&self) -> Result<(), Failure> {
+        self.version.fetch_add(1, Ordering::Relaxed);
+        // Workers before what enqueues.
+        for slot in self.slots.iter().rev() {
+            let mut life = slot.life.lock().await;
+            if let Some(process) = &life.process {
+                process.signal("TERM")?;
+            }
+            self.ended(slot, &mut life, Instant::now() + PATIENCE).await;
+            if !life.down {
+                self.spawn(slot, &mut life)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for a process that has been told to end, and kills it if it does not.
+    async fn ended(&self, slot: &Slot, life: &mut Life, patience: Instant) {
+        while let Some(process) = &mut life.process {
+            if let Ok(Some(status)) = process.ended() {
+                self.journal.note(Event::Died { life: life.number, how: status.to_string() });
+                life.process = None;
+            } else if Instant::now() >= patience {
+                self.journal.say(format!("{} did not end within {PATIENCE:?} of SIGTERM", slot.name));
+                self.end(life);
+            } else {
+                tokio::time::sleep(WATCH).await;
+            }
+        }
+    }
+
+    /// Where to publish past all processes and proxies.
+    pub(crate) fn publish_url(&self) -> String {
+        // Where the store delivers, that is the schema it does so in.
+        self.broker_url.clone().unwrap_or_else(|| {
+            let url = self.own_store_url();
+            let mark = if url.contains('?') { '&' } else { '?' };
+            format!("{url}{mark}schema={SCHEMA}_broker")
+        })
+    }
+
+    /// The database's URL by the proxy to which nothing is done.
+    pub(crate) fn own_store_url(&self) -> String {
+        through(&self.store_url, self.own.address()).unwrap_or_else(|_| self.store_url.clone())
+    }
+
+    /// Makes the replica the database of all, as whoever watches over a real one would. The old one must be down.
+    pub(crate) async fn fail_over(&self) -> Result<(), Failure> {
+        let url = self.replica_url.as_ref().ok_or("there is no replica")?;
+        let replica = PgPoolOptions::new().max_connections(1).connect(url).await?;
+        let promoted: bool = sqlx::query_scalar("SELECT pg_promote(true, 60)").fetch_one(&replica).await?;
+        replica.close().await;
+        if !promoted {
+            return Err("the replica was not promoted within a minute".into());
+        }
+        let target = address(url)?;
+        for proxy in self.slots.iter().map(|slot| &*slot.to_database).chain([&self.own]) {
+            proxy.retarget(target);
+        }
+        Ok(())
+    }
+
     /// Ends all processes in good order, and kills those that do not end.
     pub(crate) async fn end_processes(&self) {
         self.ending.store(true, Ordering::Relaxed);
@@ -296,22 +436,22 @@ impl Cluster {
                 let _ = process.signal("TERM");
             }
         }
-        let patience = Instant::now() + Duration::from_secs(20);
+        let patience = Instant::now() + PATIENCE;
         for slot in &self.slots {
             let mut life = slot.life.lock().await;
-            while let Some(process) = &mut life.process {
-                if let Ok(Some(status)) = process.ended() {
-                    self.journal.note(Event::Died { life: life.number, how: status.to_string() });
-                    life.process = None;
-                } else if Instant::now() >= patience {
-                    self.journal.say(format!("{} did not end within 20 s of SIGTERM", slot.name));
-                    self.end(&mut life);
-                } else {
-                    tokio::time::sleep(WATCH).await;
-                }
-            }
+            self.ended(slot, &mut life, patience).await;
         }
     }
+}
+
+/// Adds a replica that each commit waits for, so that it has all that was ever confirmed.
+async fn add_replica(pool: &PgPool, services: &Services) -> Result<String, Failure> {
+    // Its settings are a copy of the primary's. Else it would wait for five seconds before it looks for a primary again.
+    sqlx::query("ALTER SYSTEM SET wal_retrieve_retry_interval = '200ms'").execute(pool).await?;
+    let url = services.up("replica", &[]).await?;
+    sqlx::query("ALTER SYSTEM SET synchronous_standby_names = '*'").execute(pool).await?;
+    sqlx::query("SELECT pg_reload_conf()").execute(pool).await?;
+    Ok(url)
 }
 
 /// The log of effects of a worker's life.

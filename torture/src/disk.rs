@@ -1,7 +1,7 @@
 //! A small disk in memory for the data of Postgres: it can be filled, and a commit does not wait for a disk that others use.
 
 use std::{
-    io,
+    io::{self, Write as _},
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
@@ -13,35 +13,64 @@ const SIZE: &str = "768m";
 /// Unmounted when dropped, which must be after Postgres has ended.
 #[derive(Debug)]
 pub(crate) struct Disk {
+    server: String,
     place: PathBuf,
 }
 
 impl Disk {
-    /// Puts the data of the Postgres that will live in `services` on a disk of its own. `None`: this machine does not let us.
-    pub(crate) fn under(services: &Path) -> io::Result<Option<Self>> {
-        let Some(user) = id("postgres") else { return Ok(None) };
+    /// Puts the data of each of these servers in `services` on a disk of its own. None: this machine does not let us.
+    pub(crate) fn under(services: &Path, servers: &[&str]) -> io::Result<Vec<Self>> {
+        let Some(user) = id("postgres") else { return Ok(Vec::new()) };
         // The user that Postgres runs as must be able to reach it, as in scripts/services.
-        let place =
-            std::env::temp_dir().join(format!("windlass-torture-disk-{}", uuid::Uuid::new_v4().simple()));
-        std::fs::create_dir(&place)?;
-        let options = format!("size={SIZE},mode=0755,uid={user}");
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&place).output();
-        if !mounted.is_ok_and(|mounted| mounted.status.success()) {
-            std::fs::remove_dir(&place)?;
-            return Ok(None);
-        }
-        let disk = Self { place };
-        let state = PathBuf::from(format!("{}-state", disk.place.display()));
+        let state = std::env::temp_dir().join(format!("windlass-torture-{}", uuid::Uuid::new_v4().simple()));
         std::fs::create_dir(&state)?;
+        let mut disks = Vec::new();
+        for server in servers {
+            let place = PathBuf::from(format!("{}-{server}", state.display()));
+            std::fs::create_dir(&place)?;
+            let options = format!("size={SIZE},mode=0755,uid={user}");
+            let mounted =
+                Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&place).output();
+            if !mounted.is_ok_and(|mounted| mounted.status.success()) {
+                std::fs::remove_dir(&place)?;
+                std::fs::remove_dir_all(&state)?;
+                return Ok(Vec::new());
+            }
+            symlink(&place, state.join(server))?;
+            disks.push(Self { server: (*server).to_owned(), place });
+        }
         std::fs::create_dir_all(services)?;
-        symlink(&disk.place, state.join("postgres"))?;
         symlink(&state, services.join("state"))?;
-        Ok(Some(disk))
+        Ok(disks)
     }
 
-    pub(crate) fn place(&self) -> &Path {
-        &self.place
+    /// Whose it is.
+    pub(crate) fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// Takes all that is left on it. To be called where blocking is allowed.
+    pub(crate) fn fill(&self) -> io::Result<()> {
+        let mut balloon = std::fs::File::create(self.balloon())?;
+        let block = vec![0; 1 << 20];
+        let mut size = block.len();
+        while size > 0 {
+            match balloon.write(&block[..size]) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => size /= 2,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives back what [`fill`](Self::fill) has taken.
+    pub(crate) fn empty(&self) -> io::Result<()> {
+        std::fs::remove_file(self.balloon())
+    }
+
+    fn balloon(&self) -> PathBuf {
+        self.place.join("balloon")
     }
 }
 

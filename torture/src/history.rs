@@ -28,6 +28,9 @@ pub(crate) struct Wish {
     pub(crate) transactional: bool,
     pub(crate) max_attempts: u32,
     pub(crate) told: Told,
+    /// In the form that only workers of a new version read.
+    #[serde(default)]
+    pub(crate) new: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) delay_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,9 +52,12 @@ impl Wish {
 
     /// The body of a request for it.
     pub(crate) fn body(&self) -> Value {
-        let mut payload = json!(self.told);
+        let mut payload = if self.new { json!({"told": self.told}) } else { json!(self.told) };
         payload["tag"] = json!(self.tag);
         let mut body = json!({"kind": self.kind(), "queue": QUEUE, "payload": payload, "max_attempts": self.max_attempts});
+        if self.new {
+            body["version"] = json!(2);
+        }
         if let Some(delay) = self.delay_ms {
             body["delay"] = json!(format!("{delay}ms"));
         }

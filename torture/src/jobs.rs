@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use uuid::Uuid;
-use windlass::prelude::*;
+use windlass::{JsonValue, UpgradeError, prelude::*};
 
 use crate::{
     clock::{self, Instant},
@@ -16,6 +16,9 @@ pub(crate) const WORK: &str = "torture.work";
 pub(crate) const PAY: &str = "torture.pay";
 /// The variable that names the process's log.
 pub(crate) const LOG_VARIABLE: &str = "WINDLASS_TORTURE_EFFECTS";
+
+/// The variable with the number of the version that a worker is of.
+pub(crate) const VERSION_VARIABLE: &str = "WINDLASS_TORTURE_VERSION";
 
 /// What a handler is told to do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +53,27 @@ struct Work {
     tag: String,
     #[serde(flatten)]
     told: Told,
+}
+
+/// The same in the payload's second form, which workers of later versions read.
+#[derive(Debug, Serialize, Deserialize, Job)]
+#[job(
+    kind = "torture.work",
+    queue = "torture",
+    version = 2,
+    upgrade = from_first_form,
+    max_attempts = 20,
+    retry_base = "100ms",
+    retry_cap = "2s"
+)]
+struct NewWork {
+    tag: String,
+    told: Told,
+}
+
+fn from_first_form(_from: u16, old: JsonValue) -> Result<JsonValue, UpgradeError> {
+    let Work { tag, told } = serde_json::from_value(old)?;
+    Ok(serde_json::to_value(NewWork { tag, told })?)
 }
 
 #[derive(Debug, Serialize, Deserialize, Job)]
@@ -154,9 +178,17 @@ async fn take_time(ctx: &Context, told: Told) -> Result<(), JobError> {
 }
 
 async fn work(job: Work, ctx: Context, traces: State<Traces>) -> Result<Done, JobError> {
-    let mut trace = traces.begin(&ctx);
+    do_work(job.told, &ctx, &traces).await
+}
+
+async fn new_work(job: NewWork, ctx: Context, traces: State<Traces>) -> Result<Done, JobError> {
+    do_work(job.told, &ctx, &traces).await
+}
+
+async fn do_work(told: Told, ctx: &Context, traces: &Traces) -> Result<Done, JobError> {
+    let mut trace = traces.begin(ctx);
     trace.effect();
-    let worked = take_time(&ctx, job.told).await;
+    let worked = take_time(ctx, told).await;
     trace.how = if worked.is_ok() { How::Returned } else { How::Failed };
     worked.map(|()| Done { run: trace.run })
 }
@@ -189,6 +221,9 @@ pub(crate) async fn worker() -> Result<(), Box<dyn std::error::Error + Send + Sy
     let path =
         path.ok_or_else(|| format!("{LOG_VARIABLE} is not set: `windlass-torture run` starts workers"))?;
     let traces = Traces { log: Arc::new(Lines::append(&path)?), schema: settings.store_schema.clone() };
-    Worker::from_env().await?.state(traces).handle(work).handle(pay).run().await?;
+    let new = std::env::var(VERSION_VARIABLE).is_ok_and(|version| version != "1");
+    let worker = Worker::from_env().await?.state(traces).handle(pay);
+    let worker = if new { worker.handle(new_work) } else { worker.handle(work) };
+    worker.run().await?;
     Ok(())
 }

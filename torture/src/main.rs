@@ -131,20 +131,44 @@ fn rate(text: &str) -> Result<f64, String> {
 }
 
 impl Options {
-    fn scene(&self) -> Scene {
+    /// Which faults may happen.
+    fn kinds(&self) -> Vec<Kind> {
         let mut kinds = self.faults.clone().unwrap_or_else(|| Kind::ALL.to_vec());
         kinds.retain(|kind| self.broker != Broker::Postgres || !kind.needs_broker());
         kinds.sort_unstable();
         kinds.dedup();
+        kinds
+    }
+
+    fn scene(&self) -> Scene {
         Scene {
             seed: self.seed,
             time: self.time,
             apis: usize::from(self.apis),
             workers: usize::from(self.workers),
             lease: self.lease,
-            kinds,
+            kinds: self.kinds(),
+            broker: self.broker != Broker::Postgres,
+            one_link: self.shape().one_link(),
         }
     }
+
+    fn shape(&self) -> Shape {
+        Shape {
+            broker: self.broker.name().to_owned(),
+            apis: usize::from(self.apis),
+            workers: usize::from(self.workers),
+            lease: self.lease,
+            replica: self.kinds().contains(&Kind::Failover),
+            faketime: faketime().filter(|_| self.kinds().contains(&Kind::Clock)),
+        }
+    }
+}
+
+/// Where Debian's package `faketime` puts its library.
+fn faketime() -> Option<PathBuf> {
+    let folder = format!("/usr/lib/{}-linux-gnu/faketime", std::env::consts::ARCH);
+    Some(Path::new(&folder).join("libfaketimeMT.so.1")).filter(|library| library.exists())
 }
 
 fn main() -> ExitCode {
@@ -234,19 +258,15 @@ async fn interrupted() {
 }
 
 async fn torture(options: &Options, folder: &Path) -> Result<(), Failure> {
-    let shape = Shape {
-        broker: options.broker.name().to_owned(),
-        apis: usize::from(options.apis),
-        workers: usize::from(options.workers),
-        lease: options.lease,
-    };
-    let cluster = Cluster::start(folder, shape).await?;
+    let cluster = Cluster::start(folder, options.shape()).await?;
     let client = Client::new(cluster.addresses(), History::open(folder)?)?;
     Load::prepare(&client, Duration::from_secs(60)).await?;
     cluster.journal.say("the load begins");
-    let load = Load::new(client, options.seed, options.rate, options.time);
+    let cluster_version = cluster.clone();
+    let load = Load::new(client, options.seed, options.rate, options.time, move || cluster_version.is_new());
     let plan = options.scene().plan();
-    let faults = tokio::spawn(faults::inject(cluster.clone(), plan));
+    let extended = load.clone();
+    let faults = tokio::spawn(faults::inject(cluster.clone(), plan, move |by| extended.extend(by)));
     load.run().await;
     faults.await?;
     cluster.journal.say("the load is over; waiting for all jobs to end");

@@ -52,23 +52,24 @@ pub(super) fn newest_has_outcome(case: &Case<'_>) -> Vec<String> {
             }
             continue;
         }
-        // What ran wholly while it was excused may have been claimed before the newest and begun after it.
-        let last = case.runs_of(job.id).iter().rfind(|run| !case.live(run).is_empty());
-        match (job.run, last) {
-            (Some(result), Some(last)) if result == last.id => {
-                let transactional = case.wish_of(job).is_some_and(|wish| wish.transactional);
-                if last.how != Some(How::Returned) && !transactional {
-                    wrong.push(format!(
-                        "job {} succeeded by run {result}, which ended {:?}",
-                        job.id, last.how
-                    ));
-                }
-            }
-            (result, last) => wrong.push(format!(
-                "job {} has the result of run {result:?}; its newest is {:?}",
-                job.id,
-                last.map(|run| run.id)
-            )),
+        let result = job.run.and_then(|result| case.runs_of(job.id).iter().find(|run| run.id == result));
+        let Some(result) = result else {
+            wrong.push(format!("job {} has the result of run {:?}, which never began", job.id, job.run));
+            continue;
+        };
+        // What ran wholly while it was excused may have been claimed before and begun after.
+        let newer =
+            case.runs_of(job.id).iter().find(|run| run.start > result.start && !case.live(run).is_empty());
+        if let Some(newer) = newer {
+            wrong.push(format!(
+                "job {} has the result of run {}; a newer one is {}",
+                job.id, result.id, newer.id
+            ));
+        }
+        let transactional = case.wish_of(job).is_some_and(|wish| wish.transactional);
+        if result.how != Some(How::Returned) && !transactional {
+            wrong
+                .push(format!("job {} succeeded by run {}, which ended {:?}", job.id, result.id, result.how));
         }
     }
     wrong
@@ -186,6 +187,24 @@ mod tests {
         assert_eq!(broken(&sample.evidence, newest_has_outcome).len(), 1);
         sample.evidence.jobs[0].run = Some(sample.evidence.runs.last().unwrap().id);
         assert_eq!(broken(&sample.evidence, newest_has_outcome).len(), 0);
+    }
+
+    #[test]
+    fn what_is_excused_neither_hides_a_lost_lease_nor_counts_as_newer() {
+        for (start, wrong) in [(11, 0), (23, 1)] {
+            let mut sample = Sample::good();
+            let job = sample.evidence.jobs[0].id;
+            sample.evidence.runs.clear();
+            sample.evidence.lives[0].frozen = vec![(10 * SECOND, 20 * SECOND)];
+            let result = sample.run(job, 1, 5 * SECOND, 9 * SECOND);
+            sample.run(job, 0, start * SECOND, (start + 1) * SECOND);
+            sample.evidence.jobs.truncate(1);
+            sample.evidence.jobs[0].run = Some(result);
+            assert_eq!(broken(&sample.evidence, newest_has_outcome).len(), wrong, "{start}");
+        }
+        let mut sample = Sample::good();
+        sample.evidence.jobs[0].run = Some(Uuid::max());
+        assert_eq!(broken(&sample.evidence, newest_has_outcome).len(), 1, "a run that never began");
     }
 
     #[test]

@@ -134,12 +134,22 @@ pub(super) fn workflows_held(case: &Case<'_>) -> Vec<String> {
     wrong
 }
 
-/// A delayed job does not start before its time, counted from when it was asked for.
+/// A delayed job does not start before its time, counted from when it was asked for. An API counts delays by its own wall
+/// clock, so what one accepted whose clock was set apart has no such time.
 pub(super) fn delays_held(case: &Case<'_>) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut asked: HashMap<&str, Instant> = HashMap::new();
     for call in case.evidence.calls.iter().filter(|call| call.verdict() != Verdict::Refused) {
+        let apart = case.evidence.faults.iter().any(|fault| {
+            fault.kind == "clock"
+                && fault.target == format!("api-{}", call.api)
+                && call.received >= fault.begun
+                && fault.over.is_none_or(|over| call.sent <= over)
+        });
         for wish in call.request.wishes() {
+            if apart {
+                asked.insert(&wish.tag, 0);
+            }
             let first = asked.entry(&wish.tag).or_insert(call.sent);
             *first = call.sent.min(*first);
         }
@@ -170,7 +180,7 @@ mod tests {
         },
         *,
     };
-    use crate::history::Request;
+    use crate::{evidence::Happened, history::Request};
 
     /// Jobs like these, done one after the other.
     fn with(tags: &[&str], change: impl Fn(usize, &mut Wish)) -> Sample {
@@ -253,5 +263,22 @@ mod tests {
             }
         }
         assert_eq!(broken(&sample.evidence, delays_held).len(), 0, "counted from the first request");
+        let mut sample = with(&["x"], |_, wish| wish.delay_ms = Some(1100));
+        let mut fault = Happened {
+            number: 0,
+            kind: "clock".into(),
+            what: String::new(),
+            target: "api-1".into(),
+            isolated: false,
+            begun: 0,
+            ready: None,
+            over: None,
+            omitted: None,
+        };
+        sample.evidence.faults = vec![fault.clone()];
+        assert_eq!(broken(&sample.evidence, delays_held).len(), 1, "another's clock");
+        fault.target = "api-0".into();
+        sample.evidence.faults = vec![fault];
+        assert_eq!(broken(&sample.evidence, delays_held).len(), 0, "its clock was set apart");
     }
 }

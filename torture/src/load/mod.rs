@@ -36,14 +36,24 @@ pub(crate) struct Load {
     seed: u64,
     /// Deeds a second.
     rate: f64,
-    until: Instant,
+    until: Mutex<Instant>,
     /// What has been accepted.
     ids: Mutex<HashSet<Uuid>>,
+    /// Whether workers of a new version may be there.
+    is_new: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
 impl Load {
-    pub(crate) fn new(client: Client, seed: u64, rate: f64, time: Duration) -> Arc<Self> {
-        Arc::new(Self { client, seed, rate, until: Instant::now() + time, ids: Mutex::default() })
+    pub(crate) fn new(
+        client: Client,
+        seed: u64,
+        rate: f64,
+        time: Duration,
+        is_new: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let until = Mutex::new(Instant::now() + time);
+        let (ids, is_new) = (Mutex::default(), Box::new(is_new));
+        Arc::new(Self { client, seed, rate, until, ids, is_new })
     }
 
     /// Waits until the kinds are known, and sets the limit.
@@ -58,6 +68,15 @@ impl Load {
         let limit =
             client.put(0, &format!("/v1/limits/{LIMIT}"), &json!({"max_running": MAX_RUNNING})).await?;
         if limit { Ok(()) } else { Err("the limit was refused".into()) }
+    }
+
+    fn until(&self) -> Instant {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes on for longer than planned.
+    pub(crate) fn extend(&self, by: Duration) {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner) += by;
     }
 
     /// Runs until the time is over and every client has an answer or has given up.
@@ -76,7 +95,7 @@ impl Load {
             next = next.max(Instant::now() - Duration::from_secs(1));
             next += Duration::from_secs_f64(-(1.0 - rng.f64()).ln() / self.rate);
             tokio::time::sleep_until(next).await;
-            if Instant::now() >= self.until {
+            if Instant::now() >= self.until() {
                 break;
             }
             let load = self.clone();
@@ -104,7 +123,12 @@ impl Load {
     async fn act(&self, number: u64) {
         let mut rng = fastrand::Rng::with_seed(self.seed.rotate_left(17) ^ number);
         let key = format!("k{number}");
-        let call = match deed(self.seed, number) {
+        let mut deed = deed(self.seed, number);
+        if let Deed::Enqueue { wish, .. } = &mut deed {
+            // From a new version's first process on, clients may be new as well.
+            wish.new = !wish.transactional && wish.unique.is_none() && rng.bool() && (self.is_new)();
+        }
+        let call = match deed {
             Deed::Enqueue { wish, keyed: true } => {
                 self.insist(&mut rng, Request::Enqueue { wish, key: Some(key) }).await
             }
@@ -153,7 +177,7 @@ impl Load {
         let mut rng = fastrand::Rng::with_seed(self.seed ^ key);
         for place in 0.. {
             sleep(Duration::from_millis(rng.u64(100..1500))).await;
-            if Instant::now() >= self.until {
+            if Instant::now() >= self.until() {
                 return;
             }
             let wish = ordered(self.seed, key, place);
@@ -168,7 +192,7 @@ impl Load {
     }
 
     async fn insist(&self, rng: &mut fastrand::Rng, request: Request) -> Option<Call> {
-        self.client.insist(rng, request, self.until + INSIST).await
+        self.client.insist(rng, request, self.until() + INSIST).await
     }
 
     fn note(&self, call: Option<&Call>) {
