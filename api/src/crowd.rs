@@ -18,7 +18,9 @@ const FEW: u32 = 8;
 /// A moment that lasts longer than this was a quiet one.
 const QUIET: Duration = Duration::from_secs(1);
 /// As many are always let in: a slow machine is no reason to send away a few dozen callers that wait for their answers.
-const LEAST: usize = 128;
+const LEAST: usize = 64;
+/// As many are let in as long as nothing is known of how quickly more would be answered.
+const FIRST: usize = 512;
 /// How much of the bound is left after a moment of the longest queue.
 const LEAST_SHARE: f64 = 0.25;
 /// For how long it is remembered how quick a request can be: for this and the same again.
@@ -71,7 +73,7 @@ impl Crowd {
         Self {
             most,
             max_delay,
-            bound: AtomicUsize::new(most),
+            bound: AtomicUsize::new(FIRST.min(most)),
             inside: AtomicUsize::new(0),
             crest: AtomicUsize::new(0),
             seen: Mutex::new(seen),
@@ -115,13 +117,14 @@ impl Crowd {
         let delay = seen.quickest - seen.quick.min(seen.quick_before);
         let (bound, crest) = (self.bound(), self.crest.swap(0, Ordering::Relaxed));
         let bound = if lasted >= QUIET {
-            self.most
+            FIRST
         } else if delay > self.max_delay {
             // The bound may be far above what there has been.
             let share = self.max_delay.div_duration_f64(delay).max(LEAST_SHARE);
             (bound.min(crest) as f64 * share) as usize
         } else {
-            bound.saturating_add(bound / 8)
+            // What was not made use of says nothing of more.
+            bound.saturating_add(bound / 4).min(FIRST.max(crest.saturating_mul(2)))
         };
         self.bound.store(bound.clamp(LEAST.min(self.most), self.most), Ordering::Relaxed);
         (seen.since, seen.count, seen.quickest) = (now, 0, Duration::MAX);
@@ -139,12 +142,25 @@ mod tests {
 
     impl Server {
         fn new() -> Self {
-            Self { crowd: Crowd::new(1000, Duration::from_millis(20)), now: Instant::now() }
+            Self { crowd: Crowd::new(1000, Duration::from_millis(10)), now: Instant::now() }
+        }
+
+        /// One where as many have been quick as ever may enter.
+        fn grown() -> Self {
+            let mut server = Self::new();
+            for _ in 0..20 {
+                server.moment(2, 4);
+            }
+            server
         }
 
         /// As many come as may enter, and are accepted over the next moment: the first after `first`, the last after `last`.
         fn moment(&mut self, first: u64, last: u64) {
-            let entered: Vec<_> = std::iter::from_fn(|| self.crowd.enter()).take(1000).collect();
+            self.moment_of(1000, first, last);
+        }
+
+        fn moment_of(&mut self, most: usize, first: u64, last: u64) {
+            let entered: Vec<_> = std::iter::from_fn(|| self.crowd.enter()).take(most).collect();
             let many = entered.len() as u64;
             for at in 0..many {
                 let took = Duration::from_millis(first + (last - first) * at / (many - 1));
@@ -165,25 +181,41 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_that_does_not_drain_closes_the_doors_until_it_has() {
+    fn more_are_let_in_as_those_before_are_quick() {
         let mut server = Server::new();
+        assert_eq!(server.crowd.bound(), FIRST);
         server.moment(2, 4);
+        assert_eq!(server.crowd.bound(), FIRST + FIRST / 4);
+        for _ in 0..20 {
+            server.moment(2, 4);
+        }
+        assert_eq!(server.crowd.bound(), 1000);
+        // There were no more than that, so nothing is known of more.
+        for _ in 0..20 {
+            server.moment_of(300, 2, 4);
+        }
+        assert_eq!(server.crowd.bound(), 600);
+    }
+
+    #[test]
+    fn a_queue_that_does_not_drain_closes_the_doors_until_it_has() {
+        let mut server = Server::grown();
         server.moment(30, 100);
         let once = server.crowd.bound();
-        assert!((500..800).contains(&once), "{once}");
+        assert!((300..500).contains(&once), "{once}");
         for _ in 0..20 {
             server.moment(30, 100);
         }
         assert_eq!(server.crowd.bound(), LEAST);
         for _ in 0..40 {
-            server.moment(15, 30);
+            server.moment(10, 30);
         }
         assert_eq!(server.crowd.bound(), 1000);
     }
 
     #[test]
     fn a_burst_is_let_in() {
-        let mut server = Server::new();
+        let mut server = Server::grown();
         for _ in 0..20 {
             server.moment(2, 500);
         }
@@ -221,6 +253,6 @@ mod tests {
         assert_eq!(server.crowd.bound(), LEAST);
         server.now += QUIET;
         server.moment(30, 100);
-        assert_eq!(server.crowd.bound(), 1000);
+        assert_eq!(server.crowd.bound(), FIRST);
     }
 }

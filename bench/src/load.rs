@@ -1,9 +1,9 @@
 //! What becomes of more requests than the API can carry: those it accepts, those it refuses, and how fast it says so.
 
 use std::{
-    fmt,
+    fmt, io,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -34,7 +34,7 @@ const CROWD: usize = 2000;
 pub struct LoadOptions {
     /// How many requests are alone, one after the other, after as many to warm up.
     pub alone: u32,
-    /// How long it takes to find out how much the API can carry.
+    /// For how long as much is asked as is answered, to find out how much can be carried.
     pub sustain: Duration,
     /// How long the load lasts then.
     pub time: Duration,
@@ -51,9 +51,11 @@ pub struct LoadReport {
     pub broker: String,
     /// When each request is alone.
     pub alone: LoadRow,
-    /// With as many requests as are answered.
+    /// With as many requests as are answered, whether their jobs are run meanwhile or not.
     pub sustained: LoadRow,
-    /// With more.
+    /// How many jobs per second can be accepted without end: as many as are run meanwhile.
+    pub sustainable_per_second: f64,
+    /// With more than that.
     pub load: LoadRow,
     /// How much of what was accepted under load has run to its end.
     pub done: usize,
@@ -99,27 +101,31 @@ pub async fn run_load(
     let address = listener.local_addr()?;
     let stop = CancellationToken::new();
     let serving = tokio::spawn(windlass_api::serve(listener, client.clone(), api, stop.clone()));
-    let working = work(client.clone(), settings.clone(), stop.clone());
+    let working = work(client.clone(), settings.clone(), stop.clone())?;
 
     let request = format!(r#"{{"kind":"{}","queue":"{queue}","payload":{{}}}}"#, Noop::KIND);
     let request = format!(
         "POST /v1/jobs HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{request}",
         request.len()
     );
-    let request: Arc<[u8]> = request.into_bytes().into();
-    // Apart from the API's threads, which are to be measured.
-    let asking = std::thread::spawn(move || {
-        runtime::Builder::new_current_thread().enable_all().build()?.block_on(ask(address, request, options))
-    });
-    let (alone, sustained, load) = tokio::task::spawn_blocking(move || joined(asking)).await??;
-
-    let mut done = 0;
-    for ids in [&alone.accepted, &sustained.accepted, &load.accepted] {
-        done = 0;
-        for ids in ids.chunks(1000) {
-            done += finish(&client, ids).await?;
-        }
-    }
+    let asker = Asker { address, request: request.into_bytes().into(), options };
+    let alone = asking({
+        let asker = asker.clone();
+        move || async move { asker.alone().await }
+    })
+    .await?;
+    finish(&client, &alone.accepted).await?;
+    let began = Instant::now();
+    let sustained = asking({
+        let asker = asker.clone();
+        move || async move { asker.sustained().await }
+    })
+    .await?;
+    finish(&client, &sustained.accepted).await?;
+    let sustainable = rate(sustained.accepted.len(), began.elapsed());
+    let every = Duration::from_secs(1).div_f64(sustainable * options.factor);
+    let load = asking(move || async move { asker.crowd(every).await }).await?;
+    let done = finish(&client, &load.accepted).await?;
     stop.cancel();
     serving.await??;
     tokio::task::spawn_blocking(move || joined(working)).await??;
@@ -131,19 +137,43 @@ pub async fn run_load(
         broker: settings.broker_url.to_string(),
         alone: alone.row()?,
         sustained: sustained.row()?,
+        sustainable_per_second: sustainable,
         load: load.row()?,
         done,
     })
+}
+
+/// Asks on a thread apart from the API's, which is to be measured.
+async fn asking<F>(ask: impl FnOnce() -> F + Send + 'static) -> Result<Answers, Error>
+where
+    F: Future<Output = Result<Answers, Error>>,
+{
+    let thread = named("asking", move || {
+        runtime::Builder::new_current_thread().enable_all().build()?.block_on(ask())
+    })?;
+    tokio::task::spawn_blocking(move || joined(thread)).await?
 }
 
 fn joined<T>(thread: JoinHandle<Result<T, Error>>) -> Result<T, Error> {
     thread.join().map_err(|_| "a thread of the benchmark has ended by a panic")?
 }
 
-/// A worker on threads of its own.
-fn work(client: Client, settings: Settings, stop: CancellationToken) -> JoinHandle<Result<(), Error>> {
-    std::thread::spawn(move || {
-        let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+/// A thread that can be told from the API's from outside, to give it another priority.
+fn named<T: Send + 'static>(
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    std::thread::Builder::new().name(name.into()).spawn(run)
+}
+
+/// A worker on a thread of its own.
+fn work(
+    client: Client,
+    settings: Settings,
+    stop: CancellationToken,
+) -> io::Result<JoinHandle<Result<(), Error>>> {
+    named("working", move || {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let tally = Arc::new(Tally { run: 0.into(), all: usize::MAX, done: Notify::new() });
         let worker = Worker::new(client, (&settings).into()).state(tally).handle(noop);
         Ok(runtime.block_on(worker.run_until(stop))?)
@@ -152,6 +182,14 @@ fn work(client: Client, settings: Settings, stop: CancellationToken) -> JoinHand
 
 /// Waits until these jobs have succeeded, for as long as any of them still does.
 async fn finish(client: &Client, ids: &[JobId]) -> Result<usize, Error> {
+    let mut done = 0;
+    for ids in ids.chunks(1000) {
+        done += finish_some(client, ids).await?;
+    }
+    Ok(done)
+}
+
+async fn finish_some(client: &Client, ids: &[JobId]) -> Result<usize, Error> {
     let (mut before, mut seen) = (0, Instant::now());
     loop {
         let jobs = client.get_many(ids).await?;
@@ -188,14 +226,6 @@ impl Answers {
         })
     }
 
-    fn add(&mut self, more: Self) -> Result<(), Error> {
-        self.accepted.extend(more.accepted);
-        self.accepting.add(more.accepting)?;
-        self.refusing.add(more.refusing)?;
-        self.failed += more.failed;
-        Ok(())
-    }
-
     fn count(&mut self, answer: Result<Answer, Error>, since: Instant) -> Result<(), Error> {
         let took = u64::try_from(since.elapsed().as_micros())?;
         match answer {
@@ -224,84 +254,106 @@ impl Answers {
     }
 }
 
-async fn ask(
+/// Who asks.
+#[derive(Clone)]
+struct Asker {
     address: SocketAddr,
     request: Arc<[u8]>,
     options: LoadOptions,
-) -> Result<(Answers, Answers, Answers), Error> {
-    let mut alone = Answers::new()?;
-    let mut connection = Connection::new(address, request.clone());
-    for sample in 0..2 * options.alone {
-        tokio::time::sleep(REST).await;
-        let since = Instant::now();
-        let answer = connection.ask().await;
-        if sample == options.alone {
-            alone = Answers::new()?;
-        }
-        alone.count(answer, since)?;
-    }
-    alone.took = REST * options.alone;
-
-    let until = Instant::now() + options.sustain;
-    let sustained = by_many(BUSY, options.sustain, |_| {
-        let mut connection = Connection::new(address, request.clone());
-        async move {
-            let mut answers = Answers::new()?;
-            while Instant::now() < until {
-                let since = Instant::now();
-                let answer = connection.ask().await;
-                answers.count(answer, since)?;
-            }
-            Ok(answers)
-        }
-    })
-    .await?;
-
-    let every = options.sustain.div_f64(sustained.accepted.len() as f64 * options.factor);
-    // Connecting is a cost of its own.
-    let mut crowd = Vec::with_capacity(CROWD);
-    for _ in 0..CROWD {
-        let mut connection = Connection::new(address, request.clone());
-        connection.stream().await?;
-        crowd.push(Some(connection));
-    }
-    let began = Instant::now();
-    let load = by_many(CROWD, options.time, |at| {
-        let connection = crowd[at].take();
-        async move {
-            let mut connection = connection.ok_or("each has one connection")?;
-            let mut answers = Answers::new()?;
-            // Each has its own times to send, whether the request before has been answered or not.
-            for turn in 0u32.. {
-                let since = every.mul_f64(f64::from(turn) * CROWD as f64 + at as f64);
-                if since > options.time {
-                    break;
-                }
-                let since = began + since;
-                tokio::time::sleep_until(since.into()).await;
-                let answer = connection.ask().await;
-                answers.count(answer, since)?;
-            }
-            Ok(answers)
-        }
-    })
-    .await?;
-    Ok((alone, sustained, load))
 }
 
-async fn by_many<F>(many: usize, time: Duration, mut one: impl FnMut(usize) -> F) -> Result<Answers, Error>
+impl Asker {
+    fn connection(&self) -> Connection {
+        Connection::new(self.address, self.request.clone())
+    }
+
+    async fn alone(&self) -> Result<Answers, Error> {
+        let mut alone = Answers::new()?;
+        let mut connection = self.connection();
+        for sample in 0..2 * self.options.alone {
+            tokio::time::sleep(REST).await;
+            let since = Instant::now();
+            let answer = connection.ask().await;
+            if sample == self.options.alone {
+                alone = Answers::new()?;
+            }
+            alone.count(answer, since)?;
+        }
+        alone.took = REST * self.options.alone;
+        Ok(alone)
+    }
+
+    async fn sustained(&self) -> Result<Answers, Error> {
+        let until = Instant::now() + self.options.sustain;
+        by_many(BUSY, self.options.sustain, |_, answers| {
+            let mut connection = self.connection();
+            async move {
+                while Instant::now() < until {
+                    let since = Instant::now();
+                    let answer = connection.ask().await;
+                    count(&answers, answer, since)?;
+                }
+                Ok(())
+            }
+        })
+        .await
+    }
+
+    async fn crowd(&self, every: Duration) -> Result<Answers, Error> {
+        // Connecting is a cost of its own.
+        let mut crowd = Vec::with_capacity(CROWD);
+        for _ in 0..CROWD {
+            let mut connection = self.connection();
+            connection.stream().await?;
+            crowd.push(Some(connection));
+        }
+        let (began, time) = (Instant::now(), self.options.time);
+        by_many(CROWD, time, |at, answers| {
+            let connection = crowd[at].take();
+            async move {
+                let mut connection = connection.ok_or("each has one connection")?;
+                // Each has its own times to send, whether the request before has been answered or not.
+                for turn in 0u32.. {
+                    let since = every.mul_f64(f64::from(turn) * CROWD as f64 + at as f64);
+                    if since > time {
+                        break;
+                    }
+                    let since = began + since;
+                    tokio::time::sleep_until(since.into()).await;
+                    let answer = connection.ask().await;
+                    count(&answers, answer, since)?;
+                }
+                Ok(())
+            }
+        })
+        .await
+    }
+}
+
+/// What all of them count is counted in one place: pages that are touched for the first time, for each connection's own
+/// histograms, would cost more than the requests.
+async fn by_many<F>(
+    many: usize,
+    time: Duration,
+    mut one: impl FnMut(usize, Arc<Mutex<Answers>>) -> F,
+) -> Result<Answers, Error>
 where
-    F: Future<Output = Result<Answers, Error>> + Send + 'static,
+    F: Future<Output = Result<(), Error>> + Send + 'static,
 {
+    let answers = Arc::new(Mutex::new(Answers { took: time, ..Answers::new()? }));
     let mut tasks = tokio::task::JoinSet::new();
     for at in 0..many {
-        tasks.spawn(one(at));
+        tasks.spawn(one(at, answers.clone()));
     }
-    let mut all = Answers { took: time, ..Answers::new()? };
     while let Some(task) = tasks.join_next().await {
-        all.add(task??)?;
+        task??;
     }
-    Ok(all)
+    let answers = Arc::into_inner(answers).ok_or("somebody still counts")?;
+    Ok(answers.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn count(answers: &Mutex<Answers>, answer: Result<Answer, Error>, since: Instant) -> Result<(), Error> {
+    answers.lock().unwrap_or_else(PoisonError::into_inner).count(answer, since)
 }
 
 enum Answer {
@@ -410,6 +462,10 @@ impl fmt::Display for LoadReport {
                 row.failed
             )?;
         }
-        write!(f, "\n  of those accepted then, {} have run to their end", self.done)
+        write!(
+            f,
+            "\n  jobs accepted and run meanwhile: {:.0}/s; of those accepted of too many, {} have run to their end",
+            self.sustainable_per_second, self.done
+        )
     }
 }
