@@ -49,17 +49,18 @@ impl<T: Send + 'static> Grouper<T> {
                 };
                 // `recv_many` and `join_next` are cancel-safe: a branch not taken has lost nothing.
                 tokio::select! {
+                    biased;
+                    () = stop.cancelled(), if !stopping => {
+                        stopping = true;
+                        waiting.close();
+                    }
+                    Some(ended) = in_flight.join_next() => report_panic(ended),
                     taken = taken, if in_flight.len() < limits.in_flight => {
                         if taken == 0 {
                             break;
                         }
                         next = Instant::now() + limits.gap;
                         in_flight.spawn(run(group));
-                    }
-                    Some(ended) = in_flight.join_next() => report_panic(ended),
-                    () = stop.cancelled(), if !stopping => {
-                        stopping = true;
-                        waiting.close();
                     }
                 }
             }

@@ -1,4 +1,8 @@
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +39,7 @@ impl Relay {
             // Jitter keeps many processes from looking all at once.
             let pause = self.interval.mul_f64(0.75 + rng.f64() / 2.0);
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 () = self.nudge.notified() => {}
                 () = tokio::time::sleep(pause) => {}
@@ -70,7 +75,7 @@ impl Relay {
     async fn relay_groups(&self, groups: Vec<OutboxGroup>) {
         let mut depths = HashMap::new();
         // By when to look again: few different times, so few batches.
-        let mut batches: HashMap<Duration, Vec<Group>> = HashMap::new();
+        let mut batches: BTreeMap<Duration, Vec<Group>> = BTreeMap::new();
         for group in groups {
             let verify_after = if group.published {
                 match self.depths(&group, &mut depths).await {

@@ -51,7 +51,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// answered are duplicates, stale or cancelled.
     ///
     /// Repeated under the same `claim`, it answers with the jobs of that claim that are still running, and takes
-    /// nothing more.
+    /// nothing more, until the claim is [closed](Self::finish).
     ///
     /// # Errors
     /// [`StoreError::WorkerUnknown`] if the worker has been declared dead.
@@ -235,6 +235,9 @@ pub struct NewWorker {
 pub struct HeartbeatReply {
     /// Jobs of this worker that someone wants cancelled. Repeated until each has ended.
     pub cancel: Vec<JobId>,
+    /// The worker's claims that are not closed. One that it does not know of was made by a call that it had given up: the
+    /// network may bring that to the store long after, when the claim has been repeated, and closed.
+    pub claims: Vec<ClaimId>,
 }
 
 /// What a rescue did.

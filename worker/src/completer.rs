@@ -1,4 +1,8 @@
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -48,7 +52,7 @@ pub(crate) struct Completer {
 #[derive(Debug, Default)]
 struct Group {
     finishes: Vec<Finish>,
-    claims: HashMap<ClaimId, usize>,
+    claims: BTreeMap<ClaimId, usize>,
     closed: Vec<ClaimId>,
     /// Whether other jobs wait for some of them.
     followed: bool,
@@ -70,6 +74,12 @@ impl Completer {
             }
             // `recv_many` and `join_next` are cancel-safe.
             tokio::select! {
+                biased;
+                () = last.cancelled(), if !ending => {
+                    ending = true;
+                    self.ended.close();
+                }
+                Some(written) = self.writing.join_next() => self.settle(written),
                 taken = self.ended.recv_many(&mut news, GROUP), if self.writing.len() < IN_FLIGHT => {
                     if taken == 0 && self.writing.is_empty() && self.closed.is_empty() {
                         return;
@@ -81,11 +91,6 @@ impl Completer {
                     let group = self.gather(news.drain(..));
                     self.write(group);
                 }
-                Some(written) = self.writing.join_next() => self.settle(written),
-                () = last.cancelled(), if !ending => {
-                    ending = true;
-                    self.ended.close();
-                }
             }
         }
     }
@@ -94,6 +99,7 @@ impl Completer {
         let mut group = Group::default();
         for ended in news {
             match ended {
+                Ended::Claimed { claim, jobs: 0 } => self.closed.push(claim),
                 Ended::Claimed { claim, jobs } => {
                     self.open.insert(claim, jobs);
                 }
@@ -157,6 +163,7 @@ impl Completer {
         };
         for claim in group.closed {
             self.open.remove(&claim);
+            self.session.closes(claim);
         }
         for (claim, ended) in group.claims {
             if let Some(open) = self.open.get_mut(&claim) {

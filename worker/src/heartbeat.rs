@@ -3,7 +3,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use windlass_core::StoreError;
 
-use crate::session::Session;
+use crate::{session::Session, strays::Strays};
 
 /// Renews the lease until the session ends, and declares it lost in time when it cannot.
 ///
@@ -15,6 +15,7 @@ pub(crate) async fn run(session: Arc<Session>, lease: Duration, registered: Inst
     let mut renewed = registered;
     let mut next = registered + lease / 3;
     let mut failing = false;
+    let mut strays = Strays::default();
     loop {
         sleep_until(next).await;
         let limit = renewed + lease - margin;
@@ -27,6 +28,7 @@ pub(crate) async fn run(session: Arc<Session>, lease: Duration, registered: Inst
                     tracing::info!("heartbeats work again");
                 }
                 reply.cancel.into_iter().for_each(|id| session.cancel(id));
+                strays.look(&session, reply.claims);
             }
             Ok(Err(StoreError::WorkerUnknown(_))) => {
                 tracing::error!(worker = %session.id, "lease lost: this worker was silent for too long; its handlers are stopped");

@@ -60,6 +60,7 @@ pub(crate) async fn run(
 ) {
     let ended = async {
         tokio::select! {
+            biased;
             () = session.stop.cancelled() => {}
             () = session.lost.cancelled() => {}
         }
@@ -72,6 +73,7 @@ pub(crate) async fn run(
             lanes.iter().filter(|lane| !paused.contains(&lane.queue)).cloned().collect()
         };
         let subscription = tokio::select! {
+            biased;
             () = &mut ended => return,
             changed = paused.changed() => match changed {
                 Ok(()) => continue,
@@ -94,6 +96,7 @@ pub(crate) async fn run(
         let over = loop {
             // A step that is dropped loses no message: those taken and not acknowledged come again.
             tokio::select! {
+                biased;
                 () = &mut ended => break true,
                 changed = paused.changed() => break changed.is_err(),
                 () = intake.step() => {}
@@ -284,31 +287,48 @@ impl Intake {
     }
 }
 
-/// Claims a group, however often that takes. `None`: the lease is lost.
-///
-/// A claim whose answer was lost may have committed, so it is repeated under the same id until the store has
-/// answered.
+/// Claims a group. `None`: the lease is lost.
 async fn claim(
     session: Arc<Session>,
     deliveries: Vec<Delivery>,
     places: tokio::sync::OwnedSemaphorePermit,
 ) -> Option<Claimed> {
     let claim = ClaimId::new();
+    session.opens(claim);
     let ids: Vec<JobId> = deliveries.iter().map(|d| d.message.job_id).collect();
     let tags = deliveries.iter().map(|d| d.tag).collect();
+    let jobs = claim_under(&session, claim, &ids).await?;
+    if jobs.is_empty() {
+        session.closes(claim);
+    }
+    Some(Claimed { claim, tags, jobs, places })
+}
+
+/// Claims, however often that takes. `None`: the lease is lost.
+///
+/// A claim whose answer was lost may have committed, so it is repeated under the same id until the store has
+/// answered.
+pub(crate) async fn claim_under(session: &Session, claim: ClaimId, ids: &[JobId]) -> Option<Vec<ClaimedJob>> {
     let mut pause = Duration::from_millis(50);
     let mut failing = false;
     loop {
+        let sent = Instant::now();
         let claimed = tokio::select! {
-            claimed = session.client.store().claim(session.id, claim, &ids) => claimed,
+            biased;
             () = session.lost.cancelled() => return None,
+            claimed = session.client.store().claim(session.id, claim, ids) => claimed,
         };
         match claimed {
-            Ok(jobs) => {
+            Ok(mut jobs) => {
                 if failing {
                     tracing::info!("jobs can be claimed again");
                 }
-                return Some(Claimed { claim, tags, jobs, places });
+                // The answer may have taken long, or this process stood still.
+                let took = sent.elapsed();
+                for left in jobs.iter_mut().filter_map(|job| job.time_left.as_mut()) {
+                    *left = left.saturating_sub(took);
+                }
+                return Some(jobs);
             }
             Err(StoreError::WorkerUnknown(_)) => {
                 tracing::error!(worker = %session.id, "lease lost: this worker was silent for too long; its handlers are stopped");
@@ -322,10 +342,11 @@ async fn claim(
             }
         }
         tokio::select! {
-            () = sleep(pause) => pause = (pause * 2).min(Duration::from_secs(2)),
+            biased;
             () = session.lost.cancelled() => return None,
             // What a claim may have taken is rescued once the worker has said goodbye.
             () = session.abort.cancelled() => return None,
+            () = sleep(pause) => pause = (pause * 2).min(Duration::from_secs(2)),
         }
     }
 }

@@ -22,6 +22,7 @@ mod run;
 mod schedule;
 mod session;
 mod span;
+mod strays;
 #[cfg(feature = "testing")]
 pub mod testing;
 #[cfg(feature = "postgres")]

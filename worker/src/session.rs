@@ -67,6 +67,8 @@ pub(crate) struct Session {
     meters: Meters,
     /// The tokens of the claimed jobs, for cancellation requests. Locked for single operations only.
     tokens: Mutex<HashMap<JobId, CancellationToken>>,
+    /// The claims that are under way, or brought jobs and are not closed. Locked for single operations only.
+    claims: Mutex<HashSet<ClaimId>>,
     /// Kinds of which jobs of a newer version have been met.
     newer: Mutex<HashSet<Kind>>,
     /// A blocking handler outlives the session, so its job must stay under the lease.
@@ -101,6 +103,7 @@ impl Session {
             notes: Arc::default(),
             meters: Meters::new(),
             tokens: Mutex::default(),
+            claims: Mutex::default(),
             newer: Mutex::default(),
             left_behind: AtomicBool::new(false),
         }
@@ -129,8 +132,12 @@ impl Session {
     async fn attempt(&self, mut job: ClaimedJob, token: CancellationToken) -> Ending {
         // Intake only claims kinds with a handler.
         let Some(handler) = self.handlers.get(&job.kind) else { return Ending::Outcome(Outcome::Released) };
-        // From the claim's answer on, so a moment late at most; the store starts nothing beyond it anyway.
+        // Counted from when the claim was sent, so never too late.
         let deadline = job.time_left.and_then(|left| Instant::now().checked_add(left));
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            // The store sees to its end.
+            return Ending::Outcome(Outcome::Released);
+        }
         if job.version > handler.version {
             self.note_newer(&job);
             return Ending::Outcome(Outcome::Snoozed { after: NEWER });
@@ -242,6 +249,24 @@ impl Session {
         if let Some(token) = self.lock_tokens().get(&id) {
             token.cancel();
         }
+    }
+
+    /// A claim is made.
+    pub(crate) fn opens(&self, claim: ClaimId) {
+        self.lock_claims().insert(claim);
+    }
+
+    /// A claim has brought nothing, or is closed.
+    pub(crate) fn closes(&self, claim: ClaimId) {
+        self.lock_claims().remove(&claim);
+    }
+
+    pub(crate) fn knows(&self, claim: ClaimId) -> bool {
+        self.lock_claims().contains(&claim)
+    }
+
+    fn lock_claims(&self) -> std::sync::MutexGuard<'_, HashSet<ClaimId>> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn leave_behind(&self) {

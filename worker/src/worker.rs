@@ -397,6 +397,7 @@ impl Running {
         // Until it is time to stop, nothing but intake may end. Should something panic, the session is given up: its
         // jobs are rescued, and a new session begins.
         tokio::select! {
+            biased;
             () = stop.cancelled() => {}
             Err(error) = &mut intake => {
                 tracing::error!(%error, "taking messages panicked; giving up the lease");
@@ -461,6 +462,7 @@ impl Running {
                 }
             }
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(None),
                 () = sleep(Duration::from_millis(500)) => {}
             }
@@ -491,6 +493,7 @@ impl Running {
             tracing::info!(jobs = running, grace = ?self.options.grace, "waiting for handlers to finish");
         }
         tokio::select! {
+            biased;
             () = &mut ended => return,
             () = session.lost.cancelled() => {}
             () = sleep(self.options.grace) => {

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use futures::future::join_all;
 use windlass_core::{ClaimId, JobId, NewJob, Outcome, State, StoreError, Timestamp, WorkerId};
@@ -92,6 +92,39 @@ pub async fn a_claim_takes_but_once(case: Case) {
     let heirs = case.run_jobs(case.worker().await, &ids).await;
     assert!(case.store.claim(worker, claim, &ids).await.unwrap().is_empty());
     assert!(case.finish(heirs[0], succeeded()).await && case.finish(heirs[1], succeeded()).await);
+}
+
+/// A claim that comes to the store once more, long after it was closed, takes what is queued by then. Its worker hears of
+/// that with its heartbeats, and finds what it holds by it.
+pub async fn a_claim_may_come_late(case: Case) {
+    let held = async |worker| set_of(case.other.heartbeat(worker).await.unwrap().claims);
+    let running = case.running(2).await;
+    let (worker, claim) = (running[0].worker, running[0].claim);
+    let others = case.run_jobs(worker, &case.queued(1).await).await[0].claim;
+    assert_eq!(held(worker).await, set_of([claim, others]));
+    for job in &running {
+        assert!(case.finish(*job, super::support::retry()).await);
+    }
+    assert_eq!(held(worker).await, set_of([claim, others]), "until it is closed");
+    case.store.finish(worker, &[], &[claim]).await.unwrap();
+    assert_eq!(held(worker).await, set_of([others]));
+    case.store.promote_due(10).await.unwrap();
+    let ids = [running[0].id, running[1].id];
+    case.store.claim(worker, claim, &ids).await.unwrap();
+    assert_eq!(held(worker).await, set_of([claim, others]));
+    let found = sorted(case.store.claim(worker, claim, &[]).await.unwrap());
+    assert_eq!(found.iter().map(|job| (job.id, job.fence)).collect::<Vec<_>>(), ids.map(|id| (id, 2)));
+    for job in found {
+        let job = super::support::Running { id: job.id, fence: job.fence, worker, claim };
+        assert!(case.finish(job, Outcome::Released).await);
+    }
+    case.store.finish(worker, &[], &[claim]).await.unwrap();
+    assert_eq!(held(worker).await, set_of([others]));
+    assert_eq!(case.count(&ids, State::Queued).await, 2);
+}
+
+fn set_of(claims: impl IntoIterator<Item = ClaimId>) -> BTreeSet<ClaimId> {
+    claims.into_iter().collect()
 }
 
 /// A claim given up half-way, whose commit may have come through, is repeated and strands no job.

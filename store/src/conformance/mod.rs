@@ -99,6 +99,7 @@ macro_rules! store_conformance {
     ($fixture:expr) => {
         $crate::store_conformance! { @each $fixture;
             a_claim_given_up_strands_nothing
+            a_claim_may_come_late
             a_claim_takes_but_once
             a_conflict_may_be_refused
             a_deleted_job_holds_no_place

@@ -71,8 +71,11 @@ impl PostgresStore {
         let mut ids: Vec<Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
         ids.sort_unstable();
         ids.dedup();
-        let Some((least, greatest)) = range(&ids) else { return Ok(Vec::new()) };
-        let rows = match self.claim_rows(worker, claim, ids, least, greatest).await {
+        let claimed = match range(&ids) {
+            Some((least, greatest)) => self.claim_rows(worker, claim, ids, least, greatest).await,
+            None => Ok(Vec::new()),
+        };
+        let rows = match claimed {
             Ok(rows) if !rows.is_empty() => rows,
             // None left to claim, or this claim is noted already. Perhaps an earlier call under this id took them,
             // which may have been under way when this one began, so only a new statement can tell.

@@ -2,16 +2,19 @@ use std::collections::BTreeMap;
 
 use sqlx::{Error, Row};
 use uuid::Uuid;
-use windlass_core::{HeartbeatReply, KindInfo, NewWorker, Rescued, State, WorkerId};
+use windlass_core::{ClaimId, HeartbeatReply, JobId, KindInfo, NewWorker, Rescued, State, WorkerId};
 
 use super::{PostgresStore, claim::number, finish::seconds, range, unexpected};
 
-/// Renews the lease and brings back cancellation requests. No row at all: the worker is unknown, or has said goodbye.
+/// Renews the lease and brings back cancellation requests and claims. No row at all: the worker is unknown, or has said
+/// goodbye.
 pub(super) const HEARTBEAT: &str = "
 WITH beat AS (
     UPDATE {schema}.workers SET heartbeat_at = {now} WHERE id = $1 AND heartbeat_at > '-infinity' RETURNING id
 )
-SELECT c.job_id FROM beat LEFT JOIN {schema}.cancellations c ON c.worker_id = beat.id";
+SELECT c.job_id, NULL::uuid FROM beat LEFT JOIN {schema}.cancellations c ON c.worker_id = beat.id
+UNION ALL
+SELECT NULL, c.id FROM beat JOIN {schema}.claims c ON c.worker_id = beat.id";
 
 /// Takes the jobs of dead workers from them. Plan: as for a finish, joined with who held what.
 pub(super) const RESCUE: &str = "
@@ -111,10 +114,12 @@ impl PostgresStore {
         if rows.is_empty() {
             return Ok(None);
         }
-        let ids = rows.iter().map(|row| row.try_get::<Option<Uuid>, _>(0));
-        let cancel =
-            ids.filter_map(Result::transpose).map(|id| id.map(Into::into)).collect::<Result<_, _>>()?;
-        Ok(Some(HeartbeatReply { cancel }))
+        let mut reply = HeartbeatReply::default();
+        for row in &rows {
+            reply.cancel.extend(row.try_get::<Option<Uuid>, _>(0)?.map(JobId::from));
+            reply.claims.extend(row.try_get::<Option<Uuid>, _>(1)?.map(ClaimId::from));
+        }
+        Ok(Some(reply))
     }
 
     /// Forgets a worker that holds nothing; one that does is dead from now on, and rescued.

@@ -80,9 +80,14 @@ impl SqliteStore {
             .bind(worker.to_string())
             .fetch_all(&mut *transaction)
             .await?;
+        let claims = sqlx::query("SELECT id FROM claims WHERE worker_id = ?")
+            .bind(worker.to_string())
+            .fetch_all(&mut *transaction)
+            .await?;
         transaction.commit().await?;
         let cancel = rows.iter().map(|row| read::id(row.try_get(0)?)).collect::<Result<_, _>>()?;
-        Ok(Some(HeartbeatReply { cancel }))
+        let claims = claims.iter().map(|row| row.try_get::<&str, _>(0)?.parse().map_err(unexpected));
+        Ok(Some(HeartbeatReply { cancel, claims: claims.collect::<Result<_, Error>>()? }))
     }
 
     /// Forgets a worker that holds nothing; one that does is dead from now on, and rescued.

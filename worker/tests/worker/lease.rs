@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use windlass_core::{State, Store};
+use windlass_core::{ClaimId, Job, NewJob, State, Store};
 use windlass_worker::{Context, JobError, Worker, WorkerOptions};
 
 use crate::{
@@ -95,6 +95,25 @@ async fn a_claim_by_a_worker_declared_dead_strands_nothing() {
     let ids = bench.tasks(5).await;
     bench.all_succeed(&ids).await;
     assert_eq!(bench.store.registered(), 2);
+    running.stop().await;
+    bench.nothing_is_left().await;
+}
+
+/// As of a call that was given up, and lay in the network until it had been repeated, and all was done.
+#[tokio::test]
+async fn a_claim_that_nobody_waits_for_is_given_back() {
+    let bench = Bench::new().await;
+    let running = run(bench.worker().handle(async |_: Task| Ok::<_, JobError>(())));
+    let first = bench.task(1).await;
+    bench.succeeds(first).await;
+    let payload = serde_json::value::to_raw_value(&Task { number: 2 }).unwrap();
+    let job = NewJob::new(Task::KIND.parse().unwrap(), payload);
+    bench.store.insert(std::slice::from_ref(&job)).await.unwrap();
+    let claimed = bench.store.claim(bench.store.worker(), ClaimId::new(), &[job.id]).await.unwrap();
+    assert_eq!(claimed.len(), 1);
+    let record = bench.succeeds(job.id).await;
+    assert_eq!((record.attempt, record.errors.len()), (1, 0), "it was not even begun");
+    assert_eq!(bench.store.registered(), 1, "by a worker that goes on");
     running.stop().await;
     bench.nothing_is_left().await;
 }
