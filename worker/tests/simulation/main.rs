@@ -24,9 +24,13 @@ use std::{
 
 use simulate::{Report, simulate};
 
-/// Seeds that have failed, tried before all others. What a seed means changes with the simulation itself, so each has a
-/// line on what it showed.
-const REGRESSIONS: &[u64] = &[];
+/// Seeds that have failed, tried before all others. What a seed means changes with the simulation itself: then what each
+/// stands for has to be broken on purpose, by its patch in `torture/mutations`, and its seed found anew.
+const REGRESSIONS: &[u64] = &[
+    // A claim came to the store after it had been closed (06).
+    57, // A job's time was counted from the answer to its claim, which took long (07).
+    8,
+];
 
 /// How many seeds are tried unless said otherwise.
 const SEEDS: u64 = 10_000;
