@@ -44,7 +44,7 @@ pub use clock::VirtualClock;
 #[cfg(feature = "conformance")]
 pub use intercepted::{Call, Intercept, Intercepted};
 #[cfg(feature = "postgres")]
-pub use postgres::PostgresStore;
+pub use postgres::{PostgresStore, PostgresTransaction};
 pub use retention::{Keep, Retention};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;

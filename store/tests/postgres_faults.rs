@@ -128,6 +128,40 @@ async fn killed_connections_lose_nothing_and_repeat_nothing() {
     scratch.run(&mut connection, "DO $$ BEGIN ASSERT NOT EXISTS (SELECT FROM {schema}.claims); END $$").await;
 }
 
+/// The driver's own `begin` gives its connection back within the transaction when whoever waits for it is dropped; a claim
+/// on it was answered, and then rolled back.
+#[tokio::test]
+async fn a_begin_that_is_given_up_leaves_no_transaction_behind() {
+    let scratch = Scratch::new();
+    let one = StoreOptions { schema: scratch.schema.clone(), connections: 1, ..StoreOptions::default() };
+    let store = PostgresStore::open(&scratch.url, &one).unwrap();
+    store.migrate().await.unwrap();
+    let worker = worker();
+    store.register(&worker).await.unwrap();
+    let mut connection = scratch.connect().await;
+    for polls in 1..=8 {
+        let job = jobs(1);
+        // With this the connection is there, and the first poll sends BEGIN.
+        store.insert(&job).await.unwrap();
+        {
+            let mut begun = std::pin::pin!(store.begin());
+            for _ in 0..polls {
+                if futures::poll!(begun.as_mut()).is_ready() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+        let id = job[0].id;
+        assert_eq!(store.claim(worker.id, ClaimId::new(), &[id]).await.unwrap().len(), 1);
+        let running =
+            format!("SELECT FROM {{schema}}.jobs WHERE id = '{id}' AND state = {}", State::Running.code());
+        scratch
+            .run(&mut connection, &format!("DO $$ BEGIN ASSERT EXISTS ({running}), '{polls}'; END $$"))
+            .await;
+    }
+}
+
 #[tokio::test]
 async fn a_call_that_waits_too_long_ends_and_may_be_repeated() {
     let scratch = Scratch::new();

@@ -5,10 +5,10 @@ use std::{
 
 use serde::Serialize;
 use serde_json::value::to_raw_value;
-use sqlx::{Postgres, Transaction};
+use sqlx::{Postgres, pool::PoolConnection};
 use windlass_client::ClientError;
 use windlass_core::Finish;
-use windlass_store::PostgresStore;
+use windlass_store::{PostgresStore, PostgresTransaction};
 
 use crate::{Context, JobError, context::Completion};
 
@@ -18,7 +18,7 @@ use crate::{Context, JobError, context::Completion};
 pub struct JobTransaction {
     context: Context,
     store: PostgresStore,
-    transaction: Transaction<'static, Postgres>,
+    transaction: PostgresTransaction,
 }
 
 impl Context {
@@ -79,7 +79,7 @@ impl JobTransaction {
 }
 
 impl Deref for JobTransaction {
-    type Target = Transaction<'static, Postgres>;
+    type Target = PoolConnection<Postgres>;
 
     fn deref(&self) -> &Self::Target {
         &self.transaction

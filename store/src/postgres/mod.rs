@@ -41,7 +41,7 @@ use std::{any::Any, fmt, future::Future, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use serde_json::value::RawValue;
 use sqlx::{
-    Connection, Postgres, Row, SqlStr, Transaction,
+    Connection, Postgres, Row, SqlStr,
     postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow},
     query::Query,
 };
@@ -54,6 +54,7 @@ use windlass_core::{
     Webhooks, WorkerId, WorkerRecord, Workflows,
 };
 
+pub use self::session::PostgresTransaction;
 use self::{
     error::{classify, unexpected},
     replicas::Replicas,
@@ -172,15 +173,6 @@ impl PostgresStore {
         let replicas = options.replicas.iter().map(replica).collect::<Result<_, StoreError>>()?;
         store.replicas = Replicas::start(store.pool.clone(), replicas, options.replica_max_lag);
         Ok(store)
-    }
-
-    /// Begins a transaction on the store's pool, for writes that are to be one with a job's
-    /// [completion](Self::finish_in).
-    ///
-    /// # Errors
-    /// See [`StoreError`].
-    pub async fn begin(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
-        self.within(self.pool.begin()).await
     }
 
     /// Accepts jobs in the caller's transaction. Their outbox group is due as soon as that commits.

@@ -1,8 +1,12 @@
-use std::ops::{Deref, DerefMut};
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+};
 
 use sqlx::{Error, PgConnection, Postgres, pool::PoolConnection, raw_sql};
+use windlass_core::StoreError;
 
-use super::PostgresStore;
+use super::{PostgresStore, classify};
 
 /// What a virtual clock shows, where the server sees it.
 pub(super) const SHOW_TIME: &str = "UPDATE {schema}.clock SET at = $1 WHERE at <> $1";
@@ -58,6 +62,54 @@ impl Session {
         }
         self.ended = true;
         Ok(())
+    }
+}
+
+/// A transaction on the store's pool, for writes of others that are to be one with a job's completion: use it as the
+/// connection it derefs to. Dropped before its commit, it is rolled back, and its connection goes with it.
+///
+/// It is not the driver's own, which has a gap: when whoever waits for its BEGIN is dropped, the connection goes back to the
+/// pool within a transaction that nobody knows of, and all that is done on it later is lost.
+pub struct PostgresTransaction(Session);
+
+impl PostgresTransaction {
+    /// Makes all of it real.
+    ///
+    /// # Errors
+    /// See [`StoreError`]. It may be real all the same, unless the server has answered.
+    pub async fn commit(self) -> Result<(), StoreError> {
+        self.0.commit().await.map_err(classify)
+    }
+}
+
+impl Deref for PostgresTransaction {
+    type Target = PoolConnection<Postgres>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0.connection
+    }
+}
+
+impl DerefMut for PostgresTransaction {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0.connection
+    }
+}
+
+impl fmt::Debug for PostgresTransaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresTransaction").finish_non_exhaustive()
+    }
+}
+
+impl PostgresStore {
+    /// Begins a transaction on the store's pool, for writes that are to be one with a job's
+    /// [completion](Self::finish_in).
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn begin(&self) -> Result<PostgresTransaction, StoreError> {
+        self.within(self.session(true)).await.map(PostgresTransaction)
     }
 }
 
