@@ -130,11 +130,11 @@ async fn a_closed_client_is_a_503() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn too_many_waiting_requests_are_refused_at_once() {
-    let (api, fault) = faulty(ApiOptions { max_in_flight: 20_000, ..ApiOptions::default() }).await;
+    let (api, fault) = faulty(ApiOptions::default()).await;
     api.job().await;
     let release = CancellationToken::new();
     *fault.lock().unwrap() = Some(Fault::Until(release.clone()));
-    let requests = (0..12_000).map(|_| api.enqueue(BODY));
+    let requests = (0..1000).map(|_| api.enqueue(BODY));
     let mut waiting: futures::stream::FuturesUnordered<_> = requests.collect();
     // Those refused are the only ones answered while the store hangs.
     let refused = soon("a refusal", futures::StreamExt::next(&mut waiting)).await.unwrap();
@@ -144,6 +144,6 @@ async fn too_many_waiting_requests_are_refused_at_once() {
     *fault.lock().unwrap() = None;
     let answers: Vec<_> = soon("the rest", futures::StreamExt::collect(waiting)).await;
     let accepted = answers.iter().filter(|answer| answer.status == 202).count();
-    assert!(accepted >= 10_000, "{accepted}");
+    assert!(accepted >= 512, "{accepted}");
     assert_eq!(api.jobs().await, 1 + i64::try_from(accepted).unwrap());
 }
