@@ -121,7 +121,7 @@ impl Check<'_> {
             self.broken(format!("job {} runs for {lived} ms, more than its timeout of {timeout:?}", job.id));
         }
         if let Some(deadline) = job.deadline.map(moment)
-            && self.alive(run, deadline + abort + 1, Ms::MAX) > 0
+            && self.alive(run, deadline, Ms::MAX) > abort + 1
         {
             self.broken(format!("job {} runs on after its deadline", job.id));
         }

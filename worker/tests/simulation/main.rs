@@ -26,10 +26,9 @@ use simulate::{Report, simulate};
 
 /// Seeds that have failed, tried before all others. What a seed means changes with the simulation itself: then what each
 /// stands for has to be broken on purpose, by its patch in `torture/mutations`, and its seed found anew.
-const REGRESSIONS: &[u64] = &[
-    // A claim came to the store after it had been closed (06).
-    57, // A job's time was counted from the answer to its claim, which took long (07).
-    8,
+const REGRESSIONS: &[(u64, &str)] = &[
+    (57, "a claim came to the store after it had been closed; 06"),
+    (8, "a job's time was counted from the answer to its claim, which took long; 07"),
 ];
 
 /// How many seeds are tried unless said otherwise.
@@ -70,7 +69,7 @@ fn any_history_keeps_the_promises() {
         return;
     }
     let seeds = 0..number("WINDLASS_SIMULATION_SEEDS").unwrap_or(SEEDS);
-    let seeds: Vec<u64> = REGRESSIONS.iter().copied().chain(seeds).collect();
+    let seeds: Vec<u64> = REGRESSIONS.iter().map(|(seed, _)| *seed).chain(seeds).collect();
     if let Some((seed, report)) = first_failure(&seeds) {
         // Once more, with its history.
         let history = simulate(seed, true).history;
