@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgListener, PgPool, PgPoolOptions};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Error, Postgres, Row, raw_sql};
@@ -186,13 +187,15 @@ impl PostgresTable {
         let there =
             self.query("SELECT to_regclass('{schema}.parcels') IS NOT NULL").fetch_one(&self.pool).await?;
         if !there.try_get::<bool, _>(0)? {
-            let mut transaction = self.pool.begin().await?;
+            let mut transaction = Transaction::begin(&self.pool).await?;
             // One at a time: IF NOT EXISTS alone fails when two processes begin at once.
             sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
                 .bind(format!("{}.parcels", self.schema))
-                .execute(&mut *transaction)
+                .execute(&mut *transaction.connection)
                 .await?;
-            raw_sql(AssertSqlSafe(MAKE.replace("{schema}", &self.schema))).execute(&mut *transaction).await?;
+            raw_sql(AssertSqlSafe(MAKE.replace("{schema}", &self.schema)))
+                .execute(&mut *transaction.connection)
+                .await?;
             transaction.commit().await?;
         }
         self.made.store(true, Ordering::Relaxed);
@@ -217,6 +220,35 @@ impl PostgresTable {
             }
         }
         self.query(PUT).bind(names).bind(parcels).bind(bodies).execute(connection).await.map(drop)
+    }
+}
+
+/// Dropped before its commit (an error, the deadline), it takes its connection along. The driver's own gives it back to the pool
+/// inside the transaction when BEGIN was under way, and whatever is done on it later is lost.
+struct Transaction {
+    connection: PoolConnection<Postgres>,
+    committed: bool,
+}
+
+impl Transaction {
+    async fn begin(pool: &PgPool) -> Result<Self, Error> {
+        let mut transaction = Self { connection: pool.acquire().await?, committed: false };
+        raw_sql("BEGIN").execute(&mut *transaction.connection).await?;
+        Ok(transaction)
+    }
+
+    async fn commit(mut self) -> Result<(), Error> {
+        raw_sql("COMMIT").execute(&mut *self.connection).await?;
+        self.committed = true;
+        Ok(())
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        if !self.committed {
+            self.connection.close_on_drop();
+        }
     }
 }
 
@@ -274,17 +306,21 @@ impl Table for PostgresTable {
             let remove = self.query(REMOVE).bind(changes.gone.clone()).bind(holder);
             return remove.execute(&self.pool).await.map(drop);
         }
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = Transaction::begin(&self.pool).await?;
         for (id, messages) in &changes.shrunk {
             let size = i32::try_from(messages.len()).unwrap_or(i32::MAX);
             let shrink = self.query(SHRINK).bind(*id).bind(holder).bind(messages.clone()).bind(size);
-            shrink.execute(&mut *transaction).await?;
+            shrink.execute(&mut *transaction.connection).await?;
         }
         if !changes.returned.is_empty() {
-            self.put_on(&mut transaction, &changes.returned).await?;
+            self.put_on(&mut transaction.connection, &changes.returned).await?;
         }
         for (statement, ids) in [(FREE, &changes.freed), (REMOVE, &changes.gone)] {
-            self.query(statement).bind(ids.clone()).bind(holder).execute(&mut *transaction).await?;
+            self.query(statement)
+                .bind(ids.clone())
+                .bind(holder)
+                .execute(&mut *transaction.connection)
+                .await?;
         }
         transaction.commit().await
     }

@@ -41,11 +41,13 @@ impl Drop for Scratch {
         let url = std::env::var("WINDLASS_TEST_POSTGRES_URL").unwrap();
         let cleanup = async move {
             let mut connection = PgConnection::connect(&url).await.unwrap();
-            let drop = format!("DROP SCHEMA IF EXISTS {schema} CASCADE");
+            // Where a test still holds a lock, it fails instead of waiting for itself.
+            let drop = format!("SET lock_timeout = '30s'; DROP SCHEMA IF EXISTS {schema} CASCADE");
             raw_sql(AssertSqlSafe(drop)).execute(&mut connection).await.unwrap();
         };
         // A test's runtime cannot be waited on from within.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let _ = std::thread::spawn(move || runtime.block_on(cleanup)).join();
+        let cleaned = std::thread::spawn(move || runtime.block_on(cleanup)).join();
+        assert!(cleaned.is_ok() || std::thread::panicking(), "the schema could not be dropped");
     }
 }
