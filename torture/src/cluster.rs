@@ -428,6 +428,13 @@ impl Cluster {
         Ok(())
     }
 
+    /// Commits wait for no replica any more.
+    pub(crate) async fn wait_for_no_replica(&self) -> Result<(), Failure> {
+        sqlx::query("ALTER SYSTEM RESET synchronous_standby_names").execute(&self.pool).await?;
+        sqlx::query("SELECT pg_reload_conf()").execute(&self.pool).await?;
+        Ok(())
+    }
+
     /// Ends all processes in good order, and kills those that do not end.
     pub(crate) async fn end_processes(&self) {
         self.ending.store(true, Ordering::Relaxed);

@@ -90,6 +90,8 @@ pub(crate) struct Happened {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Terms {
     pub(crate) lease: Duration,
+    /// The machine has other work, so how long a recovery takes breaks no rule.
+    pub(crate) busy: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -337,7 +339,7 @@ mod tests {
         assert!(Evidence::load(folder.path()).unwrap_err().to_string().contains("terms"));
         Lines::append(&folder.path().join(TERMS))
             .unwrap()
-            .write(&Terms { lease: Duration::from_secs(8) })
+            .write(&Terms { lease: Duration::from_secs(8), busy: false })
             .unwrap();
         let run = Uuid::from_u128(4);
         let log = Lines::append(&folder.path().join(effects_file(0))).unwrap();

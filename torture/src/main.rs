@@ -87,6 +87,9 @@ struct Options {
     /// The workers' lease.
     #[arg(long, default_value = "8s", value_parser = humantime::parse_duration)]
     lease: Duration,
+    /// The machine has other work: how long recoveries take is told, and breaks no rule. That they come does.
+    #[arg(long)]
+    busy: bool,
     /// Which faults may happen; all, unless told.
     #[arg(long, value_enum, value_delimiter = ',')]
     faults: Option<Vec<Kind>>,
@@ -278,7 +281,7 @@ async fn torture(options: &Options, folder: &Path) -> Result<(), Failure> {
     });
     load.read_all(&mut fastrand::Rng::with_seed(options.seed)).await;
     cluster.end_processes().await;
-    dump(&cluster.pool, folder, Terms { lease: options.lease }).await?;
+    dump(&cluster.pool, folder, Terms { lease: options.lease, busy: options.busy }).await?;
     cluster.pool.close().await;
     // Taking the servers down blocks.
     tokio::task::spawn_blocking(move || drop(Arc::into_inner(cluster))).await?;

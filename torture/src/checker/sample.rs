@@ -32,7 +32,7 @@ impl Sample {
             frozen: Vec::new(),
         };
         let evidence = Evidence {
-            terms: Terms { lease: Duration::from_secs(8) },
+            terms: Terms { lease: Duration::from_secs(8), busy: false },
             calls: Vec::new(),
             jobs: Vec::new(),
             payments: Vec::new(),

@@ -78,7 +78,14 @@ pub(super) async fn fail_over(cluster: &Cluster, number: usize, lasts: Duration)
     }
     cluster.database.services.order("kill", &standing.name).await?;
     sleep(lasts).await;
-    cluster.fail_over().await?;
+    if let Err(error) = cluster.fail_over().await {
+        // Rather the old one, alone, than none.
+        cluster.database.services.order("start", &standing.name).await?;
+        cluster.wait_for_no_replica().await?;
+        until_it_answers(cluster, &standing.name).await?;
+        standing.ready = Instant::now();
+        return Err(error);
+    }
     standing.name = "replica".to_owned();
     cluster.journal.note(Event::Ready { fault: number });
     standing.ready = Instant::now();
