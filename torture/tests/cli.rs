@@ -1,5 +1,7 @@
 //! What needs no servers.
 
+#![allow(clippy::unwrap_used)]
+
 use std::process::{Command, Output};
 
 fn torture(arguments: &[&str]) -> Output {

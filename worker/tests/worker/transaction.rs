@@ -241,7 +241,10 @@ async fn a_lost_lease_rolls_the_writes_back() {
     }));
     let id = database.enqueue(5).await;
     let record = database.reaches(id, State::Succeeded).await;
-    assert_eq!((record.result.unwrap().get(), database.effects().await), ("2", 1));
+    // On a machine that stands still for seconds, later attempts lose their leases as well.
+    assert!(record.attempt >= 2);
+    let result = record.attempt.to_string();
+    assert_eq!((record.result.unwrap().get(), database.effects().await), (result.as_str(), 1));
     running.stop().await;
     database.clean_up().await;
 }
