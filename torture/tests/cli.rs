@@ -1,6 +1,5 @@
 //! What needs no servers.
-
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::process::{Command, Output};
 
