@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -33,6 +33,8 @@ pub(super) struct Intake {
     problem: Mutex<Option<Problem>>,
     /// A topic is not there.
     missing: AtomicBool,
+    /// Lanes of which it was said that theirs is not. Apart from the state as well.
+    gone: Mutex<BTreeSet<usize>>,
     /// Something was settled.
     settled: Condvar,
     /// Those on their way out of their groups.
@@ -51,6 +53,7 @@ impl Intake {
             state: Mutex::new(state),
             problem: Mutex::default(),
             missing: AtomicBool::new(false),
+            gone: Mutex::default(),
             settled: Condvar::new(),
             leaving,
             wake: Notify::new(),
@@ -126,8 +129,11 @@ impl Intake {
         self.wake.notify_one();
     }
 
-    /// Notes that a topic is not there.
-    pub(super) fn note_missing(&self) {
+    /// Notes that a topic is not there, of which `reason` may say the name.
+    pub(super) fn note_missing(&self, reason: &str) {
+        if let Some(lane) = self.lanes.iter().position(|lane| reason.contains(&format!(": {lane}: "))) {
+            self.gone().insert(lane);
+        }
         self.missing.store(true, Ordering::Relaxed);
         self.wake.notify_one();
     }
@@ -135,6 +141,12 @@ impl Intake {
     /// Whether a topic is not there; answered once for each time it is noted.
     pub(super) fn take_missing(&self) -> bool {
         self.missing.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether the topic of `lane` was read from, and then was not there: whoever has made it since, it is another.
+    pub(super) fn take_gone(&self, lane: &Lane) -> bool {
+        let Some(lane) = self.lanes.iter().position(|mine| mine == lane) else { return false };
+        self.gone().remove(&lane) && self.state().offsets.keys().any(|(read, _)| *read == lane)
     }
 
     /// Notes that the topic of `name`, if it is a lane's, was made anew. Nothing more is taken from the partitions of
@@ -322,6 +334,10 @@ impl Intake {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn gone(&self) -> MutexGuard<'_, BTreeSet<usize>> {
+        self.gone.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn problem(&self) -> MutexGuard<'_, Option<Problem>> {

@@ -91,10 +91,15 @@ impl KafkaSubscription {
             sleep(PAUSE).await;
             for (lane, made) in lanes.make(&intake.lanes).await {
                 match made {
-                    Ok(true) => intake.note_anew(&lane.to_string()),
-                    Ok(false) => {}
+                    // By us, or by another who found out sooner.
+                    Ok(made) => {
+                        let gone = intake.take_gone(&lane);
+                        if made || gone {
+                            intake.note_anew(&lane.to_string());
+                        }
+                    }
                     Err(problem) => {
-                        intake.note_missing();
+                        intake.note_missing("");
                         return Err(problem);
                     }
                 }
