@@ -99,8 +99,8 @@ async fn happen(cluster: &Cluster, number: usize, fault: Fault) -> Result<(), Fa
         Kind::Failover => database::fail_over(cluster, number, fault.lasts).await?,
         Kind::Clock => {
             let slot = slot(cluster, fault.target)?;
-            // Minutes, either way.
-            let apart = ((fault.strength - 0.5) * 600.0) as i64;
+            // Up to a minute, either way: longer than any lease, and short enough to wait for what is delayed by it.
+            let apart = ((fault.strength - 0.5) * 120.0) as i64;
             cluster.journal.say(format!("#{number} by {apart:+} s"));
             cluster.set_clock(slot, apart)?;
             tokio::time::sleep(fault.lasts).await;
