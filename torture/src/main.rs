@@ -283,8 +283,26 @@ async fn torture(options: &Options, folder: &Path) -> Result<(), Failure> {
     cluster.end_processes().await;
     dump(&cluster.pool, folder, Terms { lease: options.lease, busy: options.busy }).await?;
     cluster.pool.close().await;
+    keep_logs(folder)?;
     // Taking the servers down blocks.
     tokio::task::spawn_blocking(move || drop(Arc::into_inner(cluster))).await?;
+    Ok(())
+}
+
+/// Keeps what the servers had to say, which goes with them.
+fn keep_logs(folder: &Path) -> std::io::Result<()> {
+    for server in ["database", "broker"] {
+        // There may be no broker.
+        let Ok(files) = std::fs::read_dir(folder.join(server).join("state")) else { continue };
+        for file in files {
+            let file = file?.path();
+            if let Some(name) = file.file_name()
+                && file.extension().is_some_and(|extension| extension == "log")
+            {
+                std::fs::copy(&file, folder.join(format!("{server}-{}", name.display())))?;
+            }
+        }
+    }
     Ok(())
 }
 
