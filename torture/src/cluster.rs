@@ -428,8 +428,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Commits wait for no replica any more.
-    pub(crate) async fn wait_for_no_replica(&self) -> Result<(), Failure> {
+    /// Has the database commit without its replica.
+    pub(crate) async fn stand_alone(&self) -> Result<(), Failure> {
         sqlx::query("ALTER SYSTEM RESET synchronous_standby_names").execute(&self.pool).await?;
         sqlx::query("SELECT pg_reload_conf()").execute(&self.pool).await?;
         Ok(())

@@ -129,11 +129,16 @@ impl Intake {
         self.wake.notify_one();
     }
 
-    /// Notes that a topic is not there, of which `reason` may say the name.
-    pub(super) fn note_missing(&self, reason: &str) {
+    /// Notes that the topic is not there that the library's `reason` names.
+    pub(super) fn note_gone(&self, reason: &str) {
         if let Some(lane) = self.lanes.iter().position(|lane| reason.contains(&format!(": {lane}: "))) {
             self.gone().insert(lane);
         }
+        self.note_missing();
+    }
+
+    /// Notes that a topic is not there.
+    pub(super) fn note_missing(&self) {
         self.missing.store(true, Ordering::Relaxed);
         self.wake.notify_one();
     }
@@ -342,5 +347,30 @@ impl Intake {
 
     fn problem(&self) -> MutexGuard<'_, Option<Problem>> {
         self.problem.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use windlass_core::Priority;
+
+    use super::*;
+
+    #[test]
+    fn a_topic_that_was_read_and_is_not_there_is_gone_once() {
+        let lane = |queue: &str| Lane { queue: queue.parse().unwrap(), priority: Priority::Normal };
+        let lanes = vec![lane("b"), lane("a-b"), lane("c")];
+        let intake = Intake::new(lanes.clone(), 1, TaskTracker::new());
+        for read in 0..2 {
+            intake.state().offsets.insert((read, 0), Offsets::default());
+        }
+        for gone in &lanes[1..] {
+            intake.note_gone(&format!(
+                "Subscribed topic not available: {gone}: Broker: Unknown topic or partition"
+            ));
+        }
+        assert!(intake.take_missing());
+        assert_eq!(lanes.iter().map(|lane| intake.take_gone(lane)).collect::<Vec<_>>(), [false, true, false]);
+        assert!(!intake.take_gone(&lanes[1]));
     }
 }

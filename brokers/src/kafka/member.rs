@@ -134,7 +134,7 @@ impl ClientContext for Member {
 
     fn error(&self, error: KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
-            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => self.intake.note_missing(reason),
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => self.intake.note_gone(reason),
             Some(Code::AllBrokersDown) => {
                 self.intake.report(self.health.explain(Problem::Outage(reason.into())));
             }

@@ -146,7 +146,7 @@ impl Broker for Kafka {
                 return Err(problem.into());
             }
             // An outage is no reason to refuse: the lanes are made when the brokers are back.
-            intake.note_missing("");
+            intake.note_missing();
         }
         self.intakes.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&intake));
         let (address, health) = (Arc::clone(&self.address), Arc::clone(&self.health));

@@ -99,7 +99,7 @@ impl KafkaSubscription {
                         }
                     }
                     Err(problem) => {
-                        intake.note_missing("");
+                        intake.note_missing();
                         return Err(problem);
                     }
                 }

@@ -81,7 +81,7 @@ pub(super) async fn fail_over(cluster: &Cluster, number: usize, lasts: Duration)
     if let Err(error) = cluster.fail_over().await {
         // Rather the old one, alone, than none.
         cluster.database.services.order("start", &standing.name).await?;
-        cluster.wait_for_no_replica().await?;
+        cluster.stand_alone().await?;
         until_it_answers(cluster, &standing.name).await?;
         standing.ready = Instant::now();
         return Err(error);
