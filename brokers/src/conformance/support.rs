@@ -6,13 +6,24 @@ use std::time::Duration;
 use futures::FutureExt;
 use tokio::time::{Instant, sleep, timeout};
 use windlass_core::{
-    Broker, Delivery, DeliveryTag, JobId, Lane, Message, Priorities, Priority, QueueName, Subscription,
+    Broker, BrokerError, Delivery, DeliveryTag, JobId, Lane, Message, Priorities, Priority, QueueName,
+    Subscription,
 };
 
 use super::Fixture;
 
 /// Long enough for a busy machine; a test that passes never waits for it.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Deletes the lanes, as often as it takes a server that others keep busy.
+async fn delete(broker: &dyn Broker, lanes: &[Lane]) -> Result<(), BrokerError> {
+    loop {
+        match broker.delete(lanes).await {
+            Err(error) if error.retryable() => sleep(Duration::from_millis(100)).await,
+            answer => return answer,
+        }
+    }
+}
 
 /// One test's queue, and a client.
 #[derive(Clone)]
@@ -33,7 +44,7 @@ impl<'a> Case<'a> {
         let case = Case { fixture, broker: Arc::clone(&broker), queue: queue.clone() };
         let result = AssertUnwindSafe(test(case)).catch_unwind().await;
         let lanes: Vec<Lane> = Lane::of(&queue).collect();
-        let deleted = broker.delete(&lanes).await;
+        let deleted = within("delete", delete(&*broker, &lanes)).await;
         broker.close().await;
         if let Err(panic) = result {
             resume_unwind(panic);

@@ -141,7 +141,7 @@ async fn a_running_system_moves_to_another_broker() {
     let old = driver::open_broker(&old_url).await.unwrap();
     let lane = driver::Lane { queue: cluster.schema.parse().unwrap(), priority: windlass::Priority::Normal };
     until("the old broker is empty", || async { old.depth(&lane).await.unwrap() == Some(0) }).await;
-    old.delete(&driver::Lane::of(&lane.queue).collect::<Vec<_>>()).await.unwrap();
+    cluster.delete_lanes(&*old).await;
     old.close().await;
     cluster.clean_up().await;
 }

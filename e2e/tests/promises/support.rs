@@ -219,10 +219,24 @@ impl Cluster {
     /// Removes what the test left on the servers. After a failure it stays, to be looked at.
     pub(crate) async fn clean_up(self) {
         let broker = windlass::driver::open_broker(&self.setting("BROKER_URL")).await.unwrap();
-        let lanes: Vec<_> = windlass::driver::Lane::of(&self.schema.parse().unwrap()).collect();
-        broker.delete(&lanes).await.unwrap();
+        self.delete_lanes(&*broker).await;
         broker.close().await;
         self.execute("DROP SCHEMA {schema} CASCADE").await;
+    }
+
+    /// Deletes the lanes of the test's queue, as often as it takes a server that is kept busy.
+    pub(crate) async fn delete_lanes(&self, broker: &dyn windlass::driver::Broker) {
+        let lanes: Vec<_> = windlass::driver::Lane::of(&self.schema.parse().unwrap()).collect();
+        until("the lanes are deleted", || async {
+            match broker.delete(&lanes).await {
+                Err(error) if error.retryable() => false,
+                answer => {
+                    answer.unwrap();
+                    true
+                }
+            }
+        })
+        .await;
     }
 
     /// A setting of the cluster's processes.
