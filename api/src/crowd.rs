@@ -17,8 +17,11 @@ const MOMENT: Duration = Duration::from_millis(50);
 const FEW: u32 = 8;
 /// A moment that lasts longer than this was a quiet one.
 const QUIET: Duration = Duration::from_secs(1);
-/// As many are always let in: a slow machine is no reason to send away a few dozen callers that wait for their answers.
+/// As many are let in whatever it takes: a slow machine is no reason to send away a few dozen callers that wait for their
+/// answers. Where as many and more are sent away in a moment, it is not those who come.
 const LEAST: usize = 64;
+/// As many are let in even then.
+const LEAST_OF_MANY: usize = 32;
 /// As many are let in as long as nothing is known of how quickly more would be answered.
 const FIRST: usize = 512;
 /// How much of the bound is left after a moment of the longest queue.
@@ -34,6 +37,8 @@ pub(crate) struct Crowd {
     inside: AtomicUsize,
     /// The most that were inside in this moment.
     crest: AtomicUsize,
+    /// How many were sent away in this moment.
+    refused: AtomicUsize,
     seen: Mutex<Seen>,
 }
 
@@ -76,6 +81,7 @@ impl Crowd {
             bound: AtomicUsize::new(FIRST.min(most)),
             inside: AtomicUsize::new(0),
             crest: AtomicUsize::new(0),
+            refused: AtomicUsize::new(0),
             seen: Mutex::new(seen),
         }
     }
@@ -87,13 +93,19 @@ impl Crowd {
         let is_let_in = inside < self.bound();
         if is_let_in {
             self.crest.fetch_max(inside + 1, Ordering::Relaxed);
+        } else {
+            self.refused.fetch_add(1, Ordering::Relaxed);
         }
         is_let_in.then_some(entered)
     }
 
-    /// Whether none may enter just now.
-    pub(crate) fn is_full(&self) -> bool {
-        self.inside.load(Ordering::Relaxed) >= self.bound()
+    /// Whether none may enter just now, so that one who would is to be sent away.
+    pub(crate) fn refuses(&self) -> bool {
+        let is_full = self.inside.load(Ordering::Relaxed) >= self.bound();
+        if is_full {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        is_full
     }
 
     /// How many may be inside.
@@ -116,6 +128,7 @@ impl Crowd {
         seen.quick = seen.quick.min(seen.quickest);
         let delay = seen.quickest - seen.quick.min(seen.quick_before);
         let (bound, crest) = (self.bound(), self.crest.swap(0, Ordering::Relaxed));
+        let least = if self.refused.swap(0, Ordering::Relaxed) > LEAST { LEAST_OF_MANY } else { LEAST };
         let bound = if lasted >= QUIET {
             FIRST
         } else if delay > self.max_delay {
@@ -126,7 +139,7 @@ impl Crowd {
             // What was not made use of says nothing of more.
             bound.saturating_add(bound / 4).min(FIRST.max(crest.saturating_mul(2)))
         };
-        self.bound.store(bound.clamp(LEAST.min(self.most), self.most), Ordering::Relaxed);
+        self.bound.store(bound.clamp(least.min(self.most), self.most), Ordering::Relaxed);
         (seen.since, seen.count, seen.quickest) = (now, 0, Duration::MAX);
     }
 }
@@ -211,6 +224,20 @@ mod tests {
             server.moment(10, 30);
         }
         assert_eq!(server.crowd.bound(), 1000);
+    }
+
+    #[test]
+    fn where_many_are_sent_away_even_fewer_are_let_in() {
+        let mut server = Server::grown();
+        for _ in 0..20 {
+            let inside: Vec<_> = std::iter::from_fn(|| server.crowd.enter()).collect();
+            (0..LEAST).for_each(|_| assert!(server.crowd.refuses()));
+            drop(inside);
+            server.moment(30, 100);
+        }
+        assert_eq!(server.crowd.bound(), LEAST_OF_MANY);
+        server.moment(30, 100);
+        assert_eq!(server.crowd.bound(), LEAST);
     }
 
     #[test]

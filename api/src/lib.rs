@@ -194,7 +194,7 @@ impl Default for ApiOptions {
             max_wait: Duration::from_secs(60),
             max_waiting: 10_000,
             max_in_flight: 2_000,
-            max_delay: Duration::from_millis(10),
+            max_delay: Duration::from_millis(5),
             max_connections: 20_000,
             max_head: 32 * 1024,
             body_memory: 256 * 1024 * 1024,

@@ -59,10 +59,10 @@ fn enqueues<B>(request: &http::Request<B>) -> bool {
 pub(crate) fn refuse_early<B>(service: &Service, request: &http::Request<B>) -> Option<Response> {
     let asked = request.headers();
     if !enqueues(request)
-        || !service.crowd.is_full()
         || asked.contains_key(header::ORIGIN)
         || cbor::is_wanted(asked)
         || request.extensions().get::<Crowded>().is_some()
+        || !service.crowd.refuses()
     {
         return None;
     }

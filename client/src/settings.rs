@@ -356,7 +356,7 @@ impl Default for Settings {
             api_max_wait: Duration::from_secs(60),
             api_max_waiting: 10_000,
             api_max_in_flight: 2_000,
-            api_max_delay: Duration::from_millis(10),
+            api_max_delay: Duration::from_millis(5),
             api_max_connections: 20_000,
             api_max_head: 32 * 1024,
             api_body_memory: 256 * 1024 * 1024,
