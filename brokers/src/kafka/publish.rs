@@ -79,7 +79,8 @@ impl Publisher {
         answers.into_iter().map(|answer| answer.map_err(Into::into)).collect()
     }
 
-    /// Sends the messages at `indices` and notes the answers. Those for which there is no topic are returned.
+    /// Sends the messages at `indices` and notes the answers. Those are returned for which there is no topic, or that may
+    /// have been taken for repetitions: by another producer, and under another id, they get through.
     async fn round(
         &self,
         client: &Arc<Aside<Client>>,
@@ -127,6 +128,7 @@ impl Publisher {
                     Code::UnknownTopic
                     | Code::UnknownTopicOrPartition
                     | Code::UnknownPartition
+                    | Code::DuplicateSequenceNumber
                     // Given to a connection that the library was about to replace.
                     | Code::BrokerDestroy,
                 ) => lost.push(index),
@@ -206,7 +208,14 @@ async fn outcome(delivery: DeliveryFuture, deadline: Instant) -> Option<Code> {
 }
 
 fn refusal(delivered: OwnedDeliveryResult) -> Option<Code> {
-    delivered.err().map(|(error, _)| code(&error))
+    match delivered {
+        // The broker has taken it for a repetition of what it has, and need not be right: in a partition just made it
+        // takes the batch that gets through first for the producer's first, and those before it, which were sent again
+        // since the partition was not there yet, for old ones.
+        Ok(delivery) if delivery.offset < 0 => Some(Code::DuplicateSequenceNumber),
+        Ok(_) => None,
+        Err((error, _)) => Some(code(&error)),
+    }
 }
 
 fn code(error: &KafkaError) -> Code {
@@ -221,4 +230,20 @@ fn distinct<'a>(messages: impl IntoIterator<Item = &'a Message>) -> Vec<Lane> {
         }
     }
     lanes
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::Timestamp;
+    use rdkafka::producer::future_producer::Delivery;
+
+    use super::*;
+
+    #[test]
+    fn what_was_taken_for_a_repetition_is_not_confirmed() {
+        let delivered = |offset| Ok(Delivery { partition: 0, offset, timestamp: Timestamp::NotAvailable });
+        assert_eq!(refusal(delivered(0)), None);
+        // As the library says that there is none.
+        assert_eq!(refusal(delivered(-1001)), Some(Code::DuplicateSequenceNumber));
+    }
 }
