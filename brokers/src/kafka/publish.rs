@@ -241,9 +241,9 @@ mod tests {
 
     #[test]
     fn what_was_taken_for_a_repetition_is_not_confirmed() {
-        let delivered = |offset| Ok(Delivery { partition: 0, offset, timestamp: Timestamp::NotAvailable });
-        assert_eq!(refusal(delivered(0)), None);
+        let delivered = |offset| Delivery { partition: 0, offset, timestamp: Timestamp::NotAvailable };
+        assert_eq!(refusal(Ok(delivered(0))), None);
         // As the library says that there is none.
-        assert_eq!(refusal(delivered(-1001)), Some(Code::DuplicateSequenceNumber));
+        assert_eq!(refusal(Ok(delivered(-1001))), Some(Code::DuplicateSequenceNumber));
     }
 }
