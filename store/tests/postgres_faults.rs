@@ -198,6 +198,37 @@ async fn a_call_that_waits_too_long_ends_and_may_be_repeated() {
 }
 
 #[tokio::test]
+async fn a_rescue_caught_in_a_circle_of_locks_tries_again() {
+    let scratch = Scratch::new();
+    let store = open(&scratch.url, &scratch, Duration::from_secs(30));
+    store.migrate().await.unwrap();
+    let worker = NewWorker { lease: Duration::ZERO, ..worker() };
+    store.register(&worker).await.unwrap();
+    let jobs = jobs(3);
+    store.insert(&jobs).await.unwrap();
+    let ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
+    assert_eq!(store.claim(worker.id, ClaimId::new(), &ids).await.unwrap().len(), 3);
+
+    // Whichever way the rescue goes, it has one when it waits for the one in the middle.
+    let mut connection = scratch.connect().await;
+    let lock = |which| format!("SELECT FROM {{schema}}.jobs WHERE id {which} '{}' FOR UPDATE", ids[1]);
+    scratch.run(&mut connection, &format!("SET deadlock_timeout = '10s'; BEGIN; {}", lock("="))).await;
+    let circle = async {
+        let waits = format!(
+            "DO $$ BEGIN WHILE NOT EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+                 WHERE NOT l.granted AND a.query LIKE '%{}%') LOOP
+                 PERFORM pg_stat_clear_snapshot();
+             END LOOP; END $$",
+            scratch.schema
+        );
+        scratch.run(&mut connection, &waits).await;
+        scratch.run(&mut connection, &format!("{}; COMMIT", lock("<>"))).await;
+    };
+    let (rescued, ()) = futures::join!(store.rescue(u32::MAX), circle);
+    assert_eq!(rescued.unwrap().requeued, 3);
+}
+
+#[tokio::test]
 async fn no_server_is_an_outage_and_a_short_one() {
     let scratch = Scratch::new();
     let store = open("postgres://windlass:s3cret@127.0.0.1:1/windlass", &scratch, Duration::from_secs(1));

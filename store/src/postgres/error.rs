@@ -47,6 +47,11 @@ pub(super) fn classify(error: Error) -> StoreError {
     }
 }
 
+/// Whether the server ended a transaction that waited for another one in a circle. Nothing of it has happened.
+pub(super) fn is_deadlock(error: &Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("40P01"))
+}
+
 fn refused() -> StoreError {
     config(
         "store_url: Postgres refuses the user or the password",

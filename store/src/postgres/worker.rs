@@ -4,7 +4,7 @@ use sqlx::{Error, Row};
 use uuid::Uuid;
 use windlass_core::{ClaimId, HeartbeatReply, JobId, KindInfo, NewWorker, Rescued, State, WorkerId};
 
-use super::{PostgresStore, claim::number, finish::seconds, range, unexpected};
+use super::{PostgresStore, claim::number, error::is_deadlock, finish::seconds, range, unexpected};
 
 /// Renews the lease and brings back cancellation requests and claims. No row at all: the worker is unknown, or has said
 /// goodbye.
@@ -135,7 +135,17 @@ impl PostgresStore {
         session.commit().await
     }
 
+    /// Again where it met, in a circle, a claim of jobs that it rescues: the two lock them in no common order.
     pub(super) async fn rescue_jobs(&self, crash_limit: u32) -> Result<Rescued, Error> {
+        loop {
+            match self.rescue_once(crash_limit).await {
+                Err(error) if is_deadlock(&error) => {}
+                result => return result,
+            }
+        }
+    }
+
+    async fn rescue_once(&self, crash_limit: u32) -> Result<Rescued, Error> {
         let mut session = self.transaction().await?;
         // The lock keeps heartbeats and claims of these workers waiting until they find themselves forgotten.
         let dead = self
