@@ -4,7 +4,7 @@ use std::{cell::Cell, sync::Arc, time::Duration};
 
 use axum::{
     extract::Request,
-    http::{self, Method, header},
+    http::{self, HeaderValue, Method, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -73,6 +73,7 @@ pub(crate) fn refuse_early<B>(service: &Service, request: &http::Request<B>) -> 
         .answered(response.status(), Duration::ZERO);
     let answered = response.headers_mut();
     answered.insert(REQUEST_ID, guard::request_id(asked));
+    answered.append(header::VARY, HeaderValue::from_static("accept"));
     headers::add_to(answered, request.extensions().get::<Secure>().is_some());
     Some(response)
 }

@@ -1,6 +1,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use clap::Args;
+use socket2::SockRef;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use windlass::{
@@ -60,12 +61,19 @@ impl Api {
     }
 }
 
+/// How many connections may wait to be accepted, if the system allows as many: with fewer, the clients of another instance
+/// that has gone wait for seconds here.
+const BACKLOG: i32 = 4096;
+
 pub(crate) async fn listen(settings: &Settings) -> Result<TcpListener, Failure> {
     listen_on(&settings.api_listen, "api_listen").await
 }
 
 async fn listen_on(address: &str, setting: &str) -> Result<TcpListener, Failure> {
-    let listener = TcpListener::bind(address).await;
+    let listener = TcpListener::bind(address).await.and_then(|listener| {
+        SockRef::from(&listener).listen(BACKLOG)?;
+        Ok(listener)
+    });
     listener.map_err(|e| Failure::usage(format!("cannot listen on {address}: {e} (setting {setting})")))
 }
 

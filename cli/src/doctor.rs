@@ -85,6 +85,9 @@ impl Doctor {
         for (setting, url) in servers.into_iter().flatten() {
             findings.push(broker(setting, &url).await);
         }
+        if let Some(url) = &settings.shared_url {
+            findings.push(shared(url).await);
+        }
         if self.json {
             print_json(&as_json(&findings));
         } else {
@@ -249,6 +252,19 @@ async fn broker(setting: &'static str, url: &SecretUrl) -> Finding {
     };
     broker.close().await;
     finding
+}
+
+/// What instances share beside the store. Nothing stops without it.
+async fn shared(url: &SecretUrl) -> Finding {
+    match driver::reach_shared(url.expose(), PATIENCE).await {
+        Ok(took) => Finding::ok("shared", format!("{url}: answers in {}", millis(took))),
+        Err(problem) => Finding::warning(
+            "shared",
+            format!("{url}: {problem}"),
+            "check shared_url (WINDLASS_SHARED_URL), whether the server runs, and that this machine may reach it; \
+             until then each instance counts and reads for itself",
+        ),
+    }
 }
 
 /// How long a message takes from being published until it is in hand.

@@ -223,6 +223,17 @@ fn the_doctor_says_what_is_wrong_and_what_to_do() {
     assert_eq!((code, &broker["verdict"]), (1, &json!("failed")));
     assert!(!broker.to_string().contains("hunter2"), "{broker}");
     assert!(broker["remedy"].is_string());
+    #[cfg(feature = "redis")]
+    {
+        let url = std::env::var("WINDLASS_TEST_REDIS_URL")
+            .expect("WINDLASS_TEST_REDIS_URL is not set: run scripts/test, which starts the servers");
+        for (url, verdict) in [(&*url, "ok  "), ("redis://user:hunter2@127.0.0.1:1", "warning")] {
+            let (code, out, err) = folder.run(&["doctor"], &[("WINDLASS_SHARED_URL", url)]);
+            assert_eq!(code, 0, "{out}{err}");
+            let shared = out.lines().find(|line| line.contains(" shared ")).unwrap();
+            assert!(shared.starts_with(verdict) && !out.contains("hunter2"), "{out}");
+        }
+    }
     let people = folder.done(&["doctor"]);
     assert!(people.lines().any(|line| line.starts_with("ok       clock")), "{people}");
     assert!(people.contains("warning  workers") && people.contains("-> start one"), "{people}");

@@ -44,6 +44,6 @@ pub use settings::{
 };
 #[cfg(feature = "redis")]
 pub use shared::SharedRedis;
-pub use shared::{SharedReads, SharedUrlError, namespace};
+pub use shared::{SharedReads, SharedUrlError, namespace, reach_shared};
 pub use webhooks::{InvalidWebhookSecret, WebhookSecret};
 pub use workflow::Workflow;

@@ -43,6 +43,17 @@ fn with(url: &str, parameter: &str) -> String {
     format!("{url}{}{parameter}", if url.contains('?') { '&' } else { '?' })
 }
 
+/// A statement that lasts until another one of the test waits for a lock.
+fn until_one_waits(scratch: &Scratch) -> String {
+    format!(
+        "DO $$ BEGIN WHILE NOT EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+             WHERE NOT l.granted AND a.query LIKE '%{}%') LOOP
+             PERFORM pg_stat_clear_snapshot();
+         END LOOP; END $$",
+        scratch.schema
+    )
+}
+
 /// A store as its callers use it: they repeat what fails with a retryable error.
 struct Persistent<'a> {
     store: &'a PostgresStore,
@@ -99,10 +110,14 @@ async fn killed_connections_lose_nothing_and_repeat_nothing() {
     persistent.call(|| store.register(&worker)).await;
 
     let mut connection = scratch.connect().await;
+    let rounds = AtomicUsize::new(0);
     let killer = async {
-        // Short pauses hit every statement, long ones let the longest operations through.
-        for pause in [1, 3, 7, 15, 31, 63].into_iter().cycle() {
+        let (mut pause, mut seen) = (1, 0);
+        loop {
             tokio::time::sleep(Duration::from_millis(pause)).await;
+            // Short pauses hit every statement, long ones let the longest operations through, however slow the machine.
+            let done = rounds.load(Ordering::Relaxed);
+            (pause, seen) = (if done > seen { 1 } else { pause * 2 }, done);
             sqlx::query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1")
                 .bind(&scratch.schema)
                 .execute(&mut connection)
@@ -115,6 +130,7 @@ async fn killed_connections_lose_nothing_and_repeat_nothing() {
             persistent.run_group(worker.id, 10).await;
             persistent.call(|| store.heartbeat(worker.id)).await;
             persistent.call(|| store.maintain()).await;
+            rounds.fetch_add(1, Ordering::Relaxed);
         }
     };
     let lanes = futures::future::join3(lane(), lane(), lane());
@@ -214,18 +230,35 @@ async fn a_rescue_caught_in_a_circle_of_locks_tries_again() {
     let lock = |which| format!("SELECT FROM {{schema}}.jobs WHERE id {which} '{}' FOR UPDATE", ids[1]);
     scratch.run(&mut connection, &format!("SET deadlock_timeout = '10s'; BEGIN; {}", lock("="))).await;
     let circle = async {
-        let waits = format!(
-            "DO $$ BEGIN WHILE NOT EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-                 WHERE NOT l.granted AND a.query LIKE '%{}%') LOOP
-                 PERFORM pg_stat_clear_snapshot();
-             END LOOP; END $$",
-            scratch.schema
-        );
-        scratch.run(&mut connection, &waits).await;
+        scratch.run(&mut connection, &until_one_waits(&scratch)).await;
         scratch.run(&mut connection, &format!("{}; COMMIT", lock("<>"))).await;
     };
     let (rescued, ()) = futures::join!(store.rescue(u32::MAX), circle);
     assert_eq!(rescued.unwrap().requeued, 3);
+}
+
+#[tokio::test]
+async fn a_process_that_stands_still_in_a_transaction_does_not_hold_up_the_others() {
+    let scratch = Scratch::new();
+    let store = open(&scratch.url, &scratch, Duration::from_secs(5));
+    store.migrate().await.unwrap();
+    let other = open(&scratch.url, &scratch, Duration::from_secs(60));
+    let mut connection = scratch.connect().await;
+    let note = "INSERT INTO {schema}.followups (job_id) VALUES (gen_random_uuid())";
+    scratch.run(&mut connection, note).await;
+
+    // It may read the notes, and has to wait before it deletes them.
+    scratch.run(&mut connection, "BEGIN; LOCK TABLE {schema}.followups IN SHARE MODE").await;
+    let (mut still, waits) = (std::pin::pin!(store.follow_up(10)), until_one_waits(&scratch));
+    tokio::select! {
+        done = &mut still => panic!("{done:?}"),
+        () = scratch.run(&mut connection, &waits) => {}
+    }
+    // From here on it is not polled, like a process that was stopped, or whose machine is gone.
+    scratch.run(&mut connection, "COMMIT").await;
+    assert_eq!(other.follow_up(10).await.unwrap(), 1);
+    let error = still.await.unwrap_err();
+    assert!(error.retryable(), "{error:?}");
 }
 
 #[tokio::test]

@@ -83,6 +83,7 @@ pub type Result<T, E = WorkerError> = std::result::Result<T, E>;
 /// The seams and the drivers behind them, for tools and tests that go below [`Client`] and `Worker`.
 pub mod driver {
     pub use windlass_brokers::open as open_broker;
+    pub use windlass_client::reach_shared;
     pub use windlass_core::{
         Broker, BrokerError, Capabilities, ClaimId, ClaimedJob, Delivery, DeliveryTag, Finish, KeyId,
         KeyRecord, Keys, Lane, Message, NewKey, NewWorker, Outcome, Scope, Scopes, Store, StoreError,

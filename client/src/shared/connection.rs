@@ -90,15 +90,27 @@ impl SharedRedis {
                 return None;
             }
         }
-        // One deadline for all of it, set around the whole.
-        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-        match timeout(patience, self.client.get_multiplexed_async_connection_with_config(&config)).await {
-            Ok(Ok(connection)) => {
+        match self.connect(patience).await {
+            Ok(connection) => {
                 self.state().connection = Some(connection.clone());
                 Some(connection)
             }
-            Ok(Err(error)) => self.failed(&error),
-            Err(_) => self.failed(&"no answer in time"),
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    /// How long it takes to be let in; or what is in the way, for people.
+    pub(super) async fn reach(&self, patience: Duration) -> Result<Duration, String> {
+        let begun = Instant::now();
+        self.connect(patience).await.map(|_| begun.elapsed())
+    }
+
+    async fn connect(&self, patience: Duration) -> Result<MultiplexedConnection, String> {
+        // One deadline for all of it, set around the whole.
+        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        match timeout(patience, self.client.get_multiplexed_async_connection_with_config(&config)).await {
+            Ok(connected) => connected.map_err(|error| error.to_string()),
+            Err(_) => Err("no answer in time".to_owned()),
         }
     }
 

@@ -39,6 +39,23 @@ impl fmt::Debug for SharedReads {
     }
 }
 
+/// Whether the Redis at a `shared_url` can be reached within `patience`, and how long that took.
+///
+/// # Errors
+/// What is in the way, for people, without the password.
+pub async fn reach_shared(url: &str, patience: Duration) -> Result<Duration, String> {
+    #[cfg(feature = "redis")]
+    return match SharedRedis::open(url, "") {
+        Ok(redis) => redis.reach(patience).await,
+        Err(error) => Err(error.to_string()),
+    };
+    #[cfg(not(feature = "redis"))]
+    {
+        let _ = (url, patience);
+        Err(SharedUrlError::NotBuilt.to_string())
+    }
+}
+
 /// A `shared_url` that cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SharedUrlError {

@@ -36,7 +36,9 @@ pub(super) fn classify(error: Error) -> StoreError {
                 ),
                 // Serialization and deadlock, connection trouble, resources, shutdown, read-only after a failover,
                 // cancelled by the server's timeouts.
-                "40001" | "40P01" | "25006" | "55P03" | "57014" => StoreError::Unavailable(Box::new(error)),
+                "40001" | "40P01" | "25006" | "25P03" | "55P03" | "57014" => {
+                    StoreError::Unavailable(Box::new(error))
+                }
                 code if ["08", "53", "57P", "58"].iter().any(|class| code.starts_with(class)) => {
                     StoreError::Unavailable(Box::new(error))
                 }

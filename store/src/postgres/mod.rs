@@ -44,6 +44,7 @@ use sqlx::{
     Connection, Postgres, Row, SqlStr,
     postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow},
     query::Query,
+    raw_sql,
 };
 use uuid::Uuid;
 use windlass_core::{
@@ -96,6 +97,8 @@ pub struct PostgresStore {
 
 /// The statements, filled in once.
 struct Statements {
+    begin: SqlStr,
+    hurry: SqlStr,
     insert: SqlStr,
     insert_plain: SqlStr,
     insert_keys: SqlStr,
@@ -114,8 +117,11 @@ struct Statements {
 }
 
 impl Statements {
-    fn new(fill: impl Fn(&str) -> SqlStr) -> Self {
+    fn new(deadline: Duration, fill: impl Fn(&str) -> SqlStr) -> Self {
+        let hurry = PostgresStore::hurry(deadline);
         Self {
+            begin: fill(&format!("BEGIN; {hurry}")),
+            hurry: fill(&hurry),
             insert: fill(&with_extras(insert::INSERT, true)),
             insert_plain: fill(&with_extras(insert::INSERT, false)),
             insert_keys: fill(insert::INSERT_KEYS),
@@ -152,7 +158,7 @@ impl PostgresStore {
         }
         let (pool, _) = connections(url, "store_url", options)?;
         let now = now(options.clock.is_some());
-        let sql = Statements::new(|template| fill(template, &schema, now)).into();
+        let sql = Statements::new(options.deadline, |template| fill(template, &schema, now)).into();
         let mut store = Self {
             pool,
             schema,
@@ -198,7 +204,11 @@ impl PostgresStore {
         worker: WorkerId,
         finish: &Finish,
     ) -> Result<bool, StoreError> {
-        let recorded = self.finish_on(connection, worker, std::slice::from_ref(finish), &[]);
+        let recorded = async {
+            // The job's row is locked from here on.
+            raw_sql(self.sql.hurry.clone()).execute(&mut *connection).await?;
+            self.finish_on(connection, worker, std::slice::from_ref(finish), &[]).await
+        };
         Ok(!self.within(recorded).await?.is_empty())
     }
 

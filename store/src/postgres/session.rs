@@ -1,9 +1,10 @@
 use std::{
     fmt,
     ops::{Deref, DerefMut},
+    time::Duration,
 };
 
-use sqlx::{Error, PgConnection, Postgres, pool::PoolConnection, raw_sql};
+use sqlx::{Error, PgConnection, Postgres, SqlStr, pool::PoolConnection, raw_sql};
 use windlass_core::StoreError;
 
 use super::{PostgresStore, classify};
@@ -45,12 +46,23 @@ impl PostgresStore {
     }
 
     pub(super) async fn session(&self, in_transaction: bool) -> Result<Session, Error> {
+        self.session_of(in_transaction.then(|| self.sql.begin.clone())).await
+    }
+
+    async fn session_of(&self, begin: Option<SqlStr>) -> Result<Session, Error> {
         let connection = self.pool.acquire().await?;
-        let mut session = Session { connection, in_transaction, ended: false };
-        if in_transaction {
-            raw_sql("BEGIN").execute(&mut *session).await?;
+        let mut session = Session { connection, in_transaction: begin.is_some(), ended: false };
+        if let Some(begin) = begin {
+            raw_sql(begin).execute(&mut *session).await?;
         }
         Ok(session)
+    }
+
+    /// Has the server end a transaction in which nothing comes for longer than an operation may take: whoever began it is
+    /// gone, or stands still, and others wait for what it has locked. Of a machine that is gone a server learns after two hours.
+    pub(super) fn hurry(deadline: Duration) -> String {
+        let most = deadline.as_millis().clamp(1, i32::MAX as u128);
+        format!("SET LOCAL idle_in_transaction_session_timeout = {most}")
     }
 }
 
@@ -104,12 +116,13 @@ impl fmt::Debug for PostgresTransaction {
 
 impl PostgresStore {
     /// Begins a transaction on the store's pool, for writes that are to be one with a job's
-    /// [completion](Self::finish_in).
+    /// [completion](Self::finish_in). It may take its time until then.
     ///
     /// # Errors
     /// See [`StoreError`].
     pub async fn begin(&self) -> Result<PostgresTransaction, StoreError> {
-        self.within(self.session(true)).await.map(PostgresTransaction)
+        let begin = SqlStr::from_static("BEGIN");
+        self.within(self.session_of(Some(begin))).await.map(PostgresTransaction)
     }
 }
 
