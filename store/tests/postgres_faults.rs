@@ -46,10 +46,11 @@ fn with(url: &str, parameter: &str) -> String {
 /// A statement that lasts until another one of the test waits for a lock.
 fn until_one_waits(scratch: &Scratch) -> String {
     format!(
-        "DO $$ BEGIN WHILE NOT EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-             WHERE NOT l.granted AND a.query LIKE '%{}%') LOOP
-             PERFORM pg_stat_clear_snapshot();
-         END LOOP; END $$",
+        "DO $$ BEGIN FOR i IN 1..6000 LOOP
+             IF EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+                        WHERE NOT l.granted AND a.query LIKE '%{}%') THEN RETURN; END IF;
+             PERFORM pg_stat_clear_snapshot(), pg_sleep(0.01);
+         END LOOP; RAISE 'nothing waits'; END $$",
         scratch.schema
     )
 }

@@ -194,7 +194,8 @@ impl PostgresStore {
     }
 
     /// Records an outcome in the caller's transaction. `false`: the lease is lost, and the transaction must not
-    /// commit.
+    /// commit. Commit at once: the server ends the transaction if nothing comes for longer than an operation may
+    /// take.
     ///
     /// # Errors
     /// See [`StoreError`].
