@@ -7,13 +7,14 @@ use tokio_util::{
     task::TaskTracker,
 };
 use windlass_core::{
-    Broker, CancelOutcome, InsertOutcome, Inserted, Job, JobId, JobRecord, Kind, KindInfo, NewJob, State,
-    Store, StoreError, Tenant, Timestamp,
+    Broker, CancelOutcome, InsertOutcome, Inserted, Job, JobId, JobRecord, Kind, KindInfo, Message, NewJob,
+    State, Store, StoreError, Tenant, Timestamp,
 };
 use windlass_store::VirtualClock;
 
 use crate::{
     ClientError, Enqueue, Envelope, EnvelopeError, ObjectsError, Part, Settings,
+    arrivals::Arrivals,
     feed::{self, Feed},
     group::{Grouper, Limits},
     kinds::Kinds,
@@ -67,6 +68,7 @@ struct Inner {
     envelope: Envelope,
     clock: Option<VirtualClock>,
     nudge: Arc<Notify>,
+    arrivals: Arc<Arrivals>,
     tasks: TaskTracker,
     stop: CancellationToken,
     _stop_with_the_last_clone: DropGuard,
@@ -181,6 +183,7 @@ impl Client {
         let tasks = TaskTracker::new();
         let stop = CancellationToken::new();
         let nudge = Arc::new(Notify::new());
+        let arrivals = Arc::<Arrivals>::default();
         let publisher = Publisher::new(store.clone(), broker.clone());
 
         let relay = Relay {
@@ -188,6 +191,7 @@ impl Client {
             broker: broker.clone(),
             publisher: publisher.clone(),
             nudge: nudge.clone(),
+            arrivals: arrivals.clone(),
             interval: options.relay_interval,
             verify_after: options.republish_after,
             bound: options.republish_bound,
@@ -245,6 +249,7 @@ impl Client {
             envelope,
             clock: options.clock,
             nudge,
+            arrivals,
             tasks,
             _stop_with_the_last_clone: stop.clone().drop_guard(),
             stop,
@@ -440,6 +445,12 @@ impl Client {
     /// What the store says, when it has to be asked.
     pub async fn kind_now(&self, kind: &Kind) -> Result<Option<Arc<KindInfo>>, ClientError> {
         Ok(self.inner.kinds.get_fresh(&*self.inner.store, kind).await?)
+    }
+
+    /// Tells the relay what a worker has received, by which it knows what was lost on the way.
+    #[doc(hidden)]
+    pub fn note_arrivals<'a>(&self, messages: impl Iterator<Item = &'a Message>) {
+        self.inner.arrivals.note(messages);
     }
 
     /// Has the relay look into the outbox now: after committing a transaction with

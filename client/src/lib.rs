@@ -3,6 +3,7 @@
 //!
 //! Users get this crate through `windlass`.
 
+mod arrivals;
 mod client;
 mod enqueue;
 mod envelope;

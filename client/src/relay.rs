@@ -8,7 +8,10 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use windlass_core::{Broker, BrokerError, Lane, OutboxGroup, Store, StoreError};
 
-use crate::publish::{Group, Publisher};
+use crate::{
+    arrivals::Arrivals,
+    publish::{Group, Publisher},
+};
 
 /// Groups taken from the outbox at a time.
 const BATCH: usize = 16;
@@ -23,6 +26,8 @@ pub(crate) struct Relay {
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) publisher: Publisher,
     pub(crate) nudge: Arc<Notify>,
+    /// What this process has received, if a worker runs in it.
+    pub(crate) arrivals: Arc<Arrivals>,
     /// How often to look.
     pub(crate) interval: Duration,
     /// When a confirmed group is looked at again.
@@ -79,10 +84,11 @@ impl Relay {
         for group in groups {
             let verify_after = if group.published {
                 match self.depths(&group, &mut depths).await {
-                    Ok(waiting) => match self.lost(&group, waiting) {
-                        Some(verify_after) => verify_after,
-                        None => {
-                            self.look_again_later(&group).await;
+                    Ok(waiting) => match self.look(&group, waiting) {
+                        Look::Lost { verify_after } => verify_after,
+                        Look::Waits { verify_after } => {
+                            // Failing, the group is merely looked at sooner.
+                            let _ = self.store.outbox_published(&[group.id], verify_after).await;
                             continue;
                         }
                     },
@@ -101,14 +107,18 @@ impl Relay {
         }
     }
 
-    /// Whether the messages of a published group must be taken for lost, and then when to look again.
-    fn lost(&self, group: &OutboxGroup, waiting: Option<u64>) -> Option<Duration> {
+    /// What has become of a published group, when so many messages wait in its lane.
+    fn look(&self, group: &OutboxGroup, waiting: Option<u64>) -> Look {
+        // The older a backlog, the longer the pauses, or a long one would be read through all the time.
+        let verify_after = group.age.clamp(self.verify_after, self.verify_after * 10);
         match waiting {
-            Some(0) => Some(self.verify_after),
-            // A long backlog. Ever longer pauses keep the repeats from adding to it.
-            Some(_) => (group.age >= self.bound).then(|| group.age.max(self.verify_after)),
+            Some(0) => Look::Lost { verify_after: self.verify_after },
+            Some(_) if self.arrivals.passed_over(group, self.verify_after) => Look::Lost { verify_after },
+            // A long backlog. Ever longer pauses between the repeats keep them from adding to it.
+            Some(_) if has_doubled(self.bound, group.age, verify_after * 2) => Look::Lost { verify_after },
+            Some(_) => Look::Waits { verify_after },
             // The broker cannot count, so only time tells.
-            None => Some(group.age.max(self.verify_after)),
+            None => Look::Lost { verify_after: group.age.max(self.verify_after) },
         }
     }
 
@@ -135,11 +145,46 @@ impl Relay {
         }
         Ok(least)
     }
+}
 
-    /// The older a backlog, the longer the pauses, or a long one would be read through all the time.
-    async fn look_again_later(&self, group: &OutboxGroup) {
-        let pause = group.age.clamp(self.verify_after, self.verify_after * 10);
-        // Failing, the group is merely looked at sooner.
-        let _ = self.store.outbox_published(&[group.id], pause).await;
+/// What the relay finds when it looks at a published group.
+#[derive(Debug, PartialEq, Eq)]
+enum Look {
+    /// Its messages must be taken for lost.
+    Lost { verify_after: Duration },
+    /// They are waiting for their turn.
+    Waits { verify_after: Duration },
+}
+
+/// Whether `age` has come to `bound`, twice that, four times that and so on within the time `since` then.
+fn has_doubled(bound: Duration, age: Duration, since: Duration) -> bool {
+    let bound = bound.max(Duration::from_millis(1));
+    let doublings = (age.as_millis() / bound.as_millis()).checked_ilog2();
+    doublings.is_some_and(|times| {
+        bound.as_secs_f64() * 2f64.powi(times as i32) > age.as_secs_f64() - since.as_secs_f64()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn the_repeats_of_a_backlog_double_their_pauses() {
+        let pause = Duration::from_secs(300);
+        let looks = (1..=600).map(|times| pause * times);
+        let repeats: Vec<u64> =
+            looks.filter(|age| has_doubled(HOUR, *age, pause)).map(|age| age.as_secs() / 3600).collect();
+        assert_eq!(repeats, [1, 2, 4, 8, 16, 32]);
+    }
+
+    #[test]
+    fn a_look_that_comes_late_still_finds_a_doubling() {
+        let pause = Duration::from_secs(300);
+        assert!(has_doubled(HOUR, HOUR * 2 + pause + Duration::from_secs(20), pause * 2));
+        assert!(!has_doubled(HOUR, HOUR - Duration::from_secs(1), pause * 2));
+        assert!(!has_doubled(HOUR, HOUR * 3, pause * 2));
     }
 }

@@ -77,6 +77,13 @@ impl JobId {
         let millis = u64::try_from(time.timestamp_millis()).unwrap_or(0).min(MOST);
         Self(Uuid::from_u64_pair(millis << 16, 0))
     }
+
+    /// When the id was made, to the millisecond, by the clock of whoever made it; `None` for one that tells no time.
+    #[must_use]
+    pub fn made_at(self) -> Option<Timestamp> {
+        let (seconds, nanos) = self.0.get_timestamp()?.to_unix();
+        Timestamp::from_timestamp(i64::try_from(seconds).ok()?, nanos)
+    }
 }
 
 id!(

@@ -197,6 +197,7 @@ impl Intake {
         if std::mem::take(&mut self.failing) {
             tracing::info!("messages arrive again");
         }
+        self.session.client.note_arrivals(deliveries.iter().map(|delivery| &delivery.message));
         let (known, unknown): (Vec<_>, Vec<_>) =
             deliveries.into_iter().partition(|d| self.session.handlers.contains_key(&d.message.kind));
         self.put_aside(unknown).await;

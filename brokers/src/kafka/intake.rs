@@ -35,6 +35,8 @@ pub(super) struct Intake {
     missing: AtomicBool,
     /// Lanes of which it was said that theirs is not. Apart from the state as well.
     gone: Mutex<BTreeSet<usize>>,
+    /// A consumer has lost all brokers.
+    cut_off: AtomicBool,
     /// Something was settled.
     settled: Condvar,
     /// Those on their way out of their groups.
@@ -54,6 +56,7 @@ impl Intake {
             problem: Mutex::default(),
             missing: AtomicBool::new(false),
             gone: Mutex::default(),
+            cut_off: AtomicBool::new(false),
             settled: Condvar::new(),
             leaving,
             wake: Notify::new(),
@@ -146,6 +149,17 @@ impl Intake {
     /// Whether a topic is not there; answered once for each time it is noted.
     pub(super) fn take_missing(&self) -> bool {
         self.missing.swap(false, Ordering::Relaxed)
+    }
+
+    /// Notes that a consumer has lost all brokers.
+    pub(super) fn note_cut_off(&self) {
+        self.cut_off.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
+    /// Whether a consumer has lost all brokers; answered once for each time it is noted.
+    pub(super) fn take_cut_off(&self) -> bool {
+        self.cut_off.swap(false, Ordering::Relaxed)
     }
 
     /// Whether the topic of `lane` was read from, and then was not there: whoever has made it since, it is another.

@@ -23,6 +23,8 @@ const TICK: Duration = Duration::from_millis(100);
 /// How long leaving in good order may take: as long as the group's patience with a member that does not.
 const LEAVE: Duration = Duration::from_secs(10);
 const LISTING: Duration = Duration::from_secs(1);
+/// How long a broker may take to answer a consumer that is asked whether it reaches any.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// A consumer in the group of one queue, with the thread that polls it. Dropping it leaves the group.
 ///
@@ -101,6 +103,17 @@ impl Membership {
         }
     }
 
+    /// What tells whether the consumer reaches a broker, by a call that blocks.
+    pub(super) fn reach(&self) -> impl FnOnce() -> bool + Clone + Send + use<> {
+        let consumer = Weak::clone(&self.consumer);
+        // A topic that need not exist, as for a ping.
+        move || {
+            consumer
+                .upgrade()
+                .is_none_or(|consumer| consumer.fetch_metadata(Some("windlass"), ANSWER).is_ok())
+        }
+    }
+
     /// Leaves the group, so that others get its partitions.
     pub(super) fn park(&self) {
         if let Some(consumer) = self.consumer.upgrade() {
@@ -137,6 +150,7 @@ impl ClientContext for Member {
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => self.intake.note_gone(reason),
             Some(Code::AllBrokersDown) => {
                 self.intake.report(self.health.explain(Problem::Outage(reason.into())));
+                self.intake.note_cut_off();
             }
             _ => {
                 // A connection lost is none of the subscription's business while others stand.

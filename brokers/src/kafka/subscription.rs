@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::{BoxFuture, FutureExt, pending};
-use tokio::time::{sleep, timeout};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep, timeout};
 use windlass_core::{BrokerError, Delivery, DeliveryTag, Lane, QueueName, Subscription};
 
 use super::address::Address;
@@ -19,8 +20,10 @@ use crate::rota::Rota;
 
 /// How long [`KafkaSubscription::joined`] waits: an idle group takes a member in within milliseconds.
 const JOIN: Duration = Duration::from_secs(2);
-/// The pause before each attempt to make lanes that are missing.
+/// The pause before each attempt to make lanes that are missing, and each look after consumers that were cut off.
 const PAUSE: Duration = Duration::from_millis(500);
+/// How long consumers may take to find the brokers that others have found: they try to connect once a second.
+const FIND: Duration = Duration::from_secs(5);
 
 /// A consumer for each queue among the lanes.
 pub(super) struct KafkaSubscription {
@@ -34,6 +37,8 @@ pub(super) struct KafkaSubscription {
     parked: bool,
     /// Makes missing lanes; kept here, so that a dropped `receive` does not undo what was done.
     mending: Option<BoxFuture<'static, Result<(), Problem>>>,
+    /// Looks after consumers that were cut off; kept as well. Answers whether they must be replaced.
+    watching: Option<BoxFuture<'static, bool>>,
 }
 
 impl KafkaSubscription {
@@ -46,9 +51,18 @@ impl KafkaSubscription {
         intake: Arc<Intake>,
         rota: Rota,
     ) -> Result<Self, Problem> {
-        let (members, parked, mending) = (Vec::new(), false, None);
-        let mut subscription =
-            Self { address, health, lanes, publisher, intake, rota, members, parked, mending };
+        let mut subscription = Self {
+            address,
+            health,
+            lanes,
+            publisher,
+            intake,
+            rota,
+            members: Vec::new(),
+            parked: false,
+            mending: None,
+            watching: None,
+        };
         subscription.join(&HashSet::new())?;
         Ok(subscription)
     }
@@ -108,6 +122,33 @@ impl KafkaSubscription {
         };
         self.mending = Some(mend.boxed());
     }
+
+    /// Sees to it that consumers which have lost all brokers find them again. They cannot once the library knows of no
+    /// broker any more, for which one answer of a broker that has just started is enough: it names none at all
+    /// (librdkafka's issue 5301). Nothing tells of that, so what decides is whether the brokers answer others.
+    fn watch(&mut self) {
+        let lanes = Arc::clone(&self.lanes);
+        let reach = self.members.iter().map(Membership::reach).collect::<Vec<_>>();
+        let watch = async move {
+            let mut since = None;
+            loop {
+                sleep(PAUSE).await;
+                if lanes.ping().await.is_err() {
+                    since = None;
+                    continue;
+                }
+                let asked = reach.clone();
+                let reached = spawn_blocking(move || asked.into_iter().all(|reach| reach()));
+                if reached.await.unwrap_or(true) {
+                    return false;
+                }
+                if since.get_or_insert_with(Instant::now).elapsed() >= FIND {
+                    return true;
+                }
+            }
+        };
+        self.watching = Some(watch.boxed());
+    }
 }
 
 #[async_trait]
@@ -128,6 +169,9 @@ impl Subscription for KafkaSubscription {
             if self.mending.is_none() && self.intake.take_missing() {
                 self.mend();
             }
+            if self.watching.is_none() && self.intake.take_cut_off() {
+                self.watch();
+            }
             let anew = if self.mending.is_none() { self.intake.take_anew() } else { HashSet::new() };
             if !anew.is_empty() {
                 tracing::info!(topics = ?anew, "lanes were made anew; joining anew");
@@ -139,9 +183,22 @@ impl Subscription for KafkaSubscription {
                     None => pending().await,
                 }
             };
+            let watching = async {
+                match &mut self.watching {
+                    Some(watching) => watching.await,
+                    None => pending().await,
+                }
+            };
             tokio::select! {
                 // A wake-up between the look and this wait is kept by the Notify.
                 () = self.intake.wake.notified() => {}
+                lost = watching => {
+                    self.watching = None;
+                    if lost {
+                        tracing::warn!(broker = %self.address, "consumers do not find the brokers, which answer others; joining anew");
+                        self.join(&HashSet::new())?;
+                    }
+                }
                 mended = mending => {
                     self.mending = None;
                     mended?;

@@ -90,6 +90,40 @@ async fn lost_messages_are_published_again() {
     running.stop().await;
 }
 
+/// Younger jobs arrive while it does not, so it does not wait among those that wait.
+#[tokio::test]
+async fn a_message_lost_from_a_busy_lane_is_published_again() {
+    let quick = Duration::from_millis(50);
+    let often = ClientOptions { relay_interval: quick, republish_after: quick, ..ClientOptions::default() };
+    let bench = Bench::with(often).await;
+    let depth = async || bench.broker.depth(&lane()).await.unwrap().unwrap();
+    let lost = bench.task(1).await;
+    until("it is published", async || depth().await == 1).await;
+    bench.broker.delete(&[lane()]).await.unwrap();
+    // The others are younger by more than what clocks may differ by.
+    tokio::time::sleep(quick * 2).await;
+    let (notes, gate) = (Notes::default(), Arc::new(Semaphore::new(0)));
+    let (running_notes, wait) = (notes.clone(), gate.clone());
+    let mut narrow = options();
+    (narrow.concurrency, narrow.buffer) = (1, 0);
+    let running = run(bench.worker_with(narrow).handle(move |_: Task, ctx: Context| {
+        let (run, wait) = (running_notes.begin(ctx.job_id()), wait.clone());
+        async move {
+            wait.acquire().await?.forget();
+            drop(run);
+            Ok::<_, JobError>(())
+        }
+    }));
+    let mut ids = bench.tasks(3).await;
+    notes.until_running(1).await;
+    until("it waits behind them", async || depth().await >= 3).await;
+    gate.add_permits(4);
+    ids.push(lost);
+    bench.all_succeed(&ids).await;
+    assert_eq!(notes.runs(), 4);
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn concurrency_is_a_limit() {
     let bench = Bench::new().await;

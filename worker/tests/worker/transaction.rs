@@ -233,8 +233,15 @@ async fn a_lost_lease_rolls_the_writes_back() {
             let mut tx = ctx.transaction().await?;
             effect.write(&mut tx, &ctx).await?;
             if ctx.attempt() == 1 {
-                store.deregister(store.worker()).await?;
-                store.rescue(3).await?;
+                // Again where the worker itself rescues at this moment, or has come back between the two.
+                loop {
+                    store.deregister(store.worker()).await?;
+                    store.rescue(3).await?;
+                    let record = store.get(&[ctx.job_id()]).await?.remove(0);
+                    if record.state != State::Running || record.attempt > 1 {
+                        break;
+                    }
+                }
             }
             tx.complete(ctx.attempt()).await
         }
