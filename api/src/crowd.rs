@@ -22,6 +22,10 @@ const QUIET: Duration = Duration::from_secs(1);
 const LEAST: usize = 64;
 /// As many are let in even then.
 const LEAST_OF_MANY: usize = 32;
+/// The bound grows by this part of it in a moment,
+const STEP: usize = 4;
+/// and where many are sent away by this: some of a moment are lucky, and a bound that follows them is soon far too high.
+const STEP_OF_MANY: usize = 32;
 /// As many are let in as long as nothing is known of how quickly more would be answered.
 const FIRST: usize = 512;
 /// How much of the bound is left after a moment of the longest queue.
@@ -128,7 +132,8 @@ impl Crowd {
         seen.quick = seen.quick.min(seen.quickest);
         let delay = seen.quickest - seen.quick.min(seen.quick_before);
         let (bound, crest) = (self.bound(), self.crest.swap(0, Ordering::Relaxed));
-        let least = if self.refused.swap(0, Ordering::Relaxed) > LEAST { LEAST_OF_MANY } else { LEAST };
+        let many = self.refused.swap(0, Ordering::Relaxed) > LEAST;
+        let (least, step) = if many { (LEAST_OF_MANY, STEP_OF_MANY) } else { (LEAST, STEP) };
         let bound = if lasted >= QUIET {
             FIRST
         } else if delay > self.max_delay {
@@ -137,7 +142,7 @@ impl Crowd {
             (bound.min(crest) as f64 * share) as usize
         } else {
             // What was not made use of says nothing of more.
-            bound.saturating_add(bound / 4).min(FIRST.max(crest.saturating_mul(2)))
+            bound.saturating_add(bound / step).min(FIRST.max(crest.saturating_mul(2)))
         };
         self.bound.store(bound.clamp(least.min(self.most), self.most), Ordering::Relaxed);
         (seen.since, seen.count, seen.quickest) = (now, 0, Duration::MAX);
@@ -238,6 +243,22 @@ mod tests {
         assert_eq!(server.crowd.bound(), LEAST_OF_MANY);
         server.moment(30, 100);
         assert_eq!(server.crowd.bound(), LEAST);
+    }
+
+    #[test]
+    fn where_many_are_sent_away_more_are_let_in_bit_by_bit() {
+        let mut server = Server::new();
+        server.moment(2, 4);
+        for moment in 1..=200 {
+            (0..=LEAST).for_each(|_| drop(server.crowd.refused.fetch_add(1, Ordering::Relaxed)));
+            server.moment(if moment <= 20 { 30 } else { 2 }, 100);
+            match moment {
+                20 => assert_eq!(server.crowd.bound(), LEAST_OF_MANY),
+                30 => assert!(server.crowd.bound() <= LEAST_OF_MANY * 3 / 2),
+                _ => {}
+            }
+        }
+        assert_eq!(server.crowd.bound(), 1000);
     }
 
     #[test]
