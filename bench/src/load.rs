@@ -26,15 +26,23 @@ use crate::{Counters, Error, Noop, Tally, apart, noop, report::rate};
 const REST: Duration = Duration::from_millis(5);
 /// Connections that ask as fast as they are answered, to find out how much the API can carry.
 const BUSY: usize = 64;
-/// Connections of those who do not wait for answers before they send more.
+/// Connections of those who do not wait for answers before they send more, when that can be carried,
+const STEADY: usize = 256;
+/// and when not.
 const CROWD: usize = 2000;
+/// What is not sustained is tried again with so much of it.
+const LESS: f64 = 0.9;
+/// Of a sustained load, this part at most may be refused: in a pause of the machine, say.
+const FEW: f64 = 0.001;
+/// How long after it its last jobs may still be running.
+const BEHIND: Duration = Duration::from_secs(1);
 
 /// What to measure.
 #[derive(Debug, Clone, Copy)]
 pub struct LoadOptions {
     /// How many requests are alone, one after the other, after as many to warm up.
     pub alone: u32,
-    /// For how long as much is asked as is answered, to find out how much can be carried.
+    /// For how long as much is asked as is answered, and then each load that may be sustainable.
     pub sustain: Duration,
     /// How long the load lasts then.
     pub time: Duration,
@@ -52,9 +60,12 @@ pub struct LoadReport {
     /// When each request is alone.
     pub alone: LoadRow,
     /// With as many requests as are answered, whether their jobs are run meanwhile or not.
+    pub most: LoadRow,
+    /// How many jobs per second are accepted and run then.
+    pub most_per_second: f64,
+    /// The greatest load that can go on without end, of those tried: sent whether answered or not, with hardly any
+    /// refused, and all run meanwhile.
     pub sustained: LoadRow,
-    /// How many jobs per second can be accepted without end: as many as are run meanwhile.
-    pub sustainable_per_second: f64,
     /// With more than that.
     pub load: LoadRow,
     /// How much of what was accepted under load has run to its end.
@@ -116,15 +127,27 @@ pub async fn run_load(
     .await?;
     finish(&client, &alone.accepted).await?;
     let began = Instant::now();
-    let sustained = asking({
+    let most = asking({
         let asker = asker.clone();
-        move || async move { asker.sustained().await }
+        move || async move { asker.busy().await }
     })
     .await?;
-    finish(&client, &sustained.accepted).await?;
-    let sustainable = rate(sustained.accepted.len(), began.elapsed());
-    let every = Duration::from_secs(1).div_f64(sustainable * options.factor);
-    let load = asking(move || async move { asker.crowd(every).await }).await?;
+    finish(&client, &most.accepted).await?;
+    let most_per_second = rate(most.accepted.len(), began.elapsed());
+    let mut per_second = most_per_second;
+    let sustained = loop {
+        let steady = crowd(&asker, STEADY, per_second, options.sustain).await?;
+        let ended = Instant::now();
+        let last = steady.accepted.len().saturating_sub(1000);
+        finish(&client, &steady.accepted[last..]).await?;
+        let behind = ended.elapsed();
+        finish(&client, &steady.accepted).await?;
+        if steady.missed() <= FEW && behind < BEHIND {
+            break steady;
+        }
+        per_second *= LESS;
+    };
+    let load = crowd(&asker, CROWD, per_second * options.factor, options.time).await?;
     let done = finish(&client, &load.accepted).await?;
     stop.cancel();
     serving.await??;
@@ -136,11 +159,18 @@ pub async fn run_load(
         store: settings.store_url.to_string(),
         broker: settings.broker_url.to_string(),
         alone: alone.row()?,
+        most: most.row()?,
+        most_per_second,
         sustained: sustained.row()?,
-        sustainable_per_second: sustainable,
         load: load.row()?,
         done,
     })
+}
+
+/// So many requests per second, whether answered or not.
+async fn crowd(asker: &Asker, many: usize, per_second: f64, time: Duration) -> Result<Answers, Error> {
+    let (asker, every) = (asker.clone(), Duration::from_secs(1).div_f64(per_second));
+    asking(move || async move { asker.crowd(many, every, time).await }).await
 }
 
 /// Asks on a thread apart from the API's, which is to be measured.
@@ -240,6 +270,12 @@ impl Answers {
         Ok(())
     }
 
+    /// The part that was not accepted.
+    fn missed(&self) -> f64 {
+        let missed = self.refusing.len() + self.failed as u64;
+        missed as f64 / (missed + self.accepting.len()).max(1) as f64
+    }
+
     fn row(&self) -> Result<LoadRow, Error> {
         let accepted = usize::try_from(self.accepting.len())?;
         let refused = usize::try_from(self.refusing.len())?;
@@ -285,7 +321,7 @@ impl Asker {
         Ok(alone)
     }
 
-    async fn sustained(&self) -> Result<Answers, Error> {
+    async fn busy(&self) -> Result<Answers, Error> {
         let until = Instant::now() + self.options.sustain;
         by_many(BUSY, self.options.sustain, |_, answers| {
             let mut connection = self.connection();
@@ -301,24 +337,24 @@ impl Asker {
         .await
     }
 
-    async fn crowd(&self, every: Duration) -> Result<Answers, Error> {
+    async fn crowd(&self, many: usize, every: Duration, time: Duration) -> Result<Answers, Error> {
         // Connecting is a cost of its own, and so is the memory that a connection's first request touches.
-        let (mut crowd, mut first) = (Vec::with_capacity(CROWD), Vec::with_capacity(CROWD));
-        for _ in 0..CROWD {
+        let (mut crowd, mut first) = (Vec::with_capacity(many), Vec::with_capacity(many));
+        for _ in 0..many {
             let mut connection = self.connection();
             if let Answer::Accepted(id) = connection.ask().await? {
                 first.push(id);
             }
             crowd.push(Some(connection));
         }
-        let (began, time) = (Instant::now(), self.options.time);
-        let mut answers = by_many(CROWD, time, |at, answers| {
+        let began = Instant::now();
+        let mut answers = by_many(many, time, |at, answers| {
             let connection = crowd[at].take();
             async move {
                 let mut connection = connection.ok_or("each has one connection")?;
                 // Each has its own times to send, whether the request before has been answered or not.
                 for turn in 0u32.. {
-                    let since = every.mul_f64(f64::from(turn) * CROWD as f64 + at as f64);
+                    let since = every.mul_f64(f64::from(turn) * many as f64 + at as f64);
                     if since > time {
                         break;
                     }
@@ -331,7 +367,8 @@ impl Asker {
             }
         })
         .await?;
-        answers.accepted.append(&mut first);
+        first.append(&mut answers.accepted);
+        answers.accepted = first;
         Ok(answers)
     }
 }
@@ -452,8 +489,12 @@ impl fmt::Display for LoadReport {
             "  {:<12}{:>10}{:>12}{:>12}{:>12}{:>12}{:>12}{:>12}{:>8}",
             "requests", "asked/s", "accepted/s", "p50", "p99", "refused/s", "p50", "p99", "failed"
         )?;
-        for (name, row) in [("alone", &self.alone), ("sustained", &self.sustained), ("too many", &self.load)]
-        {
+        for (name, row) in [
+            ("alone", &self.alone),
+            ("most", &self.most),
+            ("sustained", &self.sustained),
+            ("too many", &self.load),
+        ] {
             let milliseconds = |us: u64| us as f64 / 1000.0;
             write!(
                 f,
@@ -470,8 +511,8 @@ impl fmt::Display for LoadReport {
         }
         write!(
             f,
-            "\n  jobs accepted and run meanwhile: {:.0}/s; of those accepted of too many, {} have run to their end",
-            self.sustainable_per_second, self.done
+            "\n  jobs accepted and run at most: {:.0}/s; of those accepted of too many, {} have run to their end",
+            self.most_per_second, self.done
         )
     }
 }
