@@ -113,10 +113,17 @@ impl Relay {
         let verify_after = group.age.clamp(self.verify_after, self.verify_after * 10);
         match waiting {
             Some(0) => Look::Lost { verify_after: self.verify_after },
-            Some(_) if self.arrivals.passed_over(group, self.verify_after) => Look::Lost { verify_after },
-            // A long backlog. Ever longer pauses between the repeats keep them from adding to it.
-            Some(_) if has_doubled(self.bound, group.age, verify_after * 2) => Look::Lost { verify_after },
-            Some(_) => Look::Waits { verify_after },
+            // Ever longer pauses between the repeats keep them from adding to a long backlog, part of which others may be
+            // slower to work off.
+            Some(_) => {
+                let passed_over = self.arrivals.passed_over(group, self.verify_after);
+                let first = if passed_over { self.verify_after } else { self.bound };
+                if has_doubled(first, group.age, verify_after * 2) {
+                    Look::Lost { verify_after }
+                } else {
+                    Look::Waits { verify_after }
+                }
+            }
             // The broker cannot count, so only time tells.
             None => Look::Lost { verify_after: group.age.max(self.verify_after) },
         }
