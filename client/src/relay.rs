@@ -155,7 +155,6 @@ impl Relay {
 }
 
 /// What the relay finds when it looks at a published group.
-#[derive(Debug, PartialEq, Eq)]
 enum Look {
     /// Its messages must be taken for lost.
     Lost { verify_after: Duration },
