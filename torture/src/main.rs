@@ -78,6 +78,9 @@ struct Options {
     /// How many requests to enqueue come in a second, on average: `100/s`.
     #[arg(long, default_value = "40/s", value_parser = rate)]
     rate: f64,
+    /// From one fault to the next, on average.
+    #[arg(long, default_value = "3s", value_parser = humantime::parse_duration)]
+    pause: Duration,
     /// API processes.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
     apis: u8,
@@ -147,6 +150,8 @@ impl Options {
         Scene {
             seed: self.seed,
             time: self.time,
+            // Not none, or there would be no end of faults.
+            pause: self.pause.max(Duration::from_millis(10)),
             apis: usize::from(self.apis),
             workers: usize::from(self.workers),
             lease: self.lease,

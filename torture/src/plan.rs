@@ -192,6 +192,8 @@ impl fmt::Display for Fault {
 pub(crate) struct Scene {
     pub(crate) seed: u64,
     pub(crate) time: Duration,
+    /// From one fault to the next, on average.
+    pub(crate) pause: Duration,
     pub(crate) apis: usize,
     pub(crate) workers: usize,
     pub(crate) lease: Duration,
@@ -224,7 +226,7 @@ impl Scene {
             faults.push(Fault { at: failover, kind, target, lasts, isolated: false, strength });
         }
         loop {
-            at += Duration::from_secs_f64((-3.0 * (1.0 - rng.f64()).ln()).clamp(0.3, 8.0));
+            at += self.pause.mul_f64((-(1.0 - rng.f64()).ln()).clamp(0.1, 3.0));
             if at >= end {
                 break;
             }
@@ -343,6 +345,7 @@ mod tests {
         Scene {
             seed,
             time: Duration::from_secs(600),
+            pause: Duration::from_secs(3),
             apis: 2,
             workers: 3,
             lease: Duration::from_secs(8),

@@ -1,7 +1,10 @@
 //! The simulated store through those cases of the conformance suite that are about what it simulates. A simulation on a
 //! model that real stores do not follow would prove nothing.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use windlass_core::{Store, StoreError};
@@ -27,9 +30,10 @@ struct Direct {
 impl Line for Direct {
     async fn carry(&self, _: &(dyn Fn() -> String + Send + Sync), work: Work) -> Result<(), StoreError> {
         let mut tables = self.tables.lock().unwrap();
-        // To the microsecond, as stores keep it.
-        let now = || VirtualClock::default().now();
-        tables.now = self.clock.as_ref().map_or_else(now, VirtualClock::now);
+        // To the microsecond, as stores keep it. Two requests to a real one never fall into the same, while two of these can.
+        let later = tables.now + Duration::from_micros(1);
+        tables.now =
+            self.clock.as_ref().map_or_else(|| VirtualClock::default().now().max(later), VirtualClock::now);
         work(&mut tables, None);
         Ok(())
     }
