@@ -1,9 +1,9 @@
 //! How fast Windlass is on a given store and broker: no-op jobs accepted, run and finished per second, the added
 //! latency of a lone job, and statements and row writes per job, next to what the bare servers do in the same run.
 
-#[cfg(feature = "postgres")]
+#[cfg(all(feature = "postgres", feature = "rabbitmq"))]
 mod bare_postgres;
-#[cfg(feature = "rabbitmq")]
+#[cfg(all(feature = "postgres", feature = "rabbitmq"))]
 mod bare_rabbitmq;
 mod counters;
 mod load;

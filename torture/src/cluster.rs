@@ -31,8 +31,12 @@ use crate::{
 pub(crate) const SCHEMA: &str = "torture";
 /// How often it is looked which processes have ended.
 const WATCH: Duration = Duration::from_millis(20);
-/// After how long one that ended by itself is started again, as what runs them in production would.
+/// After how long one that ended by itself is started again, as what runs them in production would;
 const RESTART: Duration = Duration::from_millis(500);
+/// and if it ends soon each time, as a worker does that does not find its broker, the longest that this grows to.
+const LONGEST_RESTART: Duration = Duration::from_secs(4);
+/// How soon that is.
+const SOON: Duration = Duration::from_secs(10);
 /// How long a process may take to end in good order.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -120,6 +124,18 @@ pub(crate) struct Life {
     pub(crate) down: bool,
     /// Not before.
     restart: Option<Instant>,
+    since: Option<Instant>,
+    /// Before it was started.
+    pause: Duration,
+}
+
+impl Life {
+    /// When to start one that has ended by itself.
+    fn restart(&mut self) {
+        let soon = self.since.is_some_and(|since| since.elapsed() < SOON);
+        self.pause = if soon { (self.pause * 2).clamp(RESTART, LONGEST_RESTART) } else { RESTART };
+        self.restart = Some(Instant::now() + self.pause);
+    }
 }
 
 impl Cluster {
@@ -269,7 +285,8 @@ impl Cluster {
         let process = Process::spawn(command, &self.folder.join(format!("{name}.log")))?;
         let event = Event::Spawned { process: name.clone(), life: number, pid: process.pid() };
         self.journal.note(event);
-        *life = Life { number, process: Some(process), ..Life::default() };
+        let (since, pause) = (Some(Instant::now()), life.pause);
+        *life = Life { number, process: Some(process), since, pause, ..Life::default() };
         Ok(())
     }
 
@@ -283,7 +300,7 @@ impl Cluster {
                     if let Ok(Some(status)) = process.ended() {
                         self.journal.note(Event::Died { life: life.number, how: status.to_string() });
                         life.process = None;
-                        life.restart = Some(Instant::now() + RESTART);
+                        life.restart();
                     }
                 } else if !life.down
                     && life.restart.is_none_or(|at| Instant::now() >= at)

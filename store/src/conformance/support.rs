@@ -50,6 +50,11 @@ impl Timed {
     }
 }
 
+/// A server that does not answer is to fail the test, not to hold it up for ever.
+async fn in_time<T>(what: &str, it: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, it).await.unwrap_or_else(|_| panic!("the store: {what} takes far too long"))
+}
+
 /// A job that runs: what its worker needs to finish it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Running {
@@ -70,22 +75,26 @@ impl Case {
         options: StoreOptions,
         test: impl FnOnce(Self) -> F,
     ) {
-        let (store, other) = (fixture.client(options.clone()).await, fixture.client(options).await);
-        // Processes that start at once on an empty database.
-        let migrated = futures::join!(store.migrate(), other.migrate(), store.migrate());
+        let opened = async {
+            let (store, other) = (fixture.client(options.clone()).await, fixture.client(options).await);
+            // Processes that start at once on an empty database.
+            let migrated = futures::join!(store.migrate(), other.migrate(), store.migrate());
+            (store, other, migrated)
+        };
+        let (store, other, migrated) = in_time("opening and migrating it", opened).await;
         let result = match migrated {
             (Ok(()), Ok(()), Ok(())) => {
                 let test = timeout(PATIENCE, test(Self { store, other }));
                 AssertUnwindSafe(test).catch_unwind().await
             }
             failed => {
-                fixture.remove().await;
+                in_time("removing it", fixture.remove()).await;
                 panic!("migrate: {failed:?}");
             }
         };
-        fixture.remove().await;
+        in_time("removing it", fixture.remove()).await;
         match result {
-            Ok(in_time) => in_time.expect("the test takes far too long"),
+            Ok(ended) => ended.expect("the test takes far too long"),
             Err(panic) => resume_unwind(panic),
         }
     }
