@@ -70,15 +70,12 @@ async fn main() -> Result<(), Error> {
     let settings = Settings {
         store_url: store.clone().into(),
         store_schema: name.clone(),
-        store_connections: 2,
         broker_url: "memory:".to_owned().into(),
         worker_queues: vec![name.parse()?],
         ..Settings::default()
     };
     let client = Client::connect(&settings).await?;
     client.store().migrate().await?;
-    // To open a connection takes as much as hundreds of jobs, so both are to be open, and not by chance.
-    tokio::try_join!(client.store().ping(), client.store().ping())?;
     // No worker has made the kind known.
     let options = ApiOptions { unknown_kinds: UnknownKinds::Accept, ..ApiOptions::default() };
     let router = windlass_api::router(client.clone(), options);
