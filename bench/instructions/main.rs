@@ -1,19 +1,13 @@
 //! A hot path, walked so many times, for whoever counts the instructions: `scripts/instructions`.
 
-use std::{
-    env, process,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{env, process};
 
 use axum::{
     Router,
     body::{Body, to_bytes},
     http::{Request, header::CONTENT_TYPE},
 };
-use tokio::sync::Notify;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use windlass::{
@@ -41,16 +35,9 @@ impl Noop {
     }
 }
 
-/// Counts what has run, and wakes whoever waits for the last.
-struct Tally {
-    left: AtomicUsize,
-    done: Notify,
-}
-
-async fn noop(_: Noop, tally: State<Arc<Tally>>) -> Result<(), JobError> {
-    if tally.left.fetch_sub(1, Ordering::Relaxed) == 1 {
-        tally.done.notify_one();
-    }
+async fn noop(_: Noop, ran: State<mpsc::UnboundedSender<()>>) -> Result<(), JobError> {
+    // Nobody listens after the last one.
+    let _ = ran.send(());
     Ok(())
 }
 
@@ -58,20 +45,17 @@ async fn noop(_: Noop, tally: State<Arc<Tally>>) -> Result<(), JobError> {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let [path, times, store] = &*arguments else {
-        eprintln!("usage: instructions message|enqueue|poll|accept|run TIMES STORE-URL");
+    let [path, times, file] = &*arguments else {
+        eprintln!("usage: instructions message|enqueue|poll|accept|run TIMES DATABASE-FILE");
         process::exit(2);
     };
     let times: usize = times.parse()?;
     if path == "message" {
         return messages(times);
     }
-    let name = format!("windlass_instructions_{}", process::id());
     let settings = Settings {
-        store_url: store.clone().into(),
-        store_schema: name.clone(),
+        store_url: format!("sqlite:{file}").into(),
         broker_url: "memory:".to_owned().into(),
-        worker_queues: vec![name.parse()?],
         ..Settings::default()
     };
     let client = Client::connect(&settings).await?;
@@ -91,15 +75,14 @@ async fn main() -> Result<(), Error> {
                 ask(&router, Request::get(format!("/v1/jobs/{id}")).body(Body::empty())?).await?;
             }
         }
-        "accept" => accept(&client, &name, times).await?,
+        "accept" => accept(&client, times).await?,
         // What it takes to accept them is in the count as well.
         "run" => {
-            accept(&client, &name, times).await?;
+            accept(&client, times).await?;
             run(&client, &settings, times).await?;
         }
         _ => return Err(format!("there is no path {path}").into()),
     }
-    client.broker().delete(&Lane::of(&name.parse()?).collect::<Vec<_>>()).await?;
     client.close().await;
     Ok(())
 }
@@ -137,11 +120,10 @@ async fn ask(router: &Router, request: Request<Body>) -> Result<Vec<u8>, Error> 
     Ok(body.into())
 }
 
-async fn accept(client: &Client, queue: &str, times: usize) -> Result<(), Error> {
-    for _ in 0..times.div_ceil(GROUP) {
-        let jobs = (0..GROUP).map(|_| Ok(client.enqueue(Noop::new()).queue(queue.parse()?)));
-        let jobs = jobs.collect::<Result<Vec<_>, Error>>()?;
-        for answer in client.enqueue_all(jobs).await {
+/// `times` is a multiple of a group.
+async fn accept(client: &Client, times: usize) -> Result<(), Error> {
+    for _ in 0..times / GROUP {
+        for answer in client.enqueue_all((0..GROUP).map(|_| client.enqueue(Noop::new()))).await {
             answer?;
         }
     }
@@ -149,12 +131,13 @@ async fn accept(client: &Client, queue: &str, times: usize) -> Result<(), Error>
 }
 
 async fn run(client: &Client, settings: &Settings, times: usize) -> Result<(), Error> {
-    let left = times.div_ceil(GROUP) * GROUP;
-    let tally = Arc::new(Tally { left: left.into(), done: Notify::new() });
-    let worker = Worker::new(client.clone(), settings.into()).state(tally.clone()).handle(noop);
+    let (running, mut ran) = mpsc::unbounded_channel::<()>();
+    let worker = Worker::new(client.clone(), settings.into()).state(running).handle(noop);
     let stop = CancellationToken::new();
     let working = tokio::spawn(worker.run_until(stop.clone()));
-    tally.done.notified().await;
+    for _ in 0..times {
+        ran.recv().await.ok_or("the worker has ended")?;
+    }
     stop.cancel();
     Ok(working.await??)
 }

@@ -226,7 +226,7 @@ impl Scene {
             faults.push(Fault { at: failover, kind, target, lasts, isolated: false, strength });
         }
         loop {
-            at += self.pause.mul_f64((-(1.0 - rng.f64()).ln()).clamp(0.1, 3.0));
+            at += self.pause.mul_f64((-(1.0 - rng.f64()).ln()).clamp(0.1, 8.0 / 3.0));
             if at >= end {
                 break;
             }
