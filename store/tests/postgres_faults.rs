@@ -215,6 +215,31 @@ async fn a_call_that_waits_too_long_ends_and_may_be_repeated() {
 }
 
 #[tokio::test]
+async fn a_commit_that_is_not_answered_ends() {
+    let scratch = Scratch::new();
+    let store = open(&scratch.url, &scratch, Duration::from_secs(1));
+    let mut connection = scratch.connect().await;
+    // Its commit has to wait for a lock.
+    scratch
+        .run(
+            &mut connection,
+            "CREATE SCHEMA {schema};
+             CREATE TABLE {schema}.lock (); CREATE TABLE {schema}.effects (id int);
+             CREATE FUNCTION {schema}.wait() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN LOCK TABLE {schema}.lock; RETURN NULL; END';
+             CREATE CONSTRAINT TRIGGER waits AFTER INSERT ON {schema}.effects DEFERRABLE INITIALLY DEFERRED
+                 FOR EACH ROW EXECUTE FUNCTION {schema}.wait();",
+        )
+        .await;
+    scratch.run(&mut connection, "BEGIN; LOCK TABLE {schema}.lock").await;
+    let mut transaction = store.begin().await.unwrap();
+    scratch.run(&mut transaction, "INSERT INTO {schema}.effects VALUES (1)").await;
+    let error = transaction.commit().await.unwrap_err();
+    assert!(matches!(error, StoreError::Timeout(_)), "{error:?}");
+    scratch.run(&mut connection, "COMMIT").await;
+}
+
+#[tokio::test]
 async fn a_rescue_caught_in_a_circle_of_locks_tries_again() {
     let scratch = Scratch::new();
     let store = open(&scratch.url, &scratch, Duration::from_secs(30));

@@ -36,7 +36,7 @@ const RESTART: Duration = Duration::from_millis(500);
 /// and if it ends soon each time, as a worker does that does not find its broker, the longest that this grows to.
 const LONGEST_RESTART: Duration = Duration::from_secs(4);
 /// How soon that is.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 /// How long a process may take to end in good order.
 const PATIENCE: Duration = Duration::from_secs(20);
 

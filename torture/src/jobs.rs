@@ -76,8 +76,17 @@ fn from_first_form(_from: u16, old: JsonValue) -> Result<JsonValue, UpgradeError
     Ok(serde_json::to_value(NewWork { tag, told })?)
 }
 
+/// With a timeout, as every kind should have that waits for the network: a connection whose other end is gone without a
+/// word (`half-open`) does not tell its statement so. It is longer than any of these jobs takes.
 #[derive(Debug, Serialize, Deserialize, Job)]
-#[job(kind = "torture.pay", queue = "torture", max_attempts = 20, retry_base = "100ms", retry_cap = "2s")]
+#[job(
+    kind = "torture.pay",
+    queue = "torture",
+    timeout = "40s",
+    max_attempts = 20,
+    retry_base = "100ms",
+    retry_cap = "2s"
+)]
 struct Pay {
     tag: String,
     #[serde(flatten)]

@@ -36,6 +36,9 @@ impl Context {
     /// # }
     /// ```
     ///
+    /// Your own statements take as long as the server does to answer them, and a connection whose other end is gone without
+    /// a word does not tell them so: give the kind a `timeout`.
+    ///
     /// # Errors
     /// When the store is not Postgres, or cannot be reached. Any error of the attempt's may be retried: nothing has
     /// happened.
@@ -58,8 +61,8 @@ impl JobTransaction {
     /// returned.
     ///
     /// # Errors
-    /// Nothing is committed if the lease was lost meanwhile. If the connection is lost during the commit, it may or
-    /// may not have happened; the attempt's failure is recorded only if it has not.
+    /// Nothing is committed if the lease was lost meanwhile. If the connection is lost during the commit, or it takes longer
+    /// than `store_timeout`, it may or may not have happened; the attempt's failure is recorded only if it has not.
     pub async fn complete<R: Serialize>(mut self, value: R) -> Result<R, JobError> {
         let result = to_raw_value(&value)?;
         let result = (result.get() != "null").then_some(result);

@@ -7,7 +7,7 @@ use std::{
 use sqlx::{Error, PgConnection, Postgres, SqlStr, pool::PoolConnection, raw_sql};
 use windlass_core::StoreError;
 
-use super::{PostgresStore, classify};
+use super::{PostgresStore, within};
 
 /// What a virtual clock shows, where the server sees it.
 pub(super) const SHOW_TIME: &str = "UPDATE {schema}.clock SET at = $1 WHERE at <> $1";
@@ -82,7 +82,11 @@ impl Session {
 ///
 /// It is not the driver's own, which has a gap: when whoever waits for its BEGIN is dropped, the connection goes back to the
 /// pool within a transaction that nobody knows of, and all that is done on it later is lost.
-pub struct PostgresTransaction(Session);
+pub struct PostgresTransaction {
+    session: Session,
+    /// How long its end may take.
+    deadline: Duration,
+}
 
 impl PostgresTransaction {
     /// Makes all of it real.
@@ -90,7 +94,7 @@ impl PostgresTransaction {
     /// # Errors
     /// See [`StoreError`]. It may be real all the same, unless the server has answered.
     pub async fn commit(self) -> Result<(), StoreError> {
-        self.0.commit().await.map_err(classify)
+        within(self.deadline, self.session.commit()).await
     }
 }
 
@@ -98,13 +102,13 @@ impl Deref for PostgresTransaction {
     type Target = PoolConnection<Postgres>;
 
     fn deref(&self) -> &Self::Target {
-        &self.0.connection
+        &self.session.connection
     }
 }
 
 impl DerefMut for PostgresTransaction {
     fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.0.connection
+        &mut self.session.connection
     }
 }
 
@@ -122,7 +126,8 @@ impl PostgresStore {
     /// See [`StoreError`].
     pub async fn begin(&self) -> Result<PostgresTransaction, StoreError> {
         let begin = SqlStr::from_static("BEGIN");
-        self.within(self.session_of(Some(begin))).await.map(PostgresTransaction)
+        let session = self.within(self.session_of(Some(begin))).await?;
+        Ok(PostgresTransaction { session, deadline: self.deadline })
     }
 }
 
