@@ -1,7 +1,10 @@
 use std::{fmt, future::IntoFuture, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream};
-use tokio::sync::{Notify, mpsc::error::TrySendError, oneshot};
+use tokio::{
+    sync::{Notify, mpsc::error::TrySendError, oneshot},
+    time::timeout,
+};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -37,6 +40,8 @@ const ARRIVALS: usize = 200;
 const UNDER_WAY: usize = 1_000;
 /// How often an insert is tried before its callers hear of the failure.
 const INSERT_TRIES: u32 = 3;
+/// How long jobs may still take to be accepted and published at the end.
+const LAST_JOBS: Duration = Duration::from_secs(5);
 
 /// Enqueues jobs and reads their state. Cheap to clone; clones share their connections and background tasks, which
 /// end with the last clone, or in good order with [`close`](Self::close).
@@ -459,10 +464,11 @@ impl Client {
         self.inner.nudge.notify_one();
     }
 
-    /// Takes no more jobs, works off those being accepted and published, and closes the broker's connections.
+    /// Takes no more jobs, works off those being accepted and published, and closes the broker's connections. Within about
+    /// ten seconds, whether store and broker answer or not: what is not published by then waits in the outbox.
     pub async fn close(&self) {
         self.inner.stop.cancel();
-        self.inner.tasks.wait().await;
+        let _ = timeout(LAST_JOBS, self.inner.tasks.wait()).await;
         self.inner.broker.close().await;
     }
 }

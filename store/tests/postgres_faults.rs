@@ -342,6 +342,16 @@ fn expect_config(error: &StoreError, part: &str, case: &str) {
 
 // ---- poolers ----
 
+#[tokio::test]
+async fn a_pooler_that_hands_on_no_settings_is_no_obstacle() {
+    let scratch = Scratch::on("WINDLASS_TEST_PGBOUNCER_URL");
+    let options: PgConnectOptions = scratch.url.parse().unwrap();
+    let refused = options.options([("plan_cache_mode", "force_generic_plan")]).connect().await.unwrap_err();
+    assert!(refused.to_string().contains("startup parameter"), "{refused}");
+    let answer = open(&scratch.url, &scratch, Duration::from_secs(10)).ping().await.unwrap_err();
+    expect_config(&answer, "does not fit this release", "the server was asked, and has no such schema");
+}
+
 /// The server connections of the pool go from one client to another with every statement: had one of them kept
 /// anything, it would be found by the wrong one.
 #[tokio::test(flavor = "multi_thread")]

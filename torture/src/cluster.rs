@@ -38,7 +38,7 @@ const LONGEST_RESTART: Duration = Duration::from_secs(4);
 /// How soon that is.
 const SOON: Duration = Duration::from_secs(30);
 /// How long a process may take to end in good order.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(25);
 
 /// What a cluster is made of.
 #[derive(Debug, Clone)]

@@ -128,6 +128,23 @@ async fn a_closed_client_is_a_503() {
     assert_eq!(api.jobs().await, 1);
 }
 
+#[tokio::test]
+async fn a_client_closes_also_when_the_store_hangs() {
+    let (api, fault) = faulty(ApiOptions::default()).await;
+    // The kind is known from here on.
+    api.job().await;
+    let (knocked, release) = (CancellationToken::new(), CancellationToken::new());
+    *fault.lock().unwrap() = Some(Fault::Held { knocked: knocked.clone(), release: release.clone() });
+    let close = async {
+        knocked.cancelled().await;
+        soon("the end", api.client.close()).await;
+        release.cancel();
+    };
+    let (answer, ()) = futures::join!(api.enqueue(BODY), close);
+    assert_eq!(answer.status, 202, "who is still there is answered");
+    assert_eq!(api.jobs().await, 2);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn too_many_waiting_requests_are_refused_at_once() {
     let (api, fault) = faulty(ApiOptions::default()).await;

@@ -2,6 +2,7 @@
 
 mod cancel;
 mod claim;
+mod connections;
 mod dead;
 mod error;
 mod find;
@@ -41,8 +42,8 @@ use std::{any::Any, fmt, future::Future, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use serde_json::value::RawValue;
 use sqlx::{
-    Connection, Postgres, Row, SqlStr,
-    postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow},
+    Postgres, Row, SqlStr,
+    postgres::{PgArguments, PgConnection, PgRow},
     query::Query,
     raw_sql,
 };
@@ -57,6 +58,7 @@ use windlass_core::{
 
 pub use self::session::PostgresTransaction;
 use self::{
+    connections::Connections,
     error::{classify, unexpected},
     replicas::Replicas,
 };
@@ -64,13 +66,6 @@ use crate::{
     Retention, StoreOptions, VirtualClock,
     template::{fill, with_extras},
 };
-
-/// Connections idle for longer are tried before use, so that a server's restart is noticed in time; younger ones are
-/// not, since that would cost every statement a round trip.
-const TRY_AFTER_IDLE: Duration = Duration::from_secs(1);
-
-/// How long such a connection has to answer before a new one is made.
-const TRY_FOR: Duration = Duration::from_secs(1);
 
 /// How long the search for what may go may take.
 const RETENTION_DEADLINE: Duration = Duration::from_secs(600);
@@ -84,15 +79,13 @@ const MIGRATION_DEADLINE: Duration = Duration::from_secs(600);
 /// prepared statements (PgBouncer before 1.21) needs `?statement-cache-capacity=0` in the URL.
 #[derive(Clone)]
 pub struct PostgresStore {
-    pool: PgPool,
+    connections: Connections,
     schema: String,
     deadline: Duration,
     clock: Option<VirtualClock>,
     retention: Retention,
     sql: Arc<Statements>,
     replicas: Option<Arc<Replicas>>,
-    /// Whether the pooler, if any, keeps prepared statements.
-    persistent: bool,
 }
 
 /// The statements, filled in once.
@@ -156,28 +149,26 @@ impl PostgresStore {
                 remedy: "use 1 to 48 lower-case letters, digits and '_', not starting with a digit".into(),
             });
         }
-        let (pool, _) = connections(url, "store_url", options)?;
+        let (connections, _) = Connections::open(url, "store_url", options)?;
         let now = now(options.clock.is_some());
         let sql = Statements::new(options.deadline, |template| fill(template, &schema, now)).into();
         let mut store = Self {
-            pool,
+            connections,
             schema,
             deadline: options.deadline,
             clock: options.clock.clone(),
             retention: options.retention.clone(),
             sql,
             replicas: None,
-            persistent: keeps_statements(url),
         };
         let replica = |url: &String| {
-            let (pool, name) = connections(url, "store_replica_urls", options)?;
+            let (connections, name) = Connections::open(url, "store_replica_urls", options)?;
             // So that the primary can still be asked when it does not answer, and a virtual clock is not set through it.
             let deadline = options.deadline / 4;
-            let persistent = keeps_statements(url);
-            Ok((name, Self { pool, deadline, clock: None, persistent, ..store.clone() }))
+            Ok((name, Self { connections, deadline, clock: None, ..store.clone() }))
         };
         let replicas = options.replicas.iter().map(replica).collect::<Result<_, StoreError>>()?;
-        store.replicas = Replicas::start(store.pool.clone(), replicas, options.replica_max_lag);
+        store.replicas = Replicas::start(store.connections.clone(), replicas, options.replica_max_lag);
         Ok(store)
     }
 
@@ -223,7 +214,7 @@ impl PostgresStore {
 
     /// A hot statement.
     fn query(&self, sql: &SqlStr) -> Query<'static, Postgres, PgArguments> {
-        sqlx::query(sql.clone()).persistent(self.persistent)
+        sqlx::query(sql.clone()).persistent(self.connections.persistent)
     }
 
     /// A statement rare enough to be filled in at each use.
@@ -243,37 +234,6 @@ impl fmt::Debug for PostgresStore {
     }
 }
 
-/// Connections to `url`, which is of the named setting, made when they are needed; and the server for people.
-fn connections(url: &str, setting: &str, options: &StoreOptions) -> Result<(PgPool, String), StoreError> {
-    // The error is not shown, since it may quote the password.
-    let connect: PgConnectOptions = url.parse().map_err(|_| StoreError::Config {
-        problem: format!("{setting} is not a valid Postgres URL"),
-        remedy: "write postgres://user:password@host:port/database, with special characters percent-encoded"
-            .into(),
-    })?;
-    let connect = match connect.get_application_name() {
-        None => connect.application_name("windlass"),
-        Some(_) => connect,
-    };
-    let server = format!("{}:{}", connect.get_host(), connect.get_port());
-    let pool = PgPoolOptions::new()
-        .max_connections(options.connections)
-        // So that the statement has the other half.
-        .acquire_timeout(options.deadline / 2)
-        .test_before_acquire(false)
-        .before_acquire(|connection, meta| {
-            Box::pin(async move {
-                if meta.idle_for < TRY_AFTER_IDLE {
-                    return Ok(true);
-                }
-                let answer = tokio::time::timeout(TRY_FOR, connection.ping()).await;
-                Ok(matches!(answer, Ok(Ok(()))))
-            })
-        })
-        .connect_lazy_with(connect);
-    Ok((pool, server))
-}
-
 async fn within<T>(
     deadline: Duration,
     operation: impl Future<Output = Result<T, sqlx::Error>>,
@@ -287,12 +247,6 @@ async fn within<T>(
 /// What tells the time in a statement. The function is made by the migration, for tests only.
 const fn now(virtual_clock: bool) -> &'static str {
     if virtual_clock { "{schema}.now()" } else { "now()" }
-}
-
-/// Whether the driver may keep prepared statements on its connections.
-fn keeps_statements(url: &str) -> bool {
-    let capacity = url.split(['?', '&', '#']).find_map(|part| part.strip_prefix("statement-cache-capacity="));
-    capacity.is_none_or(|capacity| capacity.parse() != Ok(0))
 }
 
 fn priority(row: &PgRow, column: usize) -> Result<Priority, sqlx::Error> {

@@ -16,6 +16,10 @@ async fn hot_statements_find_jobs_by_primary_key_at_every_size() {
     let store = PostgresStore::open(&scratch.url, &options).unwrap();
     store.migrate().await.unwrap();
     let mut connection = scratch.connect().await;
+    // As the store's own connections have it.
+    let mut own = store.connections.acquire().await.unwrap();
+    let mode: String = sqlx::query_scalar("SHOW plan_cache_mode").fetch_one(&mut *own).await.unwrap();
+    assert_eq!(mode, "force_generic_plan");
     scratch.run(&mut connection, "SET plan_cache_mode = force_generic_plan").await;
 
     check(&store, &mut connection, "never analysed").await;

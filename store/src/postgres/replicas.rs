@@ -14,14 +14,14 @@ use std::{
 };
 
 use futures::future::join_all;
-use sqlx::{PgPool, Row};
+use sqlx::Row;
 use tokio::{
     sync::Notify,
     time::{Instant, timeout},
 };
 use windlass_core::StoreError;
 
-use super::{PostgresStore, classify};
+use super::{PostgresStore, classify, connections::Connections};
 
 /// How often positions are compared within the time that a replica may be behind.
 const LOOKS: u32 = 10;
@@ -74,7 +74,7 @@ struct Position {
 impl Replicas {
     /// Begins to measure, within a Tokio runtime, for as long as what it returns lives.
     pub(super) fn start(
-        primary: PgPool,
+        primary: Connections,
         replicas: Vec<(String, PostgresStore)>,
         max_lag: Duration,
     ) -> Option<Arc<Self>> {
@@ -110,7 +110,7 @@ impl Replicas {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner).elapsed() > IDLE
     }
 
-    async fn look(&self, primary: &PgPool, positions: &mut VecDeque<Position>) {
+    async fn look(&self, primary: &Connections, positions: &mut VecDeque<Position>) {
         let at = Instant::now();
         let (position, system) = match ask(primary, PRIMARY).await {
             Ok((Some(position), system)) => (position, system),
@@ -133,7 +133,7 @@ impl Replica {
     }
 
     async fn look(&self, system: i64, positions: &VecDeque<Position>, max_lag: Duration) {
-        let as_of = match ask(&self.store.pool, REPLICA).await {
+        let as_of = match ask(&self.store.connections, REPLICA).await {
             Ok((_, other)) if other != system => Err("it belongs to another primary".to_owned()),
             Ok((None, _)) => Err("it is not a streaming replica".to_owned()),
             Ok((Some(replayed), _)) => {
@@ -174,7 +174,7 @@ impl Replica {
     }
 }
 
-async fn measure(primary: PgPool, replicas: Weak<Replicas>) {
+async fn measure(primary: Connections, replicas: Weak<Replicas>) {
     let mut positions = VecDeque::new();
     loop {
         let Some(replicas) = replicas.upgrade() else { return };
@@ -195,10 +195,13 @@ async fn measure(primary: PgPool, replicas: Weak<Replicas>) {
     }
 }
 
-async fn ask(pool: &PgPool, statement: &'static str) -> Result<(Option<i64>, i64), StoreError> {
-    // Without a name, as a pooler may be between.
-    let query = sqlx::query(statement).persistent(false);
-    let row = timeout(LOOK.1, query.fetch_one(pool)).await.map_err(|_| StoreError::Timeout(LOOK.1))?;
+async fn ask(connections: &Connections, statement: &'static str) -> Result<(Option<i64>, i64), StoreError> {
+    let asked = async {
+        let mut connection = connections.acquire().await?;
+        // Without a name, as a pooler may be between.
+        sqlx::query(statement).persistent(false).fetch_one(&mut *connection).await
+    };
+    let row = timeout(LOOK.1, asked).await.map_err(|_| StoreError::Timeout(LOOK.1))?;
     let row = row.map_err(classify)?;
     Ok((row.try_get(0).map_err(classify)?, row.try_get(1).map_err(classify)?))
 }

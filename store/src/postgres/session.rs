@@ -27,7 +27,7 @@ impl PostgresStore {
     /// to another server connection, unless a transaction holds them together.
     pub(super) async fn statement(&self) -> Result<Session, Error> {
         self.show_time().await?;
-        self.session(!self.persistent).await
+        self.session(!self.connections.persistent).await
     }
 
     /// For an operation of several statements.
@@ -40,7 +40,7 @@ impl PostgresStore {
     async fn show_time(&self) -> Result<(), Error> {
         let Some(clock) = &self.clock else { return Ok(()) };
         let show = self.rare(SHOW_TIME).bind(clock.now());
-        let mut session = self.session(!self.persistent).await?;
+        let mut session = self.session(!self.connections.persistent).await?;
         show.execute(&mut *session).await?;
         session.commit().await
     }
@@ -50,7 +50,7 @@ impl PostgresStore {
     }
 
     async fn session_of(&self, begin: Option<SqlStr>) -> Result<Session, Error> {
-        let connection = self.pool.acquire().await?;
+        let connection = self.connections.acquire().await?;
         let mut session = Session { connection, in_transaction: begin.is_some(), ended: false };
         if let Some(begin) = begin {
             raw_sql(begin).execute(&mut *session).await?;
