@@ -51,13 +51,14 @@ SELECT pg_notify('{schema}.parcels', lane) FROM (SELECT DISTINCT lane FROM put) 
 /// Takes whole parcels of each lane while they fit into its room, and the beginning of the next one. That room is the
 /// lane's share and what the lanes before it leave of theirs: all they take together is the least that some lane's
 /// sum of shares allows, with everything that waits after it. What a crash of the server undoes is merely delivered
-/// again, so the commit need not wait for the disk.
+/// again, so the commit need not wait for the disk. The lanes are read by way of a subquery: else the server counts them, and
+/// plans the statement anew at each use.
 const TAKE: &str = "
 WITH soft AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'off', true)
 ), free AS MATERIALIZED (
     SELECT l.rank, l.shares, p.id, p.lane, p.size, p.messages
-    FROM soft CROSS JOIN unnest($1::text[], $3::int8[]) WITH ORDINALITY AS l (lane, shares, rank)
+    FROM soft CROSS JOIN unnest((SELECT $1::text[]), (SELECT $3::int8[])) WITH ORDINALITY AS l (lane, shares, rank)
     CROSS JOIN LATERAL (
         SELECT id, lane, size, messages FROM {schema}.parcels
         WHERE lane = l.lane AND holder IS NULL ORDER BY id LIMIT $4 FOR UPDATE SKIP LOCKED

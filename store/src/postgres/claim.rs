@@ -43,7 +43,7 @@ WITH refused AS (
     FROM {schema}.jobs j LEFT JOIN {schema}.queues q ON q.name = j.queue
     WHERE j.id = ANY($1) AND j.id >= $2 AND j.id <= $3 AND j.state = {queued}
 ), held AS (
-    INSERT INTO {schema}.followups (job_id) SELECT id FROM refused WHERE early
+    INSERT INTO {schema}.followups (job_id) SELECT id FROM refused WHERE early ORDER BY id
 )
 INSERT INTO {schema}.outbox (job_ids, due_at)
 SELECT array_agg(id), {now} + interval '1 minute' FROM refused WHERE paused HAVING count(*) > 0";

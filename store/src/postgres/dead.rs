@@ -59,7 +59,7 @@ WITH retried AS (
 ), forgotten AS (
     DELETE FROM {schema}.expiring_results WHERE job_id IN (SELECT id FROM retried)
 ), followed AS (
-    INSERT INTO {schema}.followups (job_id) SELECT id FROM retried WHERE state = {waiting}
+    INSERT INTO {schema}.followups (job_id) SELECT id FROM retried WHERE state = {waiting} ORDER BY id
 ), ledger AS (
     INSERT INTO {schema}.outbox (job_ids, due_at)
     SELECT array_agg(id), {now} FROM retried WHERE state = {queued} HAVING count(*) > 0

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use sqlx::{Error, PgConnection, Row};
+use sqlx::{Error, PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 use windlass_core::{ClaimId, Finish, JobId, Outcome, WorkerId};
 
@@ -54,6 +54,21 @@ WITH input AS (
 )
 SELECT id FROM done";
 
+/// The same where all have succeeded without a result, under the same fence, as is usual: for two thirds of the time.
+pub(super) const FINISH_PLAIN: &str = "
+WITH done AS (
+    UPDATE {schema}.jobs j SET state = {succeeded}, run_at = NULL, finished_at = {now}, result = NULL
+    WHERE j.id = ANY($1::uuid[]) AND j.id >= $2 AND j.id <= $3 AND j.attempt = $4 AND j.state = {running}
+    RETURNING j.id, j.cancel_requested, j.followed
+), settled AS (
+    DELETE FROM {schema}.cancellations WHERE job_id IN (SELECT id FROM done WHERE cancel_requested)
+), followed AS (
+    INSERT INTO {schema}.followups (job_id) SELECT id FROM done WHERE followed
+), closed AS (
+    DELETE FROM {schema}.claims WHERE id = ANY($5)
+)
+SELECT id FROM done";
+
 impl PostgresStore {
     pub(super) async fn finish_on(
         &self,
@@ -68,13 +83,22 @@ impl PostgresStore {
         let ids: Vec<Uuid> = finishes.iter().map(|finish| finish.id.as_uuid()).collect();
         // With nothing to finish, any range does.
         let (least, greatest) = range(&ids).unwrap_or_default();
+        let fences: Vec<i32> = finishes.iter().map(|f| i32::try_from(f.fence).unwrap_or(i32::MAX)).collect();
+        let closed: Vec<Uuid> = closed.iter().map(|claim| claim.as_uuid()).collect();
+        let plain = |(finish, fence): (&&Finish, &i32)| {
+            matches!(finish.outcome, Outcome::Succeeded { result: None, .. }) && *fence == fences[0]
+        };
+        if !finishes.is_empty() && finishes.iter().zip(&fences).all(plain) {
+            let query = self.query(&self.sql.finish_plain).bind(&ids).bind(least).bind(greatest);
+            return recorded(&query.bind(fences[0]).bind(closed).fetch_all(connection).await?);
+        }
         let outcomes = || finishes.iter().map(|finish| &finish.outcome);
         let target = |outcome: &Outcome| outcome.event().target().map(|state| state.code());
         let rows = self
             .query(&self.sql.finish)
             .bind(worker.as_uuid())
             .bind(&ids)
-            .bind(finishes.iter().map(|f| i32::try_from(f.fence).unwrap_or(i32::MAX)).collect::<Vec<_>>())
+            .bind(&fences)
             .bind(outcomes().map(target).collect::<Vec<_>>())
             .bind(outcomes().map(|outcome| i32::from(!outcome.counts())).collect::<Vec<_>>())
             .bind(outcomes().map(after).collect::<Vec<_>>())
@@ -82,12 +106,16 @@ impl PostgresStore {
             .bind(outcomes().map(error).collect::<Vec<_>>())
             .bind(least)
             .bind(greatest)
-            .bind(closed.iter().map(|claim| claim.as_uuid()).collect::<Vec<_>>())
+            .bind(closed)
             .bind(outcomes().map(keep).collect::<Vec<_>>())
             .fetch_all(connection)
             .await?;
-        rows.iter().map(|row| Ok(row.try_get::<Uuid, _>(0)?.into())).collect()
+        recorded(&rows)
     }
+}
+
+fn recorded(rows: &[PgRow]) -> Result<Vec<JobId>, Error> {
+    rows.iter().map(|row| Ok(row.try_get::<Uuid, _>(0)?.into())).collect()
 }
 
 fn after(outcome: &Outcome) -> Option<f64> {

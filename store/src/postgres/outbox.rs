@@ -76,7 +76,7 @@ WITH ready AS (
     INSERT INTO {schema}.outbox (job_ids, due_at)
     SELECT array_agg(id), {now} FROM promoted WHERE state = {queued} HAVING count(*) > 0
 ), followed AS (
-    INSERT INTO {schema}.followups (job_id) SELECT id FROM promoted WHERE state = {waiting}
+    INSERT INTO {schema}.followups (job_id) SELECT id FROM promoted WHERE state = {waiting} ORDER BY id
 )
 SELECT count(*) FROM promoted";
 

@@ -111,6 +111,11 @@ async fn check(store: &PostgresStore, connection: &mut PgConnection, when: &str)
                 "ARRAY[60, NULL]::float8[]".into(),
             ],
         ),
+        (
+            "finish_plain",
+            &sql.finish_plain,
+            vec![ids.clone(), id.clone(), id.clone(), "1".into(), ids.clone()],
+        ),
         ("get", &sql.get, vec![ids.clone(), id.clone(), id.clone()]),
         ("payloads", &sql.payloads, vec![ids.clone(), id.clone(), id.clone()]),
         ("cancel", &sql.cancel, vec![id.clone()]),

@@ -75,6 +75,13 @@ impl Session {
         self.ended = true;
         Ok(())
     }
+
+    /// Undoes it, and gives the connection back once the server has.
+    pub(super) async fn roll_back(mut self) -> Result<(), Error> {
+        raw_sql("ROLLBACK").execute(&mut *self).await?;
+        self.ended = true;
+        Ok(())
+    }
 }
 
 /// A transaction on the store's pool, for writes of others that are to be one with a job's completion: use it as the

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use sqlx::{Error, Row};
+use sqlx::{Error, PgConnection, Row};
 use uuid::Uuid;
 use windlass_core::{ClaimId, HeartbeatReply, JobId, KindInfo, NewWorker, Rescued, State, WorkerId};
 
@@ -138,15 +138,20 @@ impl PostgresStore {
     /// Again where it met, in a circle, a claim of jobs that it rescues: the two lock them in no common order.
     pub(super) async fn rescue_jobs(&self, crash_limit: u32) -> Result<Rescued, Error> {
         loop {
-            match self.rescue_once(crash_limit).await {
-                Err(error) if is_deadlock(&error) => {}
-                result => return result,
+            let mut session = self.transaction().await?;
+            match self.rescue_on(&mut session, crash_limit).await {
+                Ok(rescued) => {
+                    session.commit().await?;
+                    return Ok(rescued);
+                }
+                // The server tells of it before it lets go of the locks, which would be skipped.
+                Err(error) if is_deadlock(&error) => session.roll_back().await?,
+                Err(error) => return Err(error),
             }
         }
     }
 
-    async fn rescue_once(&self, crash_limit: u32) -> Result<Rescued, Error> {
-        let mut session = self.transaction().await?;
+    async fn rescue_on(&self, session: &mut PgConnection, crash_limit: u32) -> Result<Rescued, Error> {
         // The lock keeps heartbeats and claims of these workers waiting until they find themselves forgotten.
         let dead = self
             .rare(
@@ -158,7 +163,6 @@ impl PostgresStore {
         let dead: Vec<Uuid> = dead.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
         let mut rescued = Rescued::default();
         if dead.is_empty() {
-            session.commit().await?;
             return Ok(rescued);
         }
         let held = self
@@ -190,7 +194,6 @@ impl PostgresStore {
         ] {
             self.rare(statement).bind(&dead).execute(&mut *session).await?;
         }
-        session.commit().await?;
         rescued.workers = dead.into_iter().map(Into::into).collect();
         Ok(rescued)
     }

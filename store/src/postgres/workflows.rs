@@ -40,7 +40,7 @@ WITH input AS (
     SELECT id, attempt, attempt - uncounted, '', reason FROM changed WHERE reason IS NOT NULL
 ), followed AS (
     INSERT INTO {schema}.followups (job_id)
-    SELECT id FROM changed WHERE followed AND state IN ({cancelled}, {waiting})
+    SELECT id FROM changed WHERE followed AND state IN ({cancelled}, {waiting}) ORDER BY id
 )
 SELECT count(*) FROM changed WHERE followed AND state IN ({cancelled}, {waiting})";
 
@@ -74,7 +74,7 @@ WITH again AS (
     INSERT INTO {schema}.outbox (job_ids, due_at)
     SELECT array_agg(id), {now} FROM again WHERE state = {queued} HAVING count(*) > 0
 ), followed AS (
-    INSERT INTO {schema}.followups (job_id) SELECT id FROM again WHERE state = {waiting} AND NOT held
+    INSERT INTO {schema}.followups (job_id) SELECT id FROM again WHERE state = {waiting} AND NOT held ORDER BY id
 )
 SELECT count(*) FROM again";
 
