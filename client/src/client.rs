@@ -464,8 +464,8 @@ impl Client {
         self.inner.nudge.notify_one();
     }
 
-    /// Takes no more jobs, works off those being accepted and published, and closes the broker's connections. Within about
-    /// ten seconds, whether store and broker answer or not: what is not published by then waits in the outbox.
+    /// Takes no more jobs, works off those being accepted and published, and closes the broker's connections. Within twenty
+    /// seconds at most, whether store and broker answer or not: what is not published by then waits in the outbox.
     pub async fn close(&self) {
         self.inner.stop.cancel();
         let _ = timeout(LAST_JOBS, self.inner.tasks.wait()).await;

@@ -217,7 +217,7 @@ async fn a_call_that_waits_too_long_ends_and_may_be_repeated() {
 #[tokio::test]
 async fn a_commit_that_is_not_answered_ends() {
     let scratch = Scratch::new();
-    let store = open(&scratch.url, &scratch, Duration::from_secs(1));
+    let store = open(&scratch.url, &scratch, Duration::from_secs(5));
     let mut connection = scratch.connect().await;
     // Its commit has to wait for a lock.
     scratch

@@ -19,8 +19,8 @@ const TRY_AFTER_IDLE: Duration = Duration::from_secs(1);
 const TRY_FOR: Duration = Duration::from_secs(1);
 
 /// Has the server keep the plan of a prepared statement. Left to itself it makes one for each use, since a plan for these very
-/// values seems cheaper, as it leaves out partitions; but to find that out takes longer than to run it for a few jobs. What
-/// the plans must be like is in `plans.rs`.
+/// values seems cheaper, as it leaves out partitions; but to make it takes as long as to run it for a hundred jobs. What the
+/// plans must be like is in `plans.rs`.
 const KEEP_PLANS: (&str, &str) = ("plan_cache_mode", "force_generic_plan");
 
 /// A pool, and what it must do without where a pooler is between.
@@ -82,7 +82,8 @@ impl Connections {
     }
 }
 
-/// Whether a pooler does not take settings for the server along. Most name the parameter, all name what it is.
+/// Whether a pooler hands on no settings. Each has its own code and words for that. What is taken for it and is not fails in
+/// the same way without them.
 fn refuses_options(error: &Error) -> bool {
     let Some(error) = error.as_database_error() else { return false };
     let refused = matches!(error.code().as_deref(), Some("08P01" | "0A000" | "22023" | "42704"));
